@@ -1,0 +1,24 @@
+# The two commands: `make eval` (the main job on the tiny family) and `make test`. Each sets up what is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: eval test test-all lint setup clean
+
+eval: .venv/ready
+	$(BIN)/python scripts/main_job.py
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.txt
+	touch $@

@@ -1,0 +1,178 @@
+"""What a decoder takes and returns: stop rule, models in their roles, and the record every number is made of."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# Called once per step with the row of the prompt, the canvas positions (0 = first generated token) and the ids committed there.
+Observer = Callable[[int, list[int], list[int]], None]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where an answer ends: at a stop id, or where `match` says (the harness finds stop strings with it).
+
+    `match(ids)` returns the number of ids that lie wholly before the first stop string, or None.
+    """
+
+    ids: frozenset[int] = frozenset()
+    match: Callable[[Sequence[int]], int | None] | None = None
+
+    def cut(self, ids: Sequence[int]) -> int | None:
+        """How many of the generated `ids` are useful, or None while no stop is among them. The prompt is never looked at."""
+        end = next((i for i, token in enumerate(ids) if token in self.ids), None)
+        text_end = self.match(ids[:end]) if self.match else None
+        return end if text_end is None else text_end
+
+
+@dataclass
+class Generation:
+    """One decoded answer and its cost.
+
+    ids: committed tokens in canvas order, prompt excluded, EOS and what was committed after it included.
+    useful: how many of them lie before the first stop. finish: "stop" or "length".
+    steps: tokens committed by each step, summing to len(ids).
+    forwards, positions: per role, forwards that this row took part in and query positions fed for it, padding excluded.
+    seconds: wall time; in a batch, an equal share of the batch's.
+    """
+
+    ids: list[int]
+    useful: int
+    finish: str
+    steps: list[int]
+    forwards: dict[str, int]
+    positions: dict[str, int]
+    seconds: float = 0.0
+
+
+@dataclass
+class Row:
+    """The decoding state of one prompt: what is committed, and what it has cost so far."""
+
+    index: int  # in the list of prompts
+    prompt: Tensor  # (p,) ids
+    canvas: list[int | None]  # a generated id, or None where still masked
+    seed: int
+    steps: list[int] = field(default_factory=list)
+    forwards: Counter = field(default_factory=Counter)
+    positions: Counter = field(default_factory=Counter)
+    prefix: int = 0  # committed without a gap from the left
+    end: int | None = None  # useful length, once a stop lies in the gapless prefix
+
+    def commit(self, positions: Sequence[int], ids: Sequence[int], stop: Stop, observer: Observer | None) -> None:
+        """Write one step's tokens; notices a stop as soon as everything left of it is committed."""
+        if not positions:
+            return
+        for position, token in zip(positions, ids, strict=True):
+            self.canvas[position] = token
+        self.steps.append(len(positions))
+        if observer:
+            observer(self.index, list(positions), list(ids))
+        while self.prefix < len(self.canvas) and self.canvas[self.prefix] is not None:
+            self.prefix += 1
+        self.end = stop.cut(self.canvas[: self.prefix])
+
+    @property
+    def finished(self) -> bool:
+        return self.end is not None or self.prefix == len(self.canvas)
+
+    def generation(self) -> Generation:
+        ids = [token for token in self.canvas if token is not None]
+        useful = self.prefix if self.end is None else self.end
+        finish = "length" if self.end is None else "stop"
+        return Generation(ids, useful, finish, self.steps, dict(self.forwards), dict(self.positions))
+
+
+@dataclass(frozen=True)
+class Role:
+    """A model in a role ("denoiser", "auxiliary", "autoregressive"): every forward goes through here and is counted here.
+
+    Counting is per row: a forward over a batch of b rows is one forward for each of them, and its cost in positions is the
+    number of fed positions that are not padding.
+    """
+
+    name: str
+    model: torch.nn.Module
+
+    def __call__(self, rows: Sequence[Row], ids: Tensor, fed: Sequence[int] | None = None, cache=None, **kwargs):
+        """One forward of `ids` (len(rows), n). `fed`: real tokens per row where some are padding (known to the caller, so that
+        counting never waits for the device). Other arguments go to the model."""
+        for row, count in zip(rows, fed or [ids.size(1)] * len(rows), strict=True):
+            row.forwards[self.name] += 1
+            row.positions[self.name] += count
+        return self.model(input_ids=ids, past_key_values=cache, use_cache=cache is not None, **kwargs)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that a decoder runs on. `mask_id` is the denoiser's; None for a causal model."""
+
+    main: torch.nn.Module
+    auxiliary: torch.nn.Module | None = None
+
+    @property
+    def mask_id(self) -> int | None:
+        return getattr(self.main.config, "mask_token_id", None)
+
+    @property
+    def device(self) -> torch.device:
+        return self.main.device
+
+
+class Decoder:
+    """What every decoder is: a frozen dataclass of settings with `run`.
+
+    To add one, write a file in decoding/ with a subclass and a YAML in eval_config/decoder/ that names it. `run` takes fresh
+    `Row`s and returns when all are finished; every forward goes through a `Role`, every token through `Row.commit`.
+    """
+
+    causal = False  # the kind of model it runs on: a causal one, or a denoiser
+    needs_auxiliary = False
+
+    def check(self, budget: int) -> None:
+        """Raise ValueError where the settings do not fit a canvas of `budget` tokens. No model is needed."""
+
+    def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
+        raise NotImplementedError
+
+    def decode(
+        self,
+        models: Models,
+        prompts: Sequence[Tensor],
+        budget: int,
+        stop: Stop,
+        seeds: Sequence[int],
+        observer: Observer | None = None,
+    ) -> list[Generation]:
+        """Decode every prompt (1-D id tensors of any lengths) to at most `budget` tokens.
+
+        A row's result depends on its prompt and its seed alone: not on the batch, its size or its order.
+        """
+        self.check(budget)
+        rows = [
+            Row(i, prompt.to(models.device), [None] * budget, seed)
+            for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        synchronise(models.device)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            self.run(models, rows, stop, observer)
+        synchronise(models.device)
+        seconds = (time.perf_counter() - start) / max(1, len(rows))
+        generations = [row.generation() for row in rows]
+        for generation in generations:
+            generation.seconds = seconds
+            if models.mask_id is not None and models.mask_id in generation.ids:
+                raise AssertionError(f"{type(self).__name__} emitted the mask id {models.mask_id}")
+        return generations
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,76 @@
+"""Choosing tokens from logits: filters, seeded Gumbel noise, and the check of settings that all decoders share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn from logits.
+
+    temperature: 0 takes the most likely token. top_p: smallest set of tokens whose probabilities reach top_p (1 = all).
+    top_k: the k most likely tokens (None = all). The filters apply after the temperature, top-p first.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (1 keeps every token)")
+        if self.top_k is not None:
+            at_least_one(top_k=self.top_k)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Tempered and filtered logits, -inf where filtered out: (..., V) -> (..., V). Untouched at temperature 0."""
+        if self.temperature == 0:
+            return logits
+        scores = logits / self.temperature
+        if self.top_p < 1:
+            ordered, order = scores.sort(dim=-1, descending=True)
+            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
+            scores = scores.masked_fill(drop, -torch.inf)
+        if self.top_k is not None and self.top_k < scores.size(-1):
+            least = scores.topk(self.top_k, dim=-1).values[..., -1:]
+            scores = scores.masked_fill(scores < least, -torch.inf)
+        return scores
+
+    def pick(self, logits: Tensor, noise: Tensor | None) -> Tensor:
+        """Token ids (...): the argmax of scores plus Gumbel noise, an exact sample of softmax(scores) (Gumbel-max trick)."""
+        scores = self.scores(logits)
+        return (scores if noise is None else scores + noise).argmax(-1)
+
+    def noise(self, generator: torch.Generator, shape: Sequence[int]) -> Tensor | None:
+        """Standard Gumbel noise in float32, -log of a standard exponential; None when greedy."""
+        if self.temperature == 0:
+            return None
+        return torch.empty(*shape, device=generator.device).exponential_(generator=generator).log_().neg_()
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """The random numbers of one step of one document: equal arguments, equal numbers, whatever was drawn before."""
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def ban(logits: Tensor, token: int | None) -> Tensor:
+    """Logits in float32 without the token that must never come out (the mask id)."""
+    logits = logits.float()
+    if token is not None and token < logits.size(-1):
+        logits[..., token] = -torch.inf
+    return logits
+
+
+def at_least_one(**settings: int | None) -> None:
+    """ValueError naming the setting that is below 1; None passes."""
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be 1 or more")

@@ -1,0 +1,93 @@
+"""The loop of the decoders that unmask in any order: whole canvas in every forward, a schedule, a choice of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decoding.canvas import denoise
+from decoding.generation import Decoder, Models, Observer, Role, Row, Stop
+from decoding.sampling import Sampling, at_least_one, step_generator
+
+
+@dataclass(frozen=True)
+class Unmasking(Decoder):
+    """steps: T, forwards for a full canvas; None = one per token.
+    block_length: B, the canvas is finished block by block from the left; None = one block. Must divide the budget.
+    temperature, top_p, top_k: see Sampling.
+    """
+
+    steps: int | None = None
+    block_length: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+
+    def __post_init__(self):
+        at_least_one(steps=self.steps, block_length=self.block_length)
+        self.sampling  # noqa: B018  (validates)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.top_k)
+
+    def check(self, budget: int) -> None:
+        block = self.block_length or budget
+        if budget % block:
+            raise ValueError(f"block_length={block} does not divide the budget of {budget} tokens")
+        if self.steps is not None and self.steps < budget // block:
+            raise ValueError(f"steps={self.steps} is less than one step for each of the {budget // block} blocks")
+
+    def schedule(self, budget: int) -> Iterator[tuple[range, int]]:
+        """(block, steps left in it) for every step, the steps spread evenly over the blocks."""
+        block = self.block_length or budget
+        blocks, steps = budget // block, min(self.steps or budget, budget)
+        for b in range(blocks):
+            left = steps // blocks + (b < steps % blocks)
+            yield from ((range(b * block, (b + 1) * block), i) for i in range(left, 0, -1))
+
+    def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
+        denoiser, budget = Role("denoiser", models.main), len(rows[0].canvas)
+        for step, (block, left) in enumerate(self.schedule(budget)):
+            rows = [row for row in rows if not row.finished]
+            generators = {row.index: step_generator(row.seed, step, models.device) for row in rows}
+            wanted = {
+                row.index: self.candidates([i for i in block if row.canvas[i] is None], left, generators[row.index])
+                for row in rows
+            }
+            active = [row for row in rows if wanted[row.index]]
+            if not active:  # nobody commits in this step, so the next forward would see the same canvas
+                continue
+            logits = denoise(denoiser, active, models.mask_id, budget, [wanted[row.index] for row in active])
+            for row, candidate_logits in zip(active, logits, strict=True):
+                positions, masked = wanted[row.index], sum(row.canvas[i] is None for i in block)
+                scores = self.sampling.scores(candidate_logits)
+                noise = self.sampling.noise(generators[row.index], scores.shape)
+                ids = (scores if noise is None else scores + noise).argmax(-1)
+                chosen = self.choose(scores, ids, even(masked, left))
+                # One transfer from the device a row and step.
+                chosen, ids = torch.stack((chosen, ids[chosen])).tolist()
+                row.commit([positions[i] for i in chosen], ids, stop, observer)
+
+    def candidates(self, masked: list[int], left: int, generator: torch.Generator) -> list[int]:
+        """Canvas positions whose logits this step needs: by default every mask of the block."""
+        return masked
+
+    def choose(self, scores: Tensor, ids: Tensor, count: int) -> Tensor:
+        """Which of the k candidates to commit, from their scores (k, V) and drawn ids (k,): the `count` highest ranks.
+
+        Equal ranks go left to right: a stable sort, where published code takes what topk happens to return.
+        """
+        return self.rank(scores, ids).sort(descending=True, stable=True).indices[:count]
+
+    def rank(self, scores: Tensor, ids: Tensor) -> Tensor:
+        """How sure the denoiser is of each candidate, (k,): higher is committed earlier."""
+        raise NotImplementedError
+
+
+def even(masked: int, steps_left: int) -> int:
+    """LLaDA's even schedule: masks spread over the steps that are left, the earlier ones taking the remainder."""
+    return -(-masked // steps_left)

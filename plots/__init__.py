@@ -1,0 +1,1 @@
+"""Figures and tables from records, nothing else: a plot never sees a model."""

@@ -1,0 +1,114 @@
+"""Train a model of the tiny family from nothing:  python train.py recipe=tiny_dream
+
+A recipe (eval_config/recipe/) names the layout, the objective, the data mixture and the schedule. Training checkpoints every few
+minutes and on Ctrl-C; the same command goes on from there, batch for batch. The result is a Hugging Face folder in checkpoints/
+that `eval.py model=...` loads like any other, with the learning curve beside it.
+
+    python train.py recipe=tiny_qwen_large            # 1. the causal parent
+    python train.py recipe=tiny_dream                 # 2. adapted from it to masked diffusion
+    python train.py recipe=tiny_qwen tokens=4_000_000 # any setting of the recipe can be given
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+import dream  # noqa: F401  (registers the published layouts with transformers)
+import llada  # noqa: F401
+from training import tokenizer as shared_tokenizer
+from training.data import Stream
+from training.loop import Schedule, Trainer
+from training.objectives import OBJECTIVES
+
+
+@dataclass
+class TrainConfig:
+    name: str = MISSING
+    objective: str = MISSING  # autoregressive | masked_diffusion
+    architecture: dict[str, Any] = MISSING  # transformers config fields, model_type among them
+    init_from: str | None = None  # a checkpoint folder whose weights have the same names and shapes
+    mixture: dict[str, float] = field(default_factory=dict)  # source -> share of the tokens
+    final_mixture: dict[str, float] | None = None  # what it becomes, linearly
+    tokens: int = MISSING  # training tokens in all
+    batch_tokens: int = 3000
+    lr: float = MISSING  # peak learning rate, of Muon and AdamW alike
+    warmup: float = 0.02  # share of the tokens
+    decay: float = 0.3  # share of the tokens
+    weight_decay: float = 0.01
+    seed: int = 0
+    threads: int = 2
+    checkpoint_minutes: float = 5.0
+    folder: str = "runs/train/${name}"  # training state: model, optimizers, random state, curve
+    output: str = "checkpoints/${name}"  # the model, ready to load
+
+
+ConfigStore.instance().store("train_schema", TrainConfig)
+
+# What may change when a training resumes. `tokens` is among them, to extend or to shorten it: the learning rate then follows
+# the new total from there on.
+FREE = {"tokens", "threads", "checkpoint_minutes", "folder", "output"}
+
+
+def build_model(cfg: TrainConfig, tokenizer) -> torch.nn.Module:
+    """A freshly initialised model of the recipe's layout, with its parent's weights where it has one."""
+    fields = dict(cfg.architecture)
+    config = AutoConfig.for_model(
+        fields.pop("model_type"),
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **fields,
+    )
+    if config.model_type in ("Dream", "llada"):
+        config.mask_token_id = tokenizer.mask_token_id
+    torch.manual_seed(cfg.seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if cfg.init_from:
+        parent = AutoModelForCausalLM.from_pretrained(cfg.init_from, dtype=torch.float32)
+        model.load_state_dict(parent.state_dict())
+    return model
+
+
+def export(trainer: Trainer, tokenizer, output: Path) -> None:
+    """Write the model as a Hugging Face folder, float16 on disk: small, and loaded as float32 on a CPU."""
+    from plots.learning import learning_curve
+
+    model = trainer.model
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.save_pretrained(output, state_dict=weights)
+    tokenizer.save_pretrained(output)
+    learning_curve(trainer.folder / "curve.csv", output / "learning_curve.png")
+
+
+@hydra.main(version_base=None, config_path="eval_config", config_name="train")
+def main(cfg) -> None:
+    cfg = OmegaConf.to_object(cfg)
+    if cfg.objective not in OBJECTIVES:
+        sys.exit(f"objective={cfg.objective!r} is not one of {', '.join(OBJECTIVES)}")
+    if cfg.init_from and not Path(cfg.init_from).exists():
+        sys.exit(f"init_from={cfg.init_from}: no such folder; train it first (python train.py recipe={Path(cfg.init_from).name})")
+    torch.set_num_threads(cfg.threads)
+    output = Path(cfg.output)
+    known = output if (output / "tokenizer.json").exists() else Path(cfg.init_from or "checkpoints/tiny_qwen_large")
+    tokenizer = AutoTokenizer.from_pretrained(known) if known.exists() else shared_tokenizer.build()
+    model = build_model(cfg, tokenizer)
+    stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture)
+    settings = {k: v for k, v in asdict(cfg).items() if k not in FREE}
+    schedule = Schedule(cfg.lr, cfg.warmup, cfg.decay)
+    trainer = Trainer(model, stream, cfg.objective, Path(cfg.folder), cfg.tokens, schedule, cfg.weight_decay, cfg.seed, settings)
+    size = sum(p.numel() for p in model.parameters())
+    resumed = trainer.resume()
+    print(f"{cfg.name}: {size:,} parameters, {'resumed at' if resumed else 'from'} {trainer.seen:,} of {cfg.tokens:,} tokens")
+    trainer.run(checkpoint_minutes=cfg.checkpoint_minutes, on_checkpoint=lambda: export(trainer, tokenizer, output))
+    print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Training batches, streamed from a seed: word problems and sums in the chat template, and arithmetic drills.
+
+A stream is a pure function of its settings and a position (chunk, batch), so a checkpoint holds two integers and resuming
+continues with exactly the batch that an uninterrupted run would have seen.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+import problems
+
+CHUNK_TOKENS = 200_000  # tokens that are generated, sorted by length and cut into batches at once
+DRILL_LINES = (4, 11)  # drills are as long as word problems, so that batches mix both
+
+
+@dataclass
+class Batch:
+    """Token ids (b, n) and, per token, whether it belongs to an answer and whether it is padding to the right."""
+
+    ids: torch.Tensor
+    answer: torch.Tensor  # bool: the model is asked for this token
+    padding: torch.Tensor  # bool: right of the end of the answer
+
+    @property
+    def tokens(self) -> int:
+        return self.ids.numel()
+
+
+@dataclass
+class Stream:
+    """Batches of about `batch_tokens` tokens, without end.
+
+    `mixture` gives each source's share of the tokens; it moves linearly to `final_mixture` as `progress` goes from 0 to 1.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    mixture: Mapping[str, float]
+    batch_tokens: int
+    seed: int = 0
+    final_mixture: Mapping[str, float] | None = None
+    position: tuple[int, int] = (0, 0)  # chunk, batch within it: the next batch to come
+    shares: dict[str, float] | None = None  # the mixture of the chunk under way
+    _chunk: tuple[int, list[Batch]] = field(default=(-1, []), repr=False)
+
+    def next(self, progress: float = 0.0) -> Batch:
+        """The next batch. The mixture of a chunk is fixed when the chunk begins."""
+        chunk, index = self.position
+        if index == 0 or self.shares is None:
+            self.shares = self._shares(progress)
+        if self._chunk[0] != chunk:
+            self._chunk = (chunk, self._batches(chunk, self.shares))
+        batches = self._chunk[1]
+        self.position = (chunk, index + 1) if index + 1 < len(batches) else (chunk + 1, 0)
+        return batches[index]
+
+    def _shares(self, progress: float) -> dict[str, float]:
+        final = self.final_mixture or self.mixture
+        return {name: share + progress * (final.get(name, 0) - share) for name, share in self.mixture.items()}
+
+    def _batches(self, chunk: int, shares: dict[str, float]) -> list[Batch]:
+        rng = random.Random(f"{self.seed}/{chunk}")
+        total = sum(shares.values())
+        rows = []
+        for name, share in shares.items():
+            tokens = CHUNK_TOKENS * share / total
+            for row in self._examples(name, chunk, rng):
+                if tokens <= 0:
+                    break
+                rows.append(row)
+                tokens -= len(row[0])
+        # Sorting within a little noise buckets the lengths without tying a length to one source for ever.
+        rows.sort(key=lambda row: len(row[0]) + rng.random() * 4)
+        batches, group = [], []
+        for row in rows:
+            if group and (len(group) + 1) * max(len(r[0]) for r in [*group, row]) > self.batch_tokens:
+                batches.append(group)
+                group = []
+            group.append(row)
+        batches.append(group)
+        rng.shuffle(batches)
+        return [self._collate(group) for group in batches]
+
+    def _examples(self, name: str, chunk: int, rng: random.Random) -> Iterator[tuple[list[int], list[bool]]]:
+        """Rows of one source as (ids, is-answer)."""
+        if name == "drill":
+            while True:
+                pairs = problems.drill(rng, rng.randint(*DRILL_LINES))
+                pieces = self.tokenizer([text for a, b in pairs for text in (a, b + "\n")]).input_ids
+                yield (
+                    [i for piece in pieces for i in piece],
+                    [odd for k, piece in enumerate(pieces) for odd in [k % 2 == 1] * len(piece)],
+                )
+        size = 1000
+        part = 0
+        while True:
+            # 64 parts a chunk are far more than CHUNK_TOKENS can use.
+            found = problems.training_stream(name, (self.seed * 100_003 + chunk) * 64 + part, size)
+            prompts = [chat_prompt(self.tokenizer, p.question) for p in found]
+            answers = [p.solution + self.tokenizer.eos_token for p in found]
+            ids = zip(self.tokenizer(prompts).input_ids, self.tokenizer(answers).input_ids, strict=True)
+            for prompt, answer in ids:
+                yield prompt + answer, [False] * len(prompt) + [True] * len(answer)
+            part += 1
+
+    def _collate(self, rows: list[tuple[list[int], list[bool]]]) -> Batch:
+        width = max(len(ids) for ids, _ in rows)
+        pad = self.tokenizer.eos_token_id
+        return Batch(
+            ids=torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows]),
+            answer=torch.tensor([answer + [False] * (width - len(ids)) for ids, answer in rows]),
+            padding=torch.tensor([[False] * len(ids) + [True] * (width - len(ids)) for ids, _ in rows]),
+        )
+
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
