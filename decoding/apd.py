@@ -1,4 +1,4 @@
-"""Adaptive parallel decoding (APD, arXiv 2506.00413, Algorithm 1): a small autoregressive model judges a parallel draft."""
+"""Adaptive parallel decoding (APD, arXiv 2506.00413, Algorithm 1): a small causal model judges a parallel draft."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class APD(Decoder):
     """mixture_weight: R in [0, 1], the denoiser's weight in the judgement; 1 accepts the whole draft, higher is faster.
     kv_window: W, positions whose keys and values are recomputed before the last step's tokens; None = all, exact.
     max_lookahead: M, masks that a forward sees and drafts; None = all up to the budget.
-    coupling: "gumbel" judges with the draft's own noise (the paper). "argmax" does what the published code does: it drafts at
-        temperature T^2, accepts while the draft equals the argmax of the mixture, and filters the draft alone.
+    coupling: "gumbel" judges with the draft's own noise (the paper). "argmax" does what the published code does: it
+        drafts at temperature T^2, accepts while the draft is the argmax of the mixture, and filters the draft alone.
     temperature, top_p, top_k: see Sampling; with "gumbel" they apply to draft and judgement alike.
     """
 
@@ -85,7 +85,7 @@ class APD(Decoder):
         return mixture.argmax(-1) if self.coupling == "argmax" else self.sampling.pick(mixture, noise)
 
     def _judge(self, auxiliary: Role, cache: DynamicCache, row: Row, draft: Tensor) -> Tensor:
-        """The auxiliary's logits of every drafted token given all before it: (m, V) in one forward, committed part cached."""
+        """The auxiliary's logits of every drafted token given all before it, (m, V): one forward, committed ids cached."""
         known = len(row.prompt) + row.prefix
         committed = torch.tensor(row.canvas[: row.prefix], dtype=torch.long, device=draft.device)
         # The last known token is fed again: its output predicts the first drafted one.

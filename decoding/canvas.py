@@ -36,10 +36,12 @@ def crop(cache: DynamicCache, length: int) -> None:
     cache.crop(min(0, length - cache.get_seq_length()))
 
 
-def denoise(denoiser: Role, rows: Sequence[Row], mask_id: int, end: int, wanted: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Logits of each row's `wanted` canvas positions when only those left of `end` exist: a (k, V) a row, mask id banned.
+def denoise(
+    denoiser: Role, rows: Sequence[Row], mask_id: int, end: int, wanted: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """Logits of each row's `wanted` canvas positions when only those left of `end` exist: (k, V) a row, mask id banned.
 
-    One uncached forward over the left-padded prompts and canvases. Padding is to the left, so canvas positions share columns.
+    One uncached forward over the left-padded prompts and canvases: canvas positions share columns.
     """
     device = rows[0].prompt.device
     ids, padding = left_padded([ids_of(row, mask_id, end, device) for row in rows], mask_id)
@@ -53,9 +55,9 @@ def denoise(denoiser: Role, rows: Sequence[Row], mask_id: int, end: int, wanted:
 class WindowedDenoiser:
     """One row decoded left to right with a recompute window (paper: W) and a lookahead (paper: M).
 
-    With window W, the keys and values of positions left of t' - W are kept from earlier steps, t' being the first position
-    that was masked when they were last computed: what the last step committed is always recomputed, since it was fed as
-    masks. What was cached for masks is dropped. window=None recomputes everything and needs no cache.
+    With window W, the keys and values of positions left of t' - W are kept from earlier steps, t' being the first
+    position that was masked when they were last computed: what the last step committed is always recomputed, since it
+    was fed as masks. What was cached for masks is dropped. window=None recomputes everything and needs no cache.
     """
 
     def __init__(self, denoiser: Role, row: Row, mask_id: int, window: int | None, lookahead: int | None):

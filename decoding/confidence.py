@@ -1,4 +1,4 @@
-"""Most confident first: LLaDA's `low_confidence` remasking (arXiv 2502.09992), Dream's `maskgit_plus` (arXiv 2202.04200)."""
+"""Most confident first: LLaDA's `low_confidence` (arXiv 2502.09992), Dream's `maskgit_plus` (arXiv 2202.04200)."""
 
 from dataclasses import dataclass
 

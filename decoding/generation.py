@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# Called once per step with the row of the prompt, the canvas positions (0 = first generated token) and the ids committed there.
+from decoding.sampling import at_least_one
+
+# Called once per step with the row of the prompt, the canvas positions (0 = first generated token) and the ids
+# committed there.
 Observer = Callable[[int, list[int], list[int]], None]
 
 
@@ -24,9 +27,12 @@ class Stop:
     ids: frozenset[int] = frozenset()
     match: Callable[[Sequence[int]], int | None] | None = None
 
-    def cut(self, ids: Sequence[int]) -> int | None:
-        """How many of the generated `ids` are useful, or None while no stop is among them. The prompt is never looked at."""
-        end = next((i for i, token in enumerate(ids) if token in self.ids), None)
+    def cut(self, ids: Sequence[int], known: int = 0) -> int | None:
+        """How many of the generated `ids` are useful, or None while no stop is among them. Prompts are never looked at.
+
+        The first `known` ids are known to hold no stop id. (A stop string may begin among them.)
+        """
+        end = next((i for i in range(known, len(ids)) if ids[i] in self.ids), None)
         text_end = self.match(ids[:end]) if self.match else None
         return end if text_end is None else text_end
 
@@ -74,9 +80,11 @@ class Row:
         self.steps.append(len(positions))
         if observer:
             observer(self.index, list(positions), list(ids))
+        known = self.prefix
         while self.prefix < len(self.canvas) and self.canvas[self.prefix] is not None:
             self.prefix += 1
-        self.end = stop.cut(self.canvas[: self.prefix])
+        if self.prefix > known:  # else the prefix is the one that no stop was found in
+            self.end = stop.cut(self.canvas[: self.prefix], known)
 
     @property
     def finished(self) -> bool:
@@ -91,18 +99,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Role:
-    """A model in a role ("denoiser", "auxiliary", "autoregressive"): every forward goes through here and is counted here.
+    """A model in a role ("denoiser", "auxiliary", "autoregressive"): every forward goes through here and is counted.
 
-    Counting is per row: a forward over a batch of b rows is one forward for each of them, and its cost in positions is the
-    number of fed positions that are not padding.
+    Counting is per row: a forward over a batch of b rows is one forward for each of them, and its cost in positions is
+    the number of fed positions that are not padding.
     """
 
     name: str
     model: torch.nn.Module
 
     def __call__(self, rows: Sequence[Row], ids: Tensor, fed: Sequence[int] | None = None, cache=None, **kwargs):
-        """One forward of `ids` (len(rows), n). `fed`: real tokens per row where some are padding (known to the caller, so that
-        counting never waits for the device). Other arguments go to the model."""
+        """One forward of `ids` (len(rows), n). `fed`: real tokens per row where some are padding (known to the caller,
+        so that counting never waits for the device). Other arguments go to the model."""
         for row, count in zip(rows, fed or [ids.size(1)] * len(rows), strict=True):
             row.forwards[self.name] += 1
             row.positions[self.name] += count
@@ -128,8 +136,8 @@ class Models:
 class Decoder:
     """What every decoder is: a frozen dataclass of settings with `run`.
 
-    To add one, write a file in decoding/ with a subclass and a YAML in eval_config/decoder/ that names it. `run` takes fresh
-    `Row`s and returns when all are finished; every forward goes through a `Role`, every token through `Row.commit`.
+    To add one, write a file in decoding/ with a subclass and a YAML in eval_config/decoder/ that names it. `run` takes
+    fresh `Row`s and returns when all are finished; each forward goes through a `Role`, each token through `Row.commit`.
     """
 
     causal = False  # the kind of model it runs on: a causal one, or a denoiser
@@ -154,7 +162,10 @@ class Decoder:
 
         A row's result depends on its prompt and its seed alone: not on the batch, its size or its order.
         """
+        at_least_one(budget=budget)
         self.check(budget)
+        if (self.causal or self.needs_auxiliary) and not all(map(len, prompts)):
+            raise ValueError(f"{type(self).__name__} needs prompts of one token or more: a causal model starts there")
         rows = [
             Row(i, prompt.to(models.device), [None] * budget, seed)
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
@@ -162,7 +173,8 @@ class Decoder:
         synchronise(models.device)
         start = time.perf_counter()
         with torch.inference_mode():
-            self.run(models, rows, stop, observer)
+            if rows:
+                self.run(models, rows, stop, observer)
         synchronise(models.device)
         seconds = (time.perf_counter() - start) / max(1, len(rows))
         generations = [row.generation() for row in rows]

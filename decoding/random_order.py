@@ -12,9 +12,9 @@ from decoding.unmasking import Unmasking, even
 
 @dataclass(frozen=True)
 class RandomOrder(Unmasking):
-    """schedule: "even" commits the same number of random positions in every step (LLaDA); "origin" commits each mask with
-    probability 1 / (steps left) (Dream, arXiv 2508.15487, with its epsilon at 0). A step in which "origin" commits nothing costs
-    no forward here: the canvas has not changed, so the published code's extra forwards return what is known.
+    """schedule_kind: "even" commits the same number of random positions in every step (LLaDA); "origin" commits each
+    mask with probability 1 / (steps left) (Dream, arXiv 2508.15487, with its epsilon at 0). A step in which "origin"
+    commits nothing costs no forward here: the canvas has not changed, so the forward would return what is known.
     """
 
     schedule_kind: str = "even"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -22,8 +23,8 @@ class Sampling:
     top_k: int | None = None
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or more, and finite")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (1 keeps every token)")
         if self.top_k is not None:
@@ -36,7 +37,8 @@ class Sampling:
         scores = logits / self.temperature
         if self.top_p < 1:
             ordered, order = scores.sort(dim=-1, descending=True)
-            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            probabilities = ordered.softmax(-1)
+            before = probabilities.cumsum(-1) - probabilities
             drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
             scores = scores.masked_fill(drop, -torch.inf)
         if self.top_k is not None and self.top_k < scores.size(-1):
@@ -45,7 +47,7 @@ class Sampling:
         return scores
 
     def pick(self, logits: Tensor, noise: Tensor | None) -> Tensor:
-        """Token ids (...): the argmax of scores plus Gumbel noise, an exact sample of softmax(scores) (Gumbel-max trick)."""
+        """Token ids (...): the argmax of scores plus Gumbel noise, an exact sample of softmax(scores)."""
         scores = self.scores(logits)
         return (scores if noise is None else scores + noise).argmax(-1)
 
@@ -58,7 +60,9 @@ class Sampling:
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
     """The random numbers of one step of one document: equal arguments, equal numbers, whatever was drawn before."""
-    return torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
+    # Hashed, because a CPU generator reads 32 bits alone: no plain sum keeps seeds apart that differ above them.
+    (mixed,) = numpy.random.SeedSequence(seed % 2**64, spawn_key=(step,)).generate_state(1, numpy.uint64)
+    return torch.Generator(device).manual_seed(int(mixed) >> 1)
 
 
 def ban(logits: Tensor, token: int | None) -> Tensor:
@@ -70,7 +74,7 @@ def ban(logits: Tensor, token: int | None) -> Tensor:
 
 
 def at_least_one(**settings: int | None) -> None:
-    """ValueError naming the setting that is below 1; None passes."""
+    """ValueError naming the setting that is not a whole number of 1 or more; None passes."""
     for name, value in settings.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")

@@ -1,4 +1,4 @@
-"""The loop of the decoders that unmask in any order: whole canvas in every forward, a schedule, a choice of positions."""
+"""The loop of the decoders that unmask in any order: whole canvas in every forward, a schedule, a choice."""
 
 from __future__ import annotations
 
@@ -62,15 +62,18 @@ class Unmasking(Decoder):
             if not active:  # nobody commits in this step, so the next forward would see the same canvas
                 continue
             logits = denoise(denoiser, active, models.mask_id, budget, [wanted[row.index] for row in active])
+            picked = []
             for row, candidate_logits in zip(active, logits, strict=True):
-                positions, masked = wanted[row.index], sum(row.canvas[i] is None for i in block)
+                masked = sum(row.canvas[i] is None for i in block)
                 scores = self.sampling.scores(candidate_logits)
                 noise = self.sampling.noise(generators[row.index], scores.shape)
                 ids = (scores if noise is None else scores + noise).argmax(-1)
                 chosen = self.choose(scores, ids, even(masked, left))
-                # One transfer from the device a row and step.
-                chosen, ids = torch.stack((chosen, ids[chosen])).tolist()
-                row.commit([positions[i] for i in chosen], ids, stop, observer)
+                picked.append(torch.stack((chosen, ids[chosen])))
+            sizes = [pick.size(1) for pick in picked]
+            picked = torch.cat(picked, 1).cpu().split(sizes, 1)  # one transfer from the device a step
+            for row, (chosen, ids) in zip(active, picked, strict=True):
+                row.commit([wanted[row.index][i] for i in chosen.tolist()], ids.tolist(), stop, observer)
 
     def candidates(self, masked: list[int], left: int, generator: torch.Generator) -> list[int]:
         """Canvas positions whose logits this step needs: by default every mask of the block."""

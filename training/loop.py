@@ -142,7 +142,7 @@ class Trainer:
                         text = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {self.seen / 1e6:.2f}M tokens"
                         progress.update(bar, completed=self.seen, description=text)
                         if not progress.console.is_terminal:
-                            progress.console.print(f"step {self.steps}  {text}", soft_wrap=True)
+                            print(f"step {self.steps}  {text}", flush=True)
                         last = now
                     if time.perf_counter() - saved > 60 * checkpoint_minutes:
                         self.save()

@@ -11,17 +11,18 @@
 Every filter of every task writes `scoring.INVALID` ("[invalid]") where it finds no answer, so an extraction failure is
 `sample["filtered_resps"][0] == INVALID`, and it always scores 0.
 
-    manager = prepare("gsm8k", data="gsm8k_test.jsonl")  # before any model is loaded: ValueError if it cannot work
+    manager, tasks = prepare("gsm8k", data="gsm8k_test.jsonl")  # before any model is loaded: ValueError if it cannot work
     simple_evaluate(lm, tasks=["gsm8k"], task_manager=manager, gen_kwargs={"until": stop, "max_gen_toks": budget}, ...)
 """
 
 from pathlib import Path
 
+from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 
-def prepare(name: str, data: str | None = None, allow_code_execution: bool = False) -> TaskManager:
-    """The task manager to hand to `simple_evaluate`, once the task or group `name` is known to work: it exists, its
+def prepare(name: str, data: str | None = None, allow_code_execution: bool = False) -> tuple[TaskManager, dict[str, Task]]:
+    """The task manager to hand to `simple_evaluate`, and its tasks by name, once the task or group `name` is known to work: it exists,
     documents can be read from `data` (None: the Hub, or the generator), and its scorer may run code if it must.
     Otherwise a ValueError that says what to change."""
     # lm-eval's own tasks stay out: ours are named like some of them, and indexing thousands of files takes seconds.
@@ -33,5 +34,4 @@ def prepare(name: str, data: str | None = None, allow_code_execution: bool = Fal
             f"task {name} runs code that a model wrote, in a subprocess with limits on time and memory, which is no "
             "sandbox: set allow_code_execution=true on a machine where that is acceptable"
         )
-    manager.load(name)
-    return manager
+    return manager, manager.load(name)["tasks"]

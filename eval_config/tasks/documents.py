@@ -18,10 +18,10 @@ import problems
 from eval_config.tasks import scoring
 
 GPQA_COLUMNS = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
-# Text stays text: no answer "NA" read as missing, no "1.50" as a number, no date by the name of a column.
+# Text stays text: no answer "NA" read as missing, no "1.50" as a number, no "2020-01-01" as a date.
 READERS = {
-    ".json": partial(pd.read_json, dtype=False, convert_dates=False),
-    ".jsonl": partial(pd.read_json, dtype=False, convert_dates=False, lines=True),
+    ".json": partial(pd.read_json, dtype=False),
+    ".jsonl": partial(pd.read_json, dtype=False, lines=True),
     ".csv": partial(pd.read_csv, dtype=str, keep_default_na=False),
     ".parquet": pd.read_parquet,
 }
@@ -41,8 +41,8 @@ def gsm8k(data: str | None = None, **_) -> dict[str, datasets.Dataset]:
 
 
 def math(subject: str, data: str | None = None, **_) -> dict[str, datasets.Dataset]:
-    """One subject of MATH, by the Hub's name for it: problem, solution, answer. A file holds all subjects, told apart by
-    a column `type` or `subject`: "Counting & Probability", or the Hub's counting_and_probability."""
+    """One subject of MATH, by the Hub's name for it: problem, solution, answer. A file holds all subjects, told apart
+    by a column `type` or `subject`: "Counting & Probability", or the Hub's counting_and_probability."""
     columns = ["problem", "solution"]
     if data:
         rows = _file(data, [*columns, "subject"], {"type": "subject"})
@@ -92,7 +92,7 @@ def _hub(path: str, name: str | None, split: str, columns: list[str]) -> dataset
 
 
 def _file(data: str, columns: list[str], aliases: dict[str, str] | None = None) -> list[dict[str, str]]:
-    """The rows of a local file, reduced to `columns`. `aliases`: other names of columns, for files without the first."""
+    """The rows of a local file, reduced to `columns`. `aliases`: other names that columns may have."""
     path = Path(data).expanduser()
     suffix = Path(path.name.removesuffix(".gz")).suffix
     if not path.is_file():

@@ -14,7 +14,7 @@ DEFINITIONS = (*IMPORTS, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, as
 
 
 def last_boxed(text: str) -> str:
-    r"""What stands in the last \boxed{...} of a text, or INVALID. Forgives a lost backslash and a space before the brace."""
+    r"""What stands in the last \boxed{...} of a text, or INVALID. Forgives a lost backslash, a blank before the {."""
     try:
         return remove_boxed(last_boxed_only_string(re.sub(r"\\?boxed\s*{", r"\\boxed{", text))).strip() or INVALID
     except (AssertionError, TypeError):  # an \fbox; nothing at all
@@ -72,6 +72,6 @@ def _definitions(source: str, entry_point: str) -> str | None:
     kept = [node for node in tree.body if isinstance(node, DEFINITIONS)]
     bodies = [node.body for node in kept if getattr(node, "name", None) == entry_point] or [[]]
     # What the prompt alone has is no body: a docstring and, in one problem, an import.
-    if all(isinstance(n, IMPORTS) or isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for n in bodies[-1]):
+    if all(isinstance(n, IMPORTS) or (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)) for n in bodies[-1]):
         return None
     return ast.unparse(ast.Module(kept, type_ignores=[]))

@@ -32,7 +32,8 @@ def test_a_memory_hog_dies():
 
 
 def test_a_program_writes_no_large_file():
-    assert execution.run(f"open('x', 'wb').write(bytes({execution.FILE_SIZE + 1}))").startswith("failed")
+    program = f"with open('x', 'wb') as file: file.write(bytes({2 * execution.FILE_SIZE}))"
+    assert "File too large" in execution.run(program)
 
 
 def test_a_program_sees_neither_the_environment_nor_the_checkout(monkeypatch):
@@ -42,14 +43,16 @@ def test_a_program_sees_neither_the_environment_nor_the_checkout(monkeypatch):
 
 
 def test_children_of_a_program_die_with_it(tmp_path):
-    """A child that would write after a second: it is gone with the group before."""
+    """The child would write after the program's end; by then it is gone with its group."""
     mark = tmp_path / "mark"
     child = f"import time; time.sleep(1); open({str(mark)!r}, 'w')"
-    program = f"import _posixsubprocess, multiprocessing.util as u, sys\nu.spawnv_passfds({b'python'!r}, [], [])"
-    program = (
-        "import multiprocessing.util as util, sys\n"
-        f"util.spawnv_passfds(sys.executable.encode(), [b'python', b'-c', {child.encode()!r}], [])"
+    start = (
+        "import multiprocessing.util as util, os, sys, time\n"
+        f"child = util.spawnv_passfds(sys.executable.encode(), [b'python', b'-c', {child.encode()!r}], [])\n"
     )
-    assert execution.run(program) == "passed"
+    assert execution.run(start + "os.waitpid(child, 0)") == "passed"
+    assert mark.exists()  # a child can write, if the program waits for it
+    mark.unlink()
+    assert execution.run(start + "time.sleep(0.3)") == "passed"  # the child has started
     time.sleep(1.5)
     assert not mark.exists()

@@ -1,7 +1,7 @@
 """Our lm-eval tasks, run through simple_evaluate with a scripted model: prompts, extraction, scores, refusals.
 
-Rows of GSM8K and HumanEval are read from ../shared/data where that exists and are never copied here; the problems below are
-our own.
+Rows of GSM8K and HumanEval are read from ../shared/data where that exists and are never copied here; the problems below
+are our own.
 """
 
 import gzip
@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval.api.model import TemplateLM
+from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
 import problems
@@ -48,7 +49,7 @@ class Scripted(TemplateLM):
 
 
 def evaluate(name, script, data=None, limit=None, **options):
-    manager = prepare(name, data and str(data), allow_code_execution=True)
+    manager, _ = prepare(name, data and str(data), allow_code_execution=True)
     return simple_evaluate(
         script if isinstance(script, Scripted) else Scripted(script),
         tasks=[name],
@@ -75,23 +76,22 @@ def write(path, rows):
     return path
 
 
-# --- the config group --------------------------------------------------------------------------------------------------
+# --- the config group ---
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "eval_config" / "task").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_task_config_names_a_task_and_a_metric_of_it(path):
     config = OmegaConf.load(path)
     assert set(config) == {"name", "metric", "budget", "system_prompt", "limit", "stop", "data"}
-    manager = documents_only = prepare("gsm_symbolic")
-    entry = manager.task_index[config.name].cfg
-    task = manager.task_index["math_algebra"].cfg if config.name == "math" else entry
+    index = TaskManager(include_path=ROOT / "eval_config" / "tasks", include_defaults=False).task_index
+    task = index["math_algebra" if config.name == "math" else config.name].cfg
+    assert config.name in index
     metric, filter_name = config.metric.split(",")
     assert metric in [m["metric"] for m in task["metric_list"]]
     assert filter_name in [f["name"] for f in task["filter_list"]]
-    assert documents_only is manager
 
 
-# --- numbers -----------------------------------------------------------------------------------------------------------
+# --- numbers ---
 
 
 @pytest.mark.parametrize("task", ["gsm_symbolic", "chain_sum"])
@@ -140,11 +140,15 @@ def test_gsm8k_gold_answers_are_right():
     assert result["exact_match,strict-match"] == result["exact_match,flexible-extract"] == 1
 
 
-# --- MATH --------------------------------------------------------------------------------------------------------------
+# --- MATH ---
 
 
 def test_math_averages_the_subjects_without_weights(tmp_path):
-    rows = [{"problem": f"{s} {i}?", "solution": rf"So $\boxed{{\frac{{1}}{{{i}}}}}$.", "type": s} for s in SUBJECTS for i in (2, 3)]
+    rows = [
+        {"problem": f"{s} {i}?", "solution": rf"So $\boxed{{\frac{{1}}{{{i}}}}}$.", "type": s}
+        for s in SUBJECTS
+        for i in (2, 3)
+    ]
     rows += [rows[0] | {"problem": f"Algebra, more {i}?"} for i in range(4)]
     right = r"First \boxed{7}, no, $\boxed{\dfrac{1}{2}}$."
     result = evaluate("math", lambda doc: right, write(tmp_path / "math.jsonl", rows))["results"]
@@ -177,7 +181,7 @@ def test_math_file_without_a_subject_is_refused(tmp_path):
         prepare("math", str(data))
 
 
-# --- GPQA --------------------------------------------------------------------------------------------------------------
+# --- GPQA ---
 
 
 def gpqa_rows(count=12):
@@ -207,7 +211,7 @@ def test_gpqa_order_depends_on_the_question_alone(tmp_path):
     assert {docs[0][letter] for letter in "ABCD"} == {"1.50", "NA", "red", "blue"}
 
 
-# --- HumanEval ---------------------------------------------------------------------------------------------------------
+# --- HumanEval ---
 
 PROMPT = 'import math\n\n\ndef half(x):\n    """Half of x."""\n'
 PROBLEM = {
@@ -232,7 +236,9 @@ PROBLEM = {
     ],
 )
 def test_humaneval_finds_the_program(answer, tmp_path):
-    ((extracted, score),) = outcome("humaneval", lambda doc: answer, write(tmp_path / "h.jsonl", [PROBLEM]))["create_test"]
+    ((extracted, score),) = outcome("humaneval", lambda doc: answer, write(tmp_path / "h.jsonl", [PROBLEM]))[
+        "create_test"
+    ]
     assert score == 1, extracted
 
 
@@ -271,11 +277,11 @@ def test_humaneval_is_refused_without_permission(tmp_path):
     with pytest.raises(ValueError, match="allow_code_execution"):
         prepare("humaneval", data)
     with pytest.raises(ValueError, match="unsafe"):  # lm-eval's own lock, before anything is generated
-        manager = prepare("humaneval", data, allow_code_execution=True)
+        manager, _ = prepare("humaneval", data, allow_code_execution=True)
         simple_evaluate(Scripted(None), tasks=["humaneval"], task_manager=manager)
 
 
-# --- where documents come from -----------------------------------------------------------------------------------------
+# --- where documents come from ---
 
 
 def test_unknown_task_is_refused():
@@ -311,7 +317,7 @@ def test_unusable_files_are_named(tmp_path, name, content, message):
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.jsonl.gz", "rows.csv", "rows.parquet"])
 def test_every_kind_of_file_gives_the_same_documents(tmp_path, name):
-    rows = pd.DataFrame([{"date": 1, "question": "2020-01-01?", "answer": "007"}, {"question": "NA", "answer": "é"}])
+    rows = pd.DataFrame([{"date": 1, "question": "2020-01-01", "answer": "007"}, {"question": "NA", "answer": "é"}])
     path, kind = tmp_path / name, name.split(".")[1]
     if kind == "csv":
         rows.to_csv(path, index=False)

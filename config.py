@@ -1,0 +1,100 @@
+"""The configuration that eval.py composes with Hydra: typed, documented, unknown keys refused.
+
+A decoder's settings are its own dataclass in decoding/; the YAML in eval_config/decoder/ names it with `_target_`.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+ROOT = Path(__file__).parent
+
+
+@dataclass
+class ModelConfig:
+    """A model, and the sampling that its authors evaluate it with."""
+
+    name: str = MISSING
+    path: str = MISSING  # a folder (relative ones are looked up in the project too) or a Hub repository
+    revision: str | None = None  # of the Hub repository
+    kind: str = MISSING  # diffusion | causal
+    end_tokens: list[str] = field(default_factory=list)  # tokens that end an answer
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass
+class TaskConfig:
+    """A task and what every model gets of it."""
+
+    name: str = MISSING  # task or group in eval_config/tasks
+    metric: str = MISSING  # "metric,filter": what decides whether an answer is correct
+    budget: int = MISSING  # new tokens
+    system_prompt: str | None = None
+    limit: int | None = None  # documents (per task of a group); None = all
+    stop: list[str] = field(default_factory=list)  # strings that end an answer
+    data: str | None = None  # local file instead of the Hub
+
+
+@dataclass
+class EvalConfig:
+    """One evaluation. What changes an answer or its cost is part of the run's identity; the last group is not."""
+
+    model: ModelConfig = MISSING
+    auxiliary: Any = None  # ModelConfig of APD's small causal model, or null
+    decoder: Any = MISSING  # _target_ and the decoder's settings
+    task: TaskConfig = MISSING
+    seed: int = 0
+    batch_size: int = 1
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    # not part of the identity
+    limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
+    output: str | None = None  # run folder; None = results/<run id>
+    allow_code_execution: bool = False  # humaneval runs programs that a model wrote
+    threads: int = 2  # of torch on a CPU
+
+
+ConfigStore.instance().store("eval_schema", EvalConfig)
+ConfigStore.instance().store("model_schema", ModelConfig, group="model")
+ConfigStore.instance().store("model_schema", ModelConfig, group="auxiliary")
+ConfigStore.instance().store("task_schema", TaskConfig, group="task")
+
+
+def door(config_name: str) -> Callable:
+    """hydra.main for a command: whatever is wrong with the input is one message on stderr and exit code 2."""
+
+    def decorate(function: Callable) -> Callable:
+        started = False
+
+        def task(cfg):
+            nonlocal started
+            started = True
+            try:
+                return function(cfg)
+            except ValueError as error:
+                sys.exit(_refuse(error))
+
+        def main():
+            try:
+                hydra.main(version_base=None, config_path=str(ROOT / "eval_config"), config_name=config_name)(task)()
+            except SystemExit as stop:
+                # Hydra prints its message (unknown key, unknown choice) and leaves with 1: bad input all the same.
+                if stop.code == 1 and not started:
+                    raise SystemExit(2) from None
+                raise
+
+        return main
+
+    return decorate
+
+
+def _refuse(error: ValueError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,190 @@
+"""One evaluation: from a checked configuration to a scored record. eval.py and the main job are doors to this room."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from hydra.utils import get_class
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from omegaconf import DictConfig, OmegaConf
+
+from config import ROOT, EvalConfig, ModelConfig
+from decoding import Decoder, Models
+from decoding.sampling import at_least_one
+from eval_config.tasks import prepare
+from eval_config.tasks.scoring import INVALID
+from harness import DecoderLM, text_stop
+from loading import Source, check_vocabularies, choose_device, choose_dtype
+from records import Run, config_hash, environment
+from records.summary import summarise
+
+
+class Evaluation:
+    """A checked configuration, ready to run.
+
+    Building one loads no weights and writes nothing; whatever is wrong is a ValueError that says what to change.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        self.cfg: EvalConfig = OmegaConf.to_object(cfg)
+        cfg = self.cfg
+        at_least_one(**{"limit": cfg.limit, "batch_size": cfg.batch_size, "threads": cfg.threads})
+        at_least_one(**{"task.budget": cfg.task.budget})
+        self.decoder = build_decoder(cfg.decoder)
+        check_pairing(cfg.model, cfg.auxiliary, self.decoder, cfg.decoder["_target_"])
+        self.decoder.check(cfg.task.budget)
+        self.device = choose_device(cfg.device)
+        self.dtype = choose_dtype(cfg.dtype, self.device)
+        self.manager, self.tasks = prepare(cfg.task.name, cfg.task.data, cfg.allow_code_execution)
+        self.model = Source(cfg.model)
+        self.auxiliary = Source(cfg.auxiliary) if self.decoder.needs_auxiliary else None
+        if self.auxiliary:
+            check_vocabularies(self.model, self.auxiliary)
+        self.run = Run.open(self.folder, self.identity, self.circumstances)
+        self.lm = DecoderLM(
+            decoder=self.decoder,
+            load=self._load,
+            tokenizer=self.model.tokenizer,
+            stop=text_stop(self.model.end_ids, cfg.task.stop, self.model.tokenizer),
+            budget=cfg.task.budget,
+            context=self.model.config.max_position_embeddings,
+            tasks=list(self.tasks),
+            run=self.run,
+            batch_size=cfg.batch_size,
+            seed=cfg.seed,
+        )
+        self.requests = self._requests()
+        self.lm.prompts(self.requests)  # a prompt that is too long is found now
+
+    # -- identity ------------------------------------------------------------------------------------------------------
+    @property
+    def identity(self) -> dict:
+        """All that decides what an answer is and costs. `limit` is not among it: a larger one extends the same run."""
+        cfg = self.cfg
+        task = {k: v for k, v in asdict(cfg.task).items() if k not in ("limit", "data")}
+        return {
+            "model": asdict(cfg.model) | {"weights": self.model.fingerprint},
+            "auxiliary": self.auxiliary and asdict(self.auxiliary.settings) | {"weights": self.auxiliary.fingerprint},
+            "decoder": cfg.decoder,
+            "task": task | {"documents": config_hash({n: list(t.eval_docs) for n, t in self.tasks.items()})},
+            "seed": cfg.seed,
+            "batch_size": cfg.batch_size,
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def folder(self) -> Path:
+        if self.cfg.output:
+            return Path(self.cfg.output)
+        decoder = self.cfg.decoder["_target_"].split(".")[1]
+        return ROOT / "results" / f"{self.cfg.task.name}-{self.cfg.model.name}-{decoder}-{config_hash(self.identity)}"
+
+    @property
+    def circumstances(self) -> dict:
+        """What run.json tells beyond the identity: code, versions, machine."""
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        return environment() | {"threads": self.cfg.threads, "gpu": gpu}
+
+    # -- running -------------------------------------------------------------------------------------------------------
+    @property
+    def chat(self) -> dict:
+        """How lm-eval is to write a prompt."""
+        return {"system_instruction": self.cfg.task.system_prompt, "apply_chat_template": True, "fewshot_as_multiturn": True}
+
+    def _requests(self) -> list[Instance]:
+        for task in self.tasks.values():
+            task.build_all_requests(
+                limit=self.cfg.limit, chat_template=self.lm.apply_chat_template,
+                tokenizer_name=self.lm.tokenizer_name, **self.chat,
+            )  # fmt: skip
+        return [request for task in self.tasks.values() for request in task.instances]
+
+    def _load(self) -> Models:
+        torch.set_num_threads(self.cfg.threads)
+        auxiliary = self.auxiliary and self.auxiliary.load(self.device, self.dtype)
+        return Models(self.model.load(self.device, self.dtype), auxiliary)
+
+    @property
+    def missing(self) -> list[Instance]:
+        """Requests that the record has no answer to."""
+        return [r for r in self.requests if self.lm.key(r) not in self.run.done]
+
+    def generate(self, requests: Sequence[Instance] | None = None, **kwargs) -> None:
+        """Decode what is missing of these requests (default: all)."""
+        self.lm.generate(self.requests if requests is None else requests, **kwargs)
+
+    def score(self) -> dict:
+        """Generate what is missing, score with lm-eval, write scores and summary; returns the summary."""
+        results = simple_evaluate(
+            self.lm, tasks=[self.cfg.task.name], task_manager=self.manager, limit=self.cfg.limit,
+            bootstrap_iters=0, random_seed=None, numpy_random_seed=None, torch_random_seed=None,
+            confirm_run_unsafe_code=self.cfg.allow_code_execution, **self.chat,
+        )  # fmt: skip
+        self.run.write_scores(self._scores(results["samples"]))
+        wanted = {self.lm.key(request) for request in self.requests}
+        scored = [s for s in self.run.scored() if (s["doc_id"], s["repeat"]) in wanted]
+        summary = summarise(scored)
+        if len(self.tasks) > 1:
+            parts = {name: summarise([s for s in scored if s["task"] == name]) for name in self.tasks}
+            summary["accuracy_per_task"] = {name: part["accuracy"] for name, part in parts.items()}
+            summary["accuracy_mean_of_tasks"] = sum(summary["accuracy_per_task"].values()) / len(parts)
+        self.run.update(status="finished", limit=self.cfg.limit, summary=summary)
+        self.scored = scored
+        return summary
+
+    def _scores(self, samples: dict[str, list[dict]]) -> list[dict]:
+        metric, name = self.cfg.task.metric.split(",")
+        offset = {task: self.lm.number(task, 0) for task in self.tasks}
+        return [
+            {
+                "doc_id": offset[task] + sample["doc_id"],
+                "repeat": 0,
+                "correct": float(sample[metric]),
+                "extraction_failed": sample["filtered_resps"][0] == INVALID,
+                "extracted": str(sample["filtered_resps"][0]),
+                "target": str(sample["target"]),
+            }
+            for task, rows in samples.items()
+            for sample in rows
+            if sample["filter"] == name
+        ]
+
+    @property
+    def label(self) -> str:
+        """The setting in a few words, for tables."""
+        settings = self.cfg.decoder | {}
+        name = settings.pop("_target_").split(".")[1]
+        symbols = {"mixture_weight": "R", "tokens_per_step": "K", "kv_window": "W", "max_lookahead": "M", "steps": "T",
+                   "block_length": "B"}  # fmt: skip
+        chosen = [f"{symbols[k]}={v}" for k, v in settings.items() if k in symbols and v is not None]
+        return " ".join([self.cfg.model.name, name, *chosen])
+
+    def headline(self, summary: dict) -> dict:
+        """What the last line of stdout says."""
+        names = ("n", "accuracy", "accuracy_interval", "useful_tokens", "forwards", "tokens_per_step", "tokens_per_second")
+        return {"run": str(self.folder), "decoded_now": self.lm.decoded} | {name: summary[name] for name in names}
+
+
+def build_decoder(settings: dict) -> Decoder:
+    """The decoder that `_target_` names, with its settings; ValueError naming the key that is wrong."""
+    fields = {name: value for name, value in settings.items() if name != "_target_"}
+    try:
+        return get_class(settings["_target_"])(**fields)
+    except TypeError as error:  # a key its dataclass does not have
+        raise ValueError(f"decoder: {error}") from error
+
+
+def check_pairing(model: ModelConfig, auxiliary: ModelConfig | None, decoder: Decoder, name: str) -> None:
+    """ValueError where the decoder cannot run on this kind of model or lacks its auxiliary."""
+    name = name.split(".")[1]
+    if decoder.causal != (model.kind == "causal"):
+        need, example = ("a causal", "tiny_qwen_large") if decoder.causal else ("a diffusion", "tiny_dream")
+        raise ValueError(f"decoder={name} runs on {need} model, and model={model.name} is not: try model={example}, "
+                         f"or {'decoder=apd' if decoder.causal else 'decoder=autoregressive'}")  # fmt: skip
+    if decoder.needs_auxiliary and auxiliary is None:
+        raise ValueError(f"decoder={name} needs an auxiliary: auxiliary=tiny_qwen, or auxiliary=qwen_0.5b for model=dream")
+    if decoder.needs_auxiliary and auxiliary.kind != "causal":
+        raise ValueError(f"auxiliary={auxiliary.name} must be a causal model")

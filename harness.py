@@ -1,0 +1,201 @@
+"""lm-eval's view of a decoder, and this project's view of lm-eval.
+
+`DecoderLM` is an in-process lm-eval model over any decoder: lm-eval builds prompts (chat template and system prompt included) and
+scores answers; the decoding between the two, its accounting and its record are ours. Every document is on disk as soon as it is
+decoded, and a document that is on disk is never decoded again, so that scoring twice generates once.
+
+    lm = DecoderLM(decoder, load, tokenizer, stop, budget, run)
+    results = simple_evaluate(lm, tasks=["gsm8k"], apply_chat_template=True, ...)
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from decoding import Decoder, Generation, Models, Stop
+from records import Run
+
+WARM_UP = 3  # documents decoded before the clock starts, and again under it: both times to the same ids
+TASK_STRIDE = 100_000  # documents of the k-th task of a group are numbered from k * TASK_STRIDE
+
+
+class DecoderLM(TemplateLM):
+    """A decoder on loaded models, as lm-eval's language model.
+
+    load: returns the Models; called once, and only when something has to be decoded.
+    stop: where answers end. budget: new tokens at most. context: positions of prompt and answer together at most.
+    tasks: names of the tasks, in the order that numbers their documents.
+    run: the record that answers are read from and appended to.
+    """
+
+    def __init__(self, decoder: Decoder, load: Callable[[], Models], tokenizer, stop: Stop, budget: int, context: int,
+                 tasks: Sequence[str], run: Run, batch_size: int = 1, seed: int = 0, verify: bool = True):  # fmt: skip
+        super().__init__()
+        self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
+        self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
+        self.batch_size, self.seed, self.verify = batch_size, seed, verify
+        self.decoded = 0  # documents decoded by this process, not read from the record
+        self._warm = False
+
+    @cached_property
+    def models(self) -> Models:
+        return self._load()
+
+    # -- lm-eval's side ------------------------------------------------------------------------------------------------
+    tokenizer_name = property(lambda self: self.tokenizer.name_or_path.replace("/", "__"))
+    eot_token_id = property(lambda self: self.tokenizer.eos_token_id)
+
+    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
+        # lm-eval asks for no generation prompt where the task begins the assistant's turn itself (humaneval).
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    def tok_encode(self, string: str, **kwargs) -> list[int]:
+        # The chat template has written all special tokens that the model expects (a second BOS changes scores).
+        return self.tokenizer.encode(string, add_special_tokens=False)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers of all requests, decoding those that the record lacks. Stop strings come from the config, not the task."""
+        self.generate(requests)
+        texts = {(s["doc_id"], s["repeat"]): s["text"] for s in self.run.samples()}
+        return [texts[self.key(request)] for request in requests]
+
+    def loglikelihood(self, requests, **kwargs):
+        raise NotImplementedError(
+            "DecoderLM generates; it computes no likelihoods (a diffusion model has only bounds). "
+            "Choose a generate_until task, for example task=gsm8k"
+        )
+
+    _loglikelihood_tokens = loglikelihood_rolling = loglikelihood
+
+    # -- our side ------------------------------------------------------------------------------------------------------
+    def key(self, request: Instance) -> tuple[int, int]:
+        """(document, repeat) as the record numbers them: unique over the tasks of a group."""
+        return self.number(request.task_name, request.doc_id), request.idx
+
+    def number(self, task: str, document: int) -> int:
+        return self.tasks.index(task) * TASK_STRIDE + document
+
+    def prompts(self, requests: Iterable[Instance]) -> list[torch.Tensor]:
+        """Prompt ids, each 1-D; ValueError for one that does not fit the context together with the budget."""
+        prompts = [torch.tensor(self.tok_encode(request.args[0])) for request in requests]
+        for request, prompt in zip(requests, prompts, strict=True):
+            if len(prompt) + self.budget > self.context:
+                raise ValueError(
+                    f"document {request.doc_id} of {request.task_name}: a prompt of {len(prompt)} tokens and "
+                    f"task.budget={self.budget} do not fit the model's context of {self.context} tokens"
+                )
+        return prompts
+
+    def generate(self, requests: Sequence[Instance], progress: Progress | None = None) -> None:
+        """Decode and record every request that the record lacks, in batches, under a progress bar."""
+        missing = [r for r in requests if self.key(r) not in self.run.done]
+        prompts = self.prompts(missing)
+        if not missing:
+            return
+        if not self._warm:
+            self._warm_up(missing, prompts)
+        with progress_bar() if progress is None else progress as bar:
+            task = bar.add_task(self.run.folder.name, total=len(requests), completed=len(requests) - len(missing))
+            for start in range(0, len(missing), self.batch_size):
+                batch = slice(start, start + self.batch_size)
+                for request, sample in zip(missing[batch], self.decode(missing[batch], prompts[batch]), strict=True):
+                    first = self._first.pop(self.key(request), None)
+                    if first is not None and first != sample["ids"]:
+                        raise AssertionError(f"document {sample['doc_id']} decoded twice with one seed gave different ids")
+                    self.run.append(sample)
+                    self.decoded += 1
+                    bar.advance(task)
+
+    def decode(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> list[dict]:
+        """One batch, as samples for the record."""
+        seeds = [self.seed * 1_000_003 + self.key(r)[0] * 101 + r.idx for r in requests]
+        generations = self.decoder.decode(self.models, prompts, self.budget, self.stop, seeds)
+        return [self._sample(*row) for row in zip(requests, prompts, seeds, generations, strict=True)]
+
+    def _sample(self, request: Instance, prompt: torch.Tensor, seed: int, generation: Generation) -> dict:
+        document, repeat = self.key(request)
+        return {
+            "doc_id": document,
+            "repeat": repeat,
+            "task": request.task_name,
+            "prompt_hash": hashlib.sha256(repr(prompt.tolist()).encode()).hexdigest()[:12],
+            "seed": seed,
+            "text": self.tokenizer.decode(generation.ids[: generation.useful], skip_special_tokens=True),
+            "budget": self.budget,
+            "batch_size": self.batch_size,
+            **vars(generation),
+        }
+
+    def _warm_up(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> None:
+        """Decode the first batches untimed: warms caches and kernels, checks the claimed forwards against the models' own,
+        and leaves the ids that the timed pass must repeat."""
+        self._first, self._warm = {}, True
+        for start in range(0, min(len(requests), max(WARM_UP, self.batch_size)), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            with ForwardCounter(self.models) as seen:
+                samples = self.decode(requests[batch], prompts[batch])
+            claimed = sum(count for sample in samples for count in sample["forwards"].values())
+            if claimed != seen.rows:
+                raise AssertionError(f"{claimed} forwards were claimed but the models saw {seen.rows}")
+            for request, sample in zip(requests[batch], samples, strict=True):
+                self._first[self.key(request)] = sample["ids"]
+
+
+class ForwardCounter:
+    """Counts rows of all forwards of the models while it is entered, independently of what decoders claim."""
+
+    def __init__(self, models: Models):
+        self.models, self.rows = [m for m in (models.main, models.auxiliary) if m is not None], 0
+
+    def __enter__(self) -> "ForwardCounter":
+        self._hooks = [m.register_forward_pre_hook(self._count, with_kwargs=True) for m in self.models]
+        return self
+
+    def __exit__(self, *_) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _count(self, module, args, kwargs) -> None:
+        self.rows += kwargs["input_ids"].size(0)
+
+
+def progress_bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                    TextColumn("ETA"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
+
+
+def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:
+    """Stop at any of the token ids, and before the first of the strings, found in the decoded text."""
+    strings = [s for s in strings if s]
+    stop = Stop(frozenset(ids))
+    if not strings:
+        return stop
+
+    def match(tokens: Sequence[int]) -> int | None:
+        def before(n: int) -> bool:
+            text = tokenizer.decode(tokens[:n])
+            return not any(s in text for s in strings)
+
+        if before(len(tokens)):
+            return None
+        text = tokenizer.decode(tokens)
+        cut = min(text.index(s) for s in strings if s in text)
+        # The most tokens whose text ends before the stop string: a string inside a token cuts before that token.
+        low, high = 0, len(tokens)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if len(tokenizer.decode(tokens[:middle])) <= cut else (low, middle - 1)
+        return low
+
+    return replace(stop, match=match)

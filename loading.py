@@ -1,0 +1,95 @@
+"""Models and tokenizers from a config, with every check that needs no weights made before any is loaded."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+import dream  # noqa: F401  (registers the published layouts with transformers)
+import llada  # noqa: F401
+from config import ROOT, ModelConfig
+
+DIFFUSION = {"Dream", "llada"}
+
+
+class Source:
+    """A model that is not loaded yet: its place, its configuration, its tokenizer. ValueError where they cannot be read."""
+
+    def __init__(self, settings: ModelConfig):
+        self.settings = settings
+        local = [p for p in (Path(settings.path), ROOT / settings.path) if p.is_dir()]
+        self.place = str(local[0]) if local else settings.path
+        try:
+            self.config = AutoConfig.from_pretrained(self.place, revision=settings.revision)
+            self.tokenizer = AutoTokenizer.from_pretrained(self.place, revision=settings.revision)
+        except Exception as error:  # missing folder, no network, damaged file: each its own type
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"model {settings.name}: {settings.path} is no local folder and cannot be read from the "
+                             f"Hub, or is damaged ({reason})") from error  # fmt: skip
+        kind = "diffusion" if self.config.model_type in DIFFUSION else "causal"
+        if kind != settings.kind:
+            raise ValueError(f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {kind} model")
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer: the tokenizer's EOS and the configured end tokens."""
+        ids = {name: self.tokenizer.convert_tokens_to_ids(name) for name in self.settings.end_tokens}
+        unknown = [name for name, i in ids.items() if i is None or i == self.tokenizer.unk_token_id]
+        if unknown:
+            raise ValueError(f"model {self.settings.name}: end_tokens {unknown} are not in its vocabulary")
+        return frozenset(ids.values()) | {self.tokenizer.eos_token_id}
+
+    @property
+    def fingerprint(self) -> str:
+        """Revision of a Hub model, or a hash of a local folder's weights: other weights are another run."""
+        if not Path(self.place).is_dir():
+            return self.settings.revision or getattr(self.config, "_commit_hash", None) or "main"
+        digest = hashlib.sha256()
+        for file in sorted(Path(self.place).glob("*.safetensors")):
+            digest.update(f"{file.name} {file.stat().st_size}".encode())
+            with open(file, "rb") as stream:  # ends of a large file stand for it
+                digest.update(stream.read(2**24))
+                stream.seek(max(0, file.stat().st_size - 2**24))
+                digest.update(stream.read())
+        return digest.hexdigest()[:12]
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+        model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.settings.revision, dtype=dtype)
+        return model.to(device).eval()
+
+
+def check_vocabularies(denoiser: Source, auxiliary: Source) -> None:
+    """ValueError unless both tokenizers give the same tokens the same ids. Special tokens that only one has are fine."""
+    ours, theirs = ({i: t for t, i in s.tokenizer.get_vocab().items()} for s in (denoiser, auxiliary))
+    different = [i for i in ours.keys() & theirs.keys() if ours[i] != theirs[i]]
+    special = set(denoiser.tokenizer.get_added_vocab().values()) | set(auxiliary.tokenizer.get_added_vocab().values())
+    different += sorted((ours.keys() ^ theirs.keys()) - special)
+    if different:
+        i = min(different)
+        raise ValueError(
+            f"the tokenizers of {denoiser.settings.name} and {auxiliary.settings.name} disagree on {len(different):,} of "
+            f"{len(ours.keys() | theirs.keys()):,} ids (id {i}: {ours.get(i)!r} and {theirs.get(i)!r}): choose an auxiliary "
+            "of the same vocabulary (auxiliary=tiny_qwen for the tiny family, auxiliary=qwen_0.5b for model=dream)"
+        )
+
+
+def choose_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device={device}: must be auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device}: this machine has no CUDA device; use device=cpu")
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """auto is bfloat16 on CUDA and float32 on a CPU, where bfloat16 products can be hundreds of times slower."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype={dtype}: must be auto, float32, bfloat16 or float16")
+    return getattr(torch, dtype)

@@ -1,0 +1,92 @@
+"""The stop rule, the row it is applied to, and what `decode` promises of its arguments."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from decoding.generation import Row, Stop
+from decoding.leftright import LeftRight
+
+
+def row(budget):
+    return Row(0, torch.tensor([1, 2]), [None] * budget, seed=0)
+
+
+def before(*needle):
+    """A text stop: how many ids lie before the first occurrence of `needle`."""
+
+    def match(ids):
+        n = len(needle)
+        return next((i for i in range(len(ids) - n + 1) if tuple(ids[i : i + n]) == needle), None)
+
+    return match
+
+
+def test_cut_is_at_the_first_stop_of_either_kind():
+    stop = Stop(frozenset({7, 8}), before(3, 4))
+    assert stop.cut([]) is None
+    assert stop.cut([1, 3, 2, 4]) is None
+    assert stop.cut([1, 8, 7]) == 1
+    assert stop.cut([3, 4, 7]) == 0
+    assert stop.cut([1, 7, 3, 4]) == 1  # the text stop lies after the end
+    assert stop.cut([1, 3, 7, 4]) == 2  # and does not reach across it
+    assert Stop().cut([7, 8]) is None
+
+
+def test_a_stop_string_may_begin_in_an_earlier_step():
+    seen = []
+    match = before(3, 4)
+    state, stop = row(6), Stop(match=lambda ids: seen.append(list(ids)) or match(ids))
+    state.commit([0, 1], [5, 3], stop, None)
+    assert not state.finished
+    state.commit([2, 3], [4, 9], stop, None)
+    assert state.finished and state.end == 1
+    assert seen == [[5, 3], [5, 3, 4, 9]]
+    assert state.generation().useful == 1 and state.generation().finish == "stop"
+    assert state.generation().ids == [5, 3, 4, 9]
+
+
+def test_a_stop_counts_once_everything_left_of_it_is_committed():
+    state, stop, calls = row(4), Stop(frozenset({7})), []
+    state.commit([1, 3], [7, 5], stop, lambda *step: calls.append(step))
+    assert (state.prefix, state.end, state.finished) == (0, None, False)
+    state.commit([], [], stop, lambda *step: calls.append(step))
+    state.commit([0], [6], stop, lambda *step: calls.append(step))
+    assert (state.prefix, state.end, state.finished) == (2, 1, True)
+    assert calls == [(0, [1, 3], [7, 5]), (0, [0], [6])]  # a step without tokens is none
+    generation = state.generation()
+    assert (generation.ids, generation.useful, generation.steps) == ([6, 7, 5], 1, [2, 1])
+
+
+def test_the_stop_rule_is_asked_only_when_the_prefix_grew():
+    asked = []
+    state, stop = row(4), Stop(match=lambda ids: asked.append(list(ids)))
+    state.commit([2], [5], stop, None)
+    state.commit([0], [5], stop, None)
+    state.commit([3], [5], stop, None)
+    state.commit([1], [5], stop, None)
+    assert asked == [[5], [5, 5, 5, 5]]
+
+
+def test_incremental_stops_equal_the_rule_on_the_whole_prefix():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        state, stop = row(8), Stop(frozenset({0}), before(1, 2))
+        order, ids = torch.randperm(8, generator=generator).tolist(), torch.randint(0, 6, (8,), generator=generator)
+        for start, end in pairwise((0, 3, 5, 6, 7, 8)):
+            positions = order[start:end]
+            state.commit(positions, ids[positions].tolist(), stop, None)
+            assert state.end == stop.cut(state.canvas[: state.prefix])
+            if state.finished:
+                break
+        assert state.finished
+
+
+def test_arguments_are_checked(lab, dream):
+    models, prompt = lab.Models(dream), torch.tensor([1, 2])
+    assert LeftRight().decode(models, [], 4, Stop(), []) == []
+    with pytest.raises(ValueError, match="budget"):
+        LeftRight().decode(models, [prompt], 0, Stop(), [0])
+    with pytest.raises(ValueError, match="zip"):
+        LeftRight().decode(models, [prompt, prompt], 4, Stop(), [0])
