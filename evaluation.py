@@ -1,6 +1,5 @@
 """One evaluation: from a checked configuration to a scored record. eval.py and the main job are doors to this room."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -111,10 +110,6 @@ class Evaluation:
     def missing(self) -> list[Instance]:
         """Requests that the record has no answer to."""
         return [r for r in self.requests if self.lm.key(r) not in self.run.done]
-
-    def generate(self, requests: Sequence[Instance] | None = None, **kwargs) -> None:
-        """Decode what is missing of these requests (default: all)."""
-        self.lm.generate(self.requests if requests is None else requests, **kwargs)
 
     def score(self) -> dict:
         """Generate what is missing, score with lm-eval, write scores and summary; returns the summary."""

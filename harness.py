@@ -16,6 +16,7 @@ from functools import cached_property
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from decoding import Decoder, Generation, Models, Stop
@@ -35,11 +36,11 @@ class DecoderLM(TemplateLM):
     """
 
     def __init__(self, decoder: Decoder, load: Callable[[], Models], tokenizer, stop: Stop, budget: int, context: int,
-                 tasks: Sequence[str], run: Run, batch_size: int = 1, seed: int = 0, verify: bool = True):  # fmt: skip
+                 tasks: Sequence[str], run: Run, batch_size: int = 1, seed: int = 0):  # fmt: skip
         super().__init__()
         self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
         self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
-        self.batch_size, self.seed, self.verify = batch_size, seed, verify
+        self.batch_size, self.seed = batch_size, seed
         self.decoded = 0  # documents decoded by this process, not read from the record
         self._warm = False
 
@@ -97,25 +98,33 @@ class DecoderLM(TemplateLM):
                 )
         return prompts
 
-    def generate(self, requests: Sequence[Instance], progress: Progress | None = None) -> None:
-        """Decode and record every request that the record lacks, in batches, under a progress bar."""
+    def generate(self, requests: Sequence[Instance], advance: Callable[[], None] | None = None) -> None:
+        """Decode and record every request that the record lacks, in batches.
+
+        `advance` is called once a document; without it a progress bar with ETA is shown.
+        """
         missing = [r for r in requests if self.key(r) not in self.run.done]
         prompts = self.prompts(missing)
         if not missing:
             return
         if not self._warm:
             self._warm_up(missing, prompts)
-        with progress_bar() if progress is None else progress as bar:
-            task = bar.add_task(self.run.folder.name, total=len(requests), completed=len(requests) - len(missing))
-            for start in range(0, len(missing), self.batch_size):
-                batch = slice(start, start + self.batch_size)
-                for request, sample in zip(missing[batch], self.decode(missing[batch], prompts[batch]), strict=True):
-                    first = self._first.pop(self.key(request), None)
-                    if first is not None and first != sample["ids"]:
-                        raise AssertionError(f"document {sample['doc_id']} decoded twice with one seed gave different ids")
-                    self.run.append(sample)
-                    self.decoded += 1
-                    bar.advance(task)
+        if advance:
+            return self._generate(missing, prompts, advance)
+        with progress_bar() as bar:
+            task = bar.add_task("decoding", total=len(requests), completed=len(requests) - len(missing))
+            self._generate(missing, prompts, lambda: bar.advance(task))
+
+    def _generate(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]) -> None:
+        for start in range(0, len(requests), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            for request, sample in zip(requests[batch], self.decode(requests[batch], prompts[batch]), strict=True):
+                first = self._first.pop(self.key(request), sample["ids"])
+                if first != sample["ids"]:
+                    raise AssertionError(f"document {sample['doc_id']} decoded twice with one seed gave different ids")
+                self.run.append(sample)
+                self.decoded += 1
+                advance()
 
     def decode(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> list[dict]:
         """One batch, as samples for the record."""
@@ -171,8 +180,9 @@ class ForwardCounter:
 
 
 def progress_bar() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    TextColumn("ETA"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
+    """A bar with ETA on stderr, so that stdout stays for results."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+                    TimeRemainingColumn(), console=Console(stderr=True))  # fmt: skip
 
 
 def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:

@@ -58,7 +58,7 @@ def admitted(problem: Problem) -> bool:
     """The documented filter, for training and test alike."""
     numbers = re.findall(r"-?\d[\d,.]*\d|-?\d", problem.solution) + re.findall(r"\d[\d,.]*\d|\d", problem.question)
     # "93-38=55" is a difference and "= -7" a negative number: only a sign that nothing to compute precedes counts.
-    negative = re.search(r"(?:=|####)\s*[^\d\s]?-\d", problem.solution)
+    negative = re.search(r"(?:=|####)\s*[^\d\s]?-[^\d\s]?\d", problem.solution)
     return (
         not negative
         and len(problem.question) <= MAX_QUESTION

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from plots.style import COLOURS, plt
 
 
 def learning_curve(table: Path, output: Path) -> None:
@@ -14,11 +12,10 @@ def learning_curve(table: Path, output: Path) -> None:
     curve = pd.read_csv(table)
     if curve.empty:
         return
-    figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
+    figure, axes = plt.subplots(figsize=(5, 3))
     millions = curve.tokens / 1e6
     axes.plot(millions, curve.loss, color="0.8", linewidth=1)
-    axes.plot(millions, curve.loss.ewm(span=10).mean(), color="#0072B2", linewidth=1.5)
+    axes.plot(millions, curve.loss.ewm(span=10).mean(), color=COLOURS[0])
     axes.set(yscale="log", xlabel="training tokens (millions)", ylabel="training loss (nats per token)")
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(output, dpi=150)
     plt.close(figure)

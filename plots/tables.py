@@ -1,41 +1,31 @@
 """Tables from summaries (records.summary): the same columns and the same words wherever numbers are printed."""
 
+from rich import box
 from rich.table import Table
 
 
-def interval(value: float | None, ends: list[float] | None, form: str) -> str:
-    """A value with its interval, "81.0 [74.2, 86.4]"; a dash where there is none."""
-    if value is None:
-        return "-"
-    return form.format(value) + (f" [{form.format(ends[0])}, {form.format(ends[1])}]" if ends else "")
-
-
 def summary_table(summaries: dict[str, dict]) -> Table:
-    """One row a setting: how good the answers are, and what they cost."""
-    table = Table(title=None, caption="Intervals are 95%. tokens/step = useful tokens per forward of the main model; "
-                  "forwards and positions per answer.", caption_justify="left")  # fmt: skip
-    table.add_column("setting", no_wrap=True)
-    for name in ("n", "accuracy %", "no answer", "tokens/step", "forwards", "positions", "tokens/s"):
+    """One row a setting: how good the answers are, and what they cost. Intervals (95%) stand below their values."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("setting")
+    for name in ("n", "accuracy %", "no answer", "tokens/step", "forwards/answer", "tokens/s"):
         table.add_column(name, justify="right")
     for label, s in summaries.items():
         table.add_row(
             label,
             str(s["n"]),
-            interval(percent(s["accuracy"]), percent(s["accuracy_interval"]), "{:.1f}"),
+            with_interval(s, "accuracy", "{:.1f}", scale=100),
             str(s["extraction_failures"]),
-            interval(s["tokens_per_step"], s["tokens_per_step_interval"], "{:.2f}"),
-            per_role(s["forwards"], s["samples"]),
-            per_role(s["positions"], s["samples"]),
-            interval(s["tokens_per_second"], s["tokens_per_second_interval"], "{:.1f}"),
+            with_interval(s, "tokens_per_step", "{:.2f}"),
+            "\n".join(f"{role} {total / s['samples']:,.1f}" for role, total in s["forwards"].items()),
+            with_interval(s, "tokens_per_second", "{:.0f}"),
         )
     return table
 
 
-def percent(value):
+def with_interval(summary: dict, name: str, form: str, scale: float = 1) -> str:
+    """A number and, on a second line, its interval; a dash where there is none."""
+    value, ends = summary[name], summary[f"{name}_interval"]
     if value is None:
-        return None
-    return [100 * v for v in value] if isinstance(value, list) else 100 * value
-
-
-def per_role(totals: dict[str, int], samples: int) -> str:
-    return "\n".join(f"{role} {total / samples:,.1f}" for role, total in totals.items())
+        return "-"
+    return form.format(scale * value) + (f"\n[{form.format(scale * ends[0])}, {form.format(scale * ends[1])}]" if ends else "")

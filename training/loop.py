@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,8 @@ class Trainer:
 
     def run(self, log_every: int = 50, checkpoint_minutes: float = 5.0, on_checkpoint=None) -> None:
         """Train to the end. Ctrl-C saves first; the same command goes on from there."""
+        for name in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this with interrupts ignored
+            signal.signal(name, signal.default_int_handler)
         saved = last = time.perf_counter()
         window: list[float] = []
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>5.1f}%"),

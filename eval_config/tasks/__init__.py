@@ -22,9 +22,11 @@ from lm_eval.tasks import TaskManager
 
 
 def prepare(name: str, data: str | None = None, allow_code_execution: bool = False) -> tuple[TaskManager, dict[str, Task]]:
-    """The task manager to hand to `simple_evaluate`, and its tasks by name, once the task or group `name` is known to work: it exists,
-    documents can be read from `data` (None: the Hub, or the generator), and its scorer may run code if it must.
-    Otherwise a ValueError that says what to change."""
+    """The task manager to hand to `simple_evaluate`, and its tasks by name.
+
+    ValueError that says what to change unless the task or group `name` exists, its documents can be read from `data` (None: the
+    Hub, or the generator), and its scorer may run code if it must.
+    """
     # lm-eval's own tasks stay out: ours are named like some of them, and indexing thousands of files takes seconds.
     manager = TaskManager(include_path=Path(__file__).parent, include_defaults=False, metadata={"data": data})
     if name not in manager.all_tasks:

@@ -1,0 +1,105 @@
+"""Bad input: a message that names the key and says what to do, exit code 2, nothing loaded, nothing written."""
+
+import runpy
+import sys
+
+import pytest
+
+from config import ROOT
+
+CASES = {
+    "an unknown key": (["decoder.mixture=1"], "mixture"),
+    "an unknown key at the top": (["limmit=1"], "limmit"),
+    "an unknown model": (["model=tiny_drem"], "tiny_dream"),
+    "an unknown task": (["task=gsm9k"], "gsm8k"),
+    "an unknown lm-eval task": (["task.name=gsm9k"], "gsm9k"),
+    "R above 1": (["decoder.mixture_weight=1.5"], "mixture_weight"),
+    "R below 0": (["decoder.mixture_weight=-0.1"], "mixture_weight"),
+    "K below 1": (["decoder=leftright", "decoder.tokens_per_step=0"], "tokens_per_step"),
+    "M below 1": (["decoder.max_lookahead=0"], "max_lookahead"),
+    "W below 0": (["decoder.kv_window=-1"], "kv_window"),
+    "B below 1": (["decoder=confidence", "decoder.block_length=0"], "block_length"),
+    "T below 1": (["decoder=entropy", "decoder.steps=0"], "steps"),
+    "B that does not divide the budget": (["decoder=confidence", "decoder.block_length=5"], "block_length=5"),
+    "a word for a number": (["decoder=leftright", "decoder.tokens_per_step=many"], "tokens_per_step"),
+    "apd without auxiliary": (["auxiliary=none"], "auxiliary=tiny_qwen"),
+    "a causal decoder on a denoiser": (["decoder=autoregressive"], "tiny_qwen_large"),
+    "a denoiser's decoder on a causal model": (["model=tiny_qwen", "decoder=apd"], "decoder=autoregressive"),
+    "limit below 1": (["limit=0"], "limit"),
+    "a prompt longer than the context": (["task.budget=500"], "context"),
+    "no such model folder": (["model.path=nowhere/at/all"], "nowhere/at/all"),
+    "no such data file": (["task=gsm8k", "task.data=nowhere.jsonl"], "nowhere.jsonl"),
+    "code without permission": (["task=humaneval"], "allow_code_execution"),
+    "no such device": (["device=gpu7"], "device"),
+    "no such dtype": (["dtype=float8"], "dtype"),
+}
+
+
+def run_eval(monkeypatch, *overrides) -> int:
+    """eval.py as a command, in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["eval.py", *overrides])
+    try:
+        runpy.run_path(str(ROOT / "eval.py"), run_name="__main__")
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights were loaded"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_with_a_message(monkeypatch, capsys, tmp_path, models, no_weights, case):
+    overrides, named = CASES[case]
+    output = tmp_path / "run"
+    given = {o.partition("=")[0] for o in overrides}
+    kept = [o for o in models if o.partition("=")[0] not in given and not ("auxiliary=none" in overrides and "aux" in o)]
+    assert run_eval(monkeypatch, *kept, f"output={output}", *overrides) == 2
+    captured = capsys.readouterr()
+    assert named in captured.err
+    assert "Traceback" not in captured.err
+    assert not output.exists()
+
+
+def test_tokenizers_that_do_not_match_are_refused(monkeypatch, capsys, tmp_path, models, no_weights):
+    from transformers import AutoTokenizer
+
+    path = next(o for o in models if o.startswith("auxiliary.path")).partition("=")[2]
+    other = tmp_path / "other"
+    import shutil
+
+    shutil.copytree(path, other)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    text = (other / "tokenizer.json").read_text()
+    token = tokenizer.convert_ids_to_tokens(1500)
+    (other / "tokenizer.json").write_text(text.replace(f'"{token}"', f'"{token}x"'))
+    overrides = [o for o in models if not o.startswith("auxiliary")]
+    assert run_eval(monkeypatch, *overrides, f"auxiliary.path={other}", f"output={tmp_path / 'run'}") == 2
+    assert "disagree" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_folder_of_another_config_is_refused(monkeypatch, capsys, tmp_path, models):
+    output = f"output={tmp_path / 'run'}"
+    assert run_eval(monkeypatch, *models, output, "limit=1") == 0
+    assert run_eval(monkeypatch, *models, output, "limit=1", "seed=7") == 2
+    assert "seed: 0 there, 7 here" in capsys.readouterr().err
+
+
+def test_last_line_is_one_json_object_and_a_second_run_says_it_did_nothing(monkeypatch, capsys, tmp_path, models):
+    import json
+
+    arguments = [*models, f"output={tmp_path / 'run'}", "limit=2"]
+    assert run_eval(monkeypatch, *arguments) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert first["n"] == 2 and first["decoded_now"] == 2
+    wanted = {"run", "accuracy", "accuracy_interval", "useful_tokens", "forwards", "tokens_per_step", "tokens_per_second"}
+    assert wanted <= first.keys()
+    assert run_eval(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "nothing to decode" in out
+    assert json.loads(out.splitlines()[-1]) == first | {"decoded_now": 0}

@@ -1,0 +1,174 @@
+"""From a configuration to a scored record: resume, identity, batches, accounting, integrity."""
+
+import json
+
+import pytest
+
+from decoding import Stop
+from harness import ForwardCounter, text_stop
+from records import Run
+
+DECODERS = ["apd", "leftright", "confidence", "margin", "entropy", "random"]
+
+
+def rows(evaluation):
+    return [(s["doc_id"], s["ids"], s["steps"], s["forwards"]) for s in evaluation.run.samples()]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_decoder_evaluates_end_to_end(evaluate, decoder):
+    evaluation = evaluate(f"decoder={decoder}", "limit=3", "decoder.temperature=0.5")
+    summary = evaluation.score()
+    assert summary["n"] == 3 and evaluation.lm.decoded == 3
+    assert summary["useful_tokens"] <= 3 * 24
+    assert evaluation.headline(summary)["forwards"] == summary["forwards"]
+    assert evaluation.run.info["status"] == "finished"
+    json.dumps(evaluation.headline(summary), allow_nan=False)
+
+
+def test_the_autoregressive_baseline_runs_on_a_causal_model(evaluate, models):
+    path = next(o for o in models if o.startswith("auxiliary.path")).partition("=")[2]
+    evaluation = evaluate("model=tiny_qwen", f"model.path={path}", "decoder=autoregressive", "limit=2")
+    assert evaluation.score()["forwards"].keys() == {"autoregressive"}
+
+
+def test_interrupted_run_finishes_exactly_the_missing_documents(evaluate, tmp_path):
+    whole = evaluate("limit=5", f"output={tmp_path / 'whole'}")
+    whole.score()
+    part = evaluate("limit=5")
+    part.lm.generate(part.requests[:2])
+    part.run.close()  # what a kill does to the lock; the lines are on disk
+    rest = evaluate("limit=5")
+    assert len(rest.missing) == 3
+    rest.score()
+    assert rest.lm.decoded == 3
+    assert rows(rest) == rows(whole)
+
+
+def test_finished_run_decodes_nothing_and_loads_no_model(evaluate):
+    first = evaluate("limit=3")
+    summary = first.score()
+    first.run.close()
+    again = evaluate("limit=3")
+    again.lm._load = lambda: pytest.fail("a finished run must not load models")
+    assert again.score() == summary
+    assert again.lm.decoded == 0
+
+
+def test_larger_limit_extends_the_same_run(evaluate):
+    small = evaluate("limit=2")
+    small.score()
+    small.run.close()
+    large = evaluate("limit=4")
+    assert large.score()["n"] == 4 and large.lm.decoded == 2
+    large.run.close()
+    small_again = evaluate("limit=2")
+    assert small_again.score()["n"] == 2  # a summary is of the documents asked for
+
+
+def test_other_settings_are_another_run(evaluate):
+    evaluate("limit=1").score()
+    with pytest.raises(ValueError, match=r"mixture_weight.*0\.7 there, 0\.5 here"):
+        evaluate("limit=1", "decoder.mixture_weight=0.5")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_batch_size_does_not_change_an_answer(evaluate, tmp_path, decoder):
+    one = evaluate(f"decoder={decoder}", "limit=5", f"output={tmp_path / 'one'}")
+    four = evaluate(f"decoder={decoder}", "limit=5", "batch_size=4", f"output={tmp_path / 'four'}")
+    one.score(), four.score()
+    assert rows(one) == rows(four)
+
+
+def test_seed_decides_the_noise(evaluate, tmp_path):
+    runs = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        evaluation = evaluate("limit=3", f"seed={seed}", "decoder.temperature=1", f"output={tmp_path / name}")
+        evaluation.score()
+        runs.append(rows(evaluation))
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_decoder_that_changes_its_mind_fails_the_run(evaluate):
+    evaluation = evaluate("limit=2", "decoder.temperature=1")
+    decode, seeds = evaluation.lm.decode, iter(range(100))
+
+    def drifting(requests, prompts):
+        evaluation.lm.seed = next(seeds)
+        return decode(requests, prompts)
+
+    evaluation.lm.decode = drifting
+    with pytest.raises(AssertionError, match="decoded twice"):
+        evaluation.score()
+
+
+def test_forwards_that_are_not_claimed_fail_the_run(evaluate):
+    evaluation = evaluate("limit=1")
+    decode = evaluation.lm.decode
+
+    def modest(requests, prompts):
+        samples = decode(requests, prompts)
+        samples[0]["forwards"]["denoiser"] -= 1
+        return samples
+
+    evaluation.lm.decode = modest
+    with pytest.raises(AssertionError, match="were claimed"):
+        evaluation.score()
+    assert not evaluation.run.done  # found in the warm-up, before anything is recorded
+
+
+def test_forward_counter_counts_rows(evaluate):
+    evaluation = evaluate("limit=3", "decoder=leftright", "batch_size=3")
+    with ForwardCounter(evaluation.lm.models) as seen:
+        samples = evaluation.lm.decode(evaluation.requests, evaluation.lm.prompts(evaluation.requests))
+    assert seen.rows == sum(s["forwards"]["denoiser"] for s in samples)
+
+
+def test_likelihoods_are_refused(evaluate):
+    with pytest.raises(NotImplementedError, match="generate_until"):
+        evaluate("limit=1").lm.loglikelihood([])
+
+
+def test_prompt_is_the_chat_template_with_the_system_prompt(evaluate):
+    evaluation = evaluate("limit=1", "task.system_prompt=Be brief.")
+    text = evaluation.requests[0].args[0]
+    assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+    assert text.endswith("<|im_start|>assistant\n")
+
+
+class Letters:
+    """A tokenizer of one token per entry."""
+
+    tokens = ("ab", "c", "STOP", "xST", "OPy", " ")
+
+    def decode(self, ids):
+        return "".join(self.tokens[i] for i in ids)
+
+
+@pytest.mark.parametrize(
+    "ids, useful",
+    [
+        ([0, 1, 0], None),
+        ([0, 1, 2, 0], 2),  # the stop string is a token
+        ([0, 3, 4, 1], 1),  # it starts inside a token: cut before that token
+        ([2], 0),
+        ([0, 9, 2], 1),  # a stop id comes first
+        ([0, 2, 9], 1),  # the stop string comes first
+    ],
+)
+def test_stop_strings_cut_on_ids(ids, useful):
+    assert text_stop([9], ["STOP", ""], Letters()).cut(ids) == useful
+
+
+def test_without_stop_strings_text_is_never_decoded():
+    assert text_stop([9], [], None) == Stop(frozenset([9]))
+
+
+def test_record_has_what_a_reader_needs(evaluate):
+    evaluation = evaluate("limit=1")
+    evaluation.score()
+    run = Run.read(evaluation.folder)
+    assert run.config["task"]["documents"] and run.config["model"]["weights"]
+    assert run.info["packages"]["lm-eval"] and run.info["threads"] == 1
+    sample = run.scored()[0]
+    assert {"text", "ids", "steps", "correct", "extracted", "target", "extraction_failed"} <= sample.keys()
