@@ -29,6 +29,7 @@ class Evaluation:
     def __init__(self, cfg: DictConfig):
         self.cfg: EvalConfig = OmegaConf.to_object(cfg)
         cfg = self.cfg
+        cfg.auxiliary = cfg.auxiliary or None  # auxiliary=none composes to an empty dict
         at_least_one(**{"limit": cfg.limit, "batch_size": cfg.batch_size, "threads": cfg.threads})
         at_least_one(**{"task.budget": cfg.task.budget})
         self.decoder = build_decoder(cfg.decoder)

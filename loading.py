@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
@@ -22,7 +23,7 @@ class Source:
         self.place = str(local[0]) if local else settings.path
         try:
             self.config = AutoConfig.from_pretrained(self.place, revision=settings.revision)
-            self.tokenizer = AutoTokenizer.from_pretrained(self.place, revision=settings.revision)
+            self.tokenizer = self._tokenizer()
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = str(error).splitlines()[0]
             raise ValueError(f"model {settings.name}: {settings.path} is no local folder and cannot be read from the "
@@ -30,6 +31,12 @@ class Source:
         kind = "diffusion" if self.config.model_type in DIFFUSION else "causal"
         if kind != settings.kind:
             raise ValueError(f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {kind} model")
+
+    def _tokenizer(self):
+        """Dream's published folder names a tokenizer class that lives in remote code; its files are Qwen2's."""
+        named = get_tokenizer_config(self.place, revision=self.settings.revision).get("tokenizer_class")
+        loader = Qwen2Tokenizer if named == "DreamTokenizer" else AutoTokenizer
+        return loader.from_pretrained(self.place, revision=self.settings.revision)
 
     @property
     def end_ids(self) -> frozenset[int]:

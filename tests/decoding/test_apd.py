@@ -132,7 +132,8 @@ def first_steps(lab, decoder, logits, auxiliary, n=2500):
     steps = {}
     models = lab.Models(lab.Scripted(lab.on_canvas(logits, 1), lab.MASK), lab.Scripted(constant(auxiliary)))
     prompts = [torch.tensor([0])] * n
-    decoder.decode(models, prompts, 2, lab.Stop(), range(n), lambda row, _, ids: steps.setdefault(row, ids))
+    once = lab.Stop(match=lambda ids: 0)
+    decoder.decode(models, prompts, 2, once, range(n), lambda row, _, ids: steps.setdefault(row, ids))
     return [(ids[0], len(ids)) for _, ids in sorted(steps.items())]
 
 

@@ -1,0 +1,88 @@
+"""Published folders are read with no remote code; what cannot work is said before any weight is read."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from config import ROOT, ModelConfig
+from loading import Source, check_vocabularies, choose_device, choose_dtype
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
+
+
+@pytest.fixture
+def published_dream(tmp_path):
+    """A folder laid out as Dream-org/Dream-v0-Instruct-7B: vocab.json, merges.txt, classes that exist only in remote code."""
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "tiny_qwen_large")
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    words = sorted((w for w in model["vocab"] if w not in SPECIAL), key=model["vocab"].get)
+    (tmp_path / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])) + "\n")
+    added = {str(len(words) + i): {"content": s, "special": True} for i, s in enumerate(SPECIAL)}
+    settings = {"tokenizer_class": "DreamTokenizer", "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+                "added_tokens_decoder": added, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+                "mask_token": "<|mask|>"}  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((ROOT / "tests" / "golden" / "dream" / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_published_dream_folder_needs_no_remote_code(published_dream):
+    source = Source(ModelConfig(name="dream", path=str(published_dream), kind="diffusion", end_tokens=["<|im_end|>"]))
+    ids = source.tokenizer.encode("a = 127<|mask|>")
+    assert [source.tokenizer.decode([i]) for i in ids] == ["a", " =", " ", "1", "2", "7", "<|mask|>"]
+    assert {source.tokenizer.decode([i]) for i in source.end_ids} == {"<|endoftext|>", "<|im_end|>"}
+
+
+def test_special_tokens_of_one_side_do_not_separate_vocabularies(published_dream, tmp_path):
+    """Dream has Qwen's vocabulary and two special tokens more."""
+    dream = Source(ModelConfig(name="dream", path=str(published_dream), kind="diffusion"))
+    folder = tmp_path / "qwen"
+    dream.tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 320}))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        content = json.loads((folder / name).read_text())
+        for tokens in (content.get("added_tokens"),):
+            if tokens:
+                content["added_tokens"] = [t for t in tokens if t["content"] not in SPECIAL[3:]]
+        content.pop("added_tokens_decoder", None)
+        content.pop("mask_token", None)
+        (folder / name).write_text(json.dumps(content))
+    qwen = Source(ModelConfig(name="qwen", path=str(folder), kind="causal"))
+    assert len(qwen.tokenizer) < len(dream.tokenizer)
+    check_vocabularies(dream, qwen)
+
+
+def test_kind_must_be_the_models_own():
+    with pytest.raises(ValueError, match="is a causal model"):
+        Source(ModelConfig(name="x", path="checkpoints/tiny_qwen_large", kind="diffusion"))
+
+
+def test_unknown_end_token():
+    source = Source(ModelConfig(name="x", path="checkpoints/tiny_qwen_large", kind="causal", end_tokens=["<|eot|>"]))
+    with pytest.raises(ValueError, match="eot"):
+        _ = source.end_ids
+
+
+def test_other_weights_are_another_run(models, tmp_path):
+    folder = next(o for o in models if o.startswith("model.path")).partition("=")[2]
+    source = Source(ModelConfig(name="x", path=folder, kind="diffusion"))
+    before = source.fingerprint
+    model = source.load(torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.1)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes(open(f"{folder}/{name}", "rb").read())
+    model.save_pretrained(tmp_path)
+    assert Source(ModelConfig(name="x", path=str(tmp_path), kind="diffusion")).fingerprint != before
+
+
+def test_a_cpu_means_float32():
+    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+    assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    assert choose_device("cpu").type == "cpu"
