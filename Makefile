@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 .PHONY: eval test test-all lint setup clean
 
 eval: .venv/ready
-	$(BIN)/python scripts/main_job.py
+	$(BIN)/python -m scripts.main_job
 
 test: .venv/ready
 	$(BIN)/ruff check .

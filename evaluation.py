@@ -156,7 +156,7 @@ class Evaluation:
         symbols = {"mixture_weight": "R", "tokens_per_step": "K", "kv_window": "W", "max_lookahead": "M", "steps": "T",
                    "block_length": "B"}  # fmt: skip
         chosen = [f"{symbols[k]}={v}" for k, v in settings.items() if k in symbols and v is not None]
-        return " ".join([self.cfg.model.name, name, *chosen])
+        return " ".join([name, *chosen, "on", self.cfg.model.name])
 
     def headline(self, summary: dict) -> dict:
         """What the last line of stdout says."""

@@ -36,6 +36,7 @@ class TrainConfig:
     init_from: str | None = None  # a checkpoint folder whose weights have the same names and shapes
     mixture: dict[str, float] = field(default_factory=dict)  # source -> share of the tokens
     final_mixture: dict[str, float] | None = None  # what it becomes, linearly
+    canvas: int | None = None  # masked diffusion: answers and the silence after them fill up to this many tokens
     tokens: int = MISSING  # training tokens in all
     batch_tokens: int = 3000
     lr: float = MISSING  # peak learning rate, of Muon and AdamW alike
@@ -99,7 +100,7 @@ def main(cfg) -> None:
     known = output if (output / "tokenizer.json").exists() else Path(cfg.init_from or "checkpoints/tiny_qwen_large")
     tokenizer = AutoTokenizer.from_pretrained(known) if known.exists() else shared_tokenizer.build()
     model = build_model(cfg, tokenizer)
-    stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture)
+    stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
     settings = {k: v for k, v in asdict(cfg).items() if k not in FREE}
     schedule = Schedule(cfg.lr, cfg.warmup, cfg.decay)
     trainer = Trainer(model, stream, cfg.objective, Path(cfg.folder), cfg.tokens, schedule, cfg.weight_decay, cfg.seed, settings)

@@ -1,20 +1,17 @@
 """The main job (`make eval`): APD against one token a step, on the tiny family and held-out word problems.
 
-Both decoders answer the same problems in turns (a few each, A B A B), so that a busy moment of the machine hits both. Prints a table
-and what it means, and writes figures/main_job.png. Interrupted, it goes on where it was; finished, it only prints.
+Both decoders answer the same problems in turns (a few each, A B A B), so that a busy moment of the machine hits both. Prints a
+table and what it means, and writes figures/main_job.png. Interrupted, it goes on where it was; finished, it only prints.
 """
 
 import json
-import sys
-from pathlib import Path
+import os
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-import quiet  # noqa: F401, I001  (before the libraries it quiets)
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
+import quiet  # noqa: F401  (before the libraries it quiets)
+from config import ROOT
 from evaluation import Evaluation
 from harness import progress_bar
 from plots.tables import summary_table
@@ -61,7 +58,7 @@ def main() -> None:
     tradeoff(summaries, figure, f"{apd.cfg.task.name}, n = {DOCUMENTS}, {apd.cfg.model.name} + {apd.cfg.auxiliary.name} "
              f"(tiny stand-in family), "
              f"{apd.run.info['gpu'] or apd.run.info['cpu']}, {apd.identity['dtype']}. Bars: 95% intervals.")  # fmt: skip
-    console.print(f"\nfigure: {figure.relative_to(Path.cwd()) if figure.is_relative_to(Path.cwd()) else figure}")
+    console.print(f"\nfigure: {os.path.relpath(figure)}")
     print(json.dumps({name: arm.headline(summaries[name]) for name, arm in arms.items()}))
     for arm in arms.values():
         arm.run.close()

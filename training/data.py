@@ -17,13 +17,16 @@ CHUNK_TOKENS = 200_000  # tokens that are generated, sorted by length and cut in
 DRILL_LINES = (4, 11)  # drills are as long as word problems, so that batches mix both
 
 
+Row = tuple[list[int], list[bool], int | None]
+
+
 @dataclass
 class Batch:
-    """Token ids (b, n) and, per token, whether it belongs to an answer and whether it is padding to the right."""
+    """Token ids (b, n), filled with EOS to the right, and per token:"""
 
     ids: torch.Tensor
     answer: torch.Tensor  # bool: the model is asked for this token
-    padding: torch.Tensor  # bool: right of the end of the answer
+    silence: torch.Tensor  # bool: an EOS right of an answer's own, which a denoiser is asked for too
 
     @property
     def tokens(self) -> int:
@@ -42,6 +45,7 @@ class Stream:
     batch_tokens: int
     seed: int = 0
     final_mixture: Mapping[str, float] | None = None
+    canvas: int | None = None  # answers are followed by silence: in half of the rows up to this length, else up to a drawn one
     position: tuple[int, int] = (0, 0)  # chunk, batch within it: the next batch to come
     shares: dict[str, float] | None = None  # the mixture of the chunk under way
     _chunk: tuple[int, list[Batch]] = field(default=(-1, []), repr=False)
@@ -84,8 +88,8 @@ class Stream:
         rng.shuffle(batches)
         return [self._collate(group) for group in batches]
 
-    def _examples(self, name: str, chunk: int, rng: random.Random) -> Iterator[tuple[list[int], list[bool]]]:
-        """Rows of one source as (ids, is-answer)."""
+    def _examples(self, name: str, chunk: int, rng: random.Random) -> Iterator[Row]:
+        """Rows of one source as (ids, asked for or not, silence at the end or None where nothing ends)."""
         if name == "drill":
             while True:
                 pairs = problems.drill(rng, rng.randint(*DRILL_LINES))
@@ -93,6 +97,7 @@ class Stream:
                 yield (
                     [i for piece in pieces for i in piece],
                     [odd for k, piece in enumerate(pieces) for odd in [k % 2 == 1] * len(piece)],
+                    None,
                 )
         size = 1000
         part = 0
@@ -101,18 +106,25 @@ class Stream:
             found = problems.training_stream(name, (self.seed * 100_003 + chunk) * 64 + part, size)
             prompts = [chat_prompt(self.tokenizer, p.question) for p in found]
             answers = [p.solution + self.tokenizer.eos_token for p in found]
-            ids = zip(self.tokenizer(prompts).input_ids, self.tokenizer(answers).input_ids, strict=True)
-            for prompt, answer in ids:
-                yield prompt + answer, [False] * len(prompt) + [True] * len(answer)
+            pairs = zip(self.tokenizer(prompts).input_ids, self.tokenizer(answers).input_ids, strict=True)
+            for prompt, answer in pairs:
+                silence = self._silence(len(answer), rng)
+                ids = prompt + answer + [self.tokenizer.eos_token_id] * silence
+                yield ids, [False] * len(prompt) + [True] * len(answer), silence
             part += 1
 
-    def _collate(self, rows: list[tuple[list[int], list[bool]]]) -> Batch:
-        width = max(len(ids) for ids, _ in rows)
-        pad = self.tokenizer.eos_token_id
+    def _silence(self, length: int, rng: random.Random) -> int:
+        if self.canvas is None or length >= self.canvas:
+            return 0
+        return (self.canvas if rng.random() < 0.5 else rng.randint(length, self.canvas)) - length
+
+    def _collate(self, rows: list[Row]) -> Batch:
+        width = max(len(ids) for ids, _, _ in rows)
+        eos = self.tokenizer.eos_token_id
         return Batch(
-            ids=torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows]),
-            answer=torch.tensor([answer + [False] * (width - len(ids)) for ids, answer in rows]),
-            padding=torch.tensor([[False] * len(ids) + [True] * (width - len(ids)) for ids, _ in rows]),
+            ids=torch.tensor([ids + [eos] * (width - len(ids)) for ids, _, _ in rows]),
+            answer=torch.tensor([asked + [False] * (width - len(asked)) for _, asked, _ in rows]),
+            silence=torch.tensor([[n is not None and i >= len(asked) for i in range(width)] for _, asked, n in rows]),
         )
 
 

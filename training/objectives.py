@@ -18,12 +18,11 @@ def autoregressive(model, batch: Batch, generator: torch.Generator) -> torch.Ten
 def masked_diffusion(model, batch: Batch, generator: torch.Generator) -> torch.Tensor:
     """The masked-diffusion bound (LLaDA, arXiv 2502.09992, eq. 3; MDLM, arXiv 2406.07524) on the answer positions.
 
-    Each row masks a share t of its answer, t stratified over the batch; cross-entropy of the masked tokens weighted by 1/t
-    and divided by the number of answer tokens. Right of its end an answer is filled with EOS up to the batch's width, and
-    those positions count as answer: the model learns where text ends and to stay silent after it.
+    Each row masks a share t of its answer and of the silence after it, t stratified over the batch; cross-entropy of the masked
+    tokens weighted by 1/t and divided by the number of tokens that could be masked. So the model learns where text ends.
     """
     rows = batch.ids.size(0)
-    asked = batch.answer | batch.padding
+    asked = batch.answer | batch.silence
     t = (torch.randperm(rows, generator=generator) + torch.rand(rows, generator=generator)) / rows
     t = MIN_NOISE + (1 - MIN_NOISE) * t[:, None]
     masked = asked & (torch.rand(batch.ids.shape, generator=generator) < t)

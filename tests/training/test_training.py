@@ -1,10 +1,10 @@
 """One loop: exact resume, objectives that learn what they say, a stream that is a function of its position."""
 
-import dream  # noqa: F401
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import dream  # noqa: F401
 from training.data import Batch, Stream
 from training.loop import Schedule, Trainer
 from training.muon import orthogonalise
@@ -80,6 +80,22 @@ def test_drills_ask_for_results_only(tokenizer):
         assert "=" not in tokenizer.decode(ids[answer]) and "=" in tokenizer.decode(ids[~answer])
 
 
+def test_answers_are_followed_by_silence_up_to_the_canvas(tokenizer):
+    stream = Stream(tokenizer, {"gsm_symbolic": 0.7, "drill": 0.3}, batch_tokens=3000, canvas=96)
+    lengths = []
+    for _ in range(20):
+        batch = stream.next()
+        assert (batch.ids[batch.silence] == tokenizer.eos_token_id).all()
+        assert not (batch.silence & batch.answer).any()
+        for answer, silence in zip(batch.answer, batch.silence, strict=True):
+            if silence.any():
+                asked = (answer | silence).nonzero()[:, 0]
+                assert asked.tolist() == list(range(asked[0], batch.ids.size(1)))  # one stretch, up to the end
+                lengths.append(len(asked))
+    assert sum(n >= 96 for n in lengths) > 0.4 * len(lengths)
+    assert sum(n < 90 for n in lengths) > 0.1 * len(lengths)
+
+
 def test_mixture_moves_with_progress(tokenizer):
     def drills(progress):
         stream = Stream(tokenizer, {"gsm_symbolic": 0.1, "drill": 0.9}, 2000, final_mixture={"gsm_symbolic": 1.0})
@@ -115,9 +131,9 @@ class Oracle(torch.nn.Module):
 def test_masked_diffusion_masks_answers_only_and_is_the_weighted_bound():
     ids = torch.arange(6).repeat(200, 1)
     answer = torch.tensor([False, False, True, True, False, False]).repeat(200, 1)
-    padding = torch.tensor([False, False, False, False, True, True]).repeat(200, 1)
+    silence = torch.tensor([False, False, False, False, True, True]).repeat(200, 1)
     oracle = Oracle()
-    loss = masked_diffusion(oracle, Batch(ids, answer, padding), torch.Generator().manual_seed(0))
+    loss = masked_diffusion(oracle, Batch(ids, answer, silence), torch.Generator().manual_seed(0))
     masked = oracle.noisy == 7
     assert torch.equal(masked, oracle.kept)
     assert not masked[:, :2].any() and masked[:, 2:].any(0).all()
