@@ -62,9 +62,8 @@ class EvalConfig:
 
 
 ConfigStore.instance().store("eval_schema", EvalConfig)
-ConfigStore.instance().store("model_schema", ModelConfig, group="model")
-ConfigStore.instance().store("model_schema", ModelConfig, group="auxiliary")
-ConfigStore.instance().store("task_schema", TaskConfig, group="task")
+ConfigStore.instance().store("model", ModelConfig, group="schema")
+ConfigStore.instance().store("task", TaskConfig, group="schema")
 
 
 def door(config_name: str) -> Callable:

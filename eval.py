@@ -10,12 +10,13 @@ Results go to results/<run id>/, a document at a time: stopped at any moment, th
 recomputes nothing. The last line on stdout is one JSON object. `python eval.py --help` lists every choice and setting.
 """
 
+import quiet  # noqa: F401  (before the libraries it quiets)
+
 import json
 import sys
 
 from rich.console import Console
 
-import quiet  # noqa: F401  (before the libraries it quiets)
 from config import door
 from evaluation import Evaluation
 from plots.tables import summary_table

@@ -4,13 +4,14 @@ Both decoders answer the same problems in turns (a few each, A B A B), so that a
 table and what it means, and writes figures/main_job.png. Interrupted, it goes on where it was; finished, it only prints.
 """
 
+import quiet  # noqa: F401  (before the libraries it quiets)
+
 import json
 import os
 
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-import quiet  # noqa: F401  (before the libraries it quiets)
 from config import ROOT
 from evaluation import Evaluation
 from harness import progress_bar

@@ -1,7 +1,8 @@
+import quiet  # noqa: F401
+
 import pytest
 from transformers import AutoTokenizer
 
-import quiet  # noqa: F401
 from config import ROOT
 
 
