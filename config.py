@@ -56,7 +56,8 @@ class EvalConfig:
     dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
     # not part of the identity
     limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
-    output: str | None = None  # run folder; None = results/<run id>
+    results: str = "results"  # where run folders are made; relative to the project
+    output: str | None = None  # this run's own folder; None = <results>/<run id>
     allow_code_execution: bool = False  # humaneval runs programs that a model wrote
     threads: int = 2  # of torch on a CPU
 

@@ -80,7 +80,7 @@ class Evaluation:
         if self.cfg.output:
             return Path(self.cfg.output)
         decoder = self.cfg.decoder["_target_"].split(".")[1]
-        return ROOT / "results" / f"{self.cfg.task.name}-{self.cfg.model.name}-{decoder}-{config_hash(self.identity)}"
+        return ROOT / self.cfg.results / f"{self.cfg.task.name}-{self.cfg.model.name}-{decoder}-{config_hash(self.identity)}"
 
     @property
     def circumstances(self) -> dict:

@@ -74,7 +74,7 @@ class Row:
     def commit(self, positions: Sequence[int], ids: Sequence[int], stop: Stop, observer: Observer | None) -> None:
         """Write one step's tokens; notices a stop as soon as everything left of it is committed."""
         if not positions:
-            return
+            raise AssertionError("a step must commit at least one token, or decoding may never end")
         for position, token in zip(positions, ids, strict=True):
             self.canvas[position] = token
         self.steps.append(len(positions))

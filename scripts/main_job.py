@@ -8,6 +8,7 @@ import quiet  # noqa: F401  (before the libraries it quiets)
 
 import json
 import os
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from rich.console import Console
@@ -24,15 +25,18 @@ TURN = 5  # documents that one arm answers before the other's turn
 ARMS = {"one token a step": ["decoder=leftright"], "APD": ["decoder=apd"]}
 
 
-def main() -> None:
+def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Path = ROOT / "figures" / "main_job.png") -> None:
+    """Run both arms on the first `documents` problems; `overrides` are eval.py's, for both."""
     with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        arms = {name: Evaluation(compose("eval", [*setting, f"limit={DOCUMENTS}"])) for name, setting in ARMS.items()}
+        arms = {
+            name: Evaluation(compose("eval", [*setting, f"limit={documents}", *overrides])) for name, setting in ARMS.items()
+        }
     missing = sum(len(arm.missing) for arm in arms.values())
     if not missing:
         print("Both runs are finished: nothing to decode.")
     with progress_bar() as bar:
-        task = bar.add_task("answering", total=DOCUMENTS * len(arms), completed=DOCUMENTS * len(arms) - missing)
-        for start in range(0, DOCUMENTS, TURN):
+        task = bar.add_task("answering", total=documents * len(arms), completed=documents * len(arms) - missing)
+        for start in range(0, documents, TURN):
             for arm in arms.values():
                 arm.lm.generate(arm.requests[start : start + TURN], advance=lambda: bar.advance(task))
     summaries = {name: arm.score() for name, arm in arms.items()}
@@ -40,7 +44,7 @@ def main() -> None:
     baseline, apd = arms.values()
     settings = apd.cfg.decoder
     console = Console(width=max(100, Console().width))
-    console.print(f"\n[bold]{apd.cfg.model.name}[/] on {DOCUMENTS} held-out [bold]{apd.cfg.task.name}[/] problems, "
+    console.print(f"\n[bold]{apd.cfg.model.name}[/] on {documents} held-out [bold]{apd.cfg.task.name}[/] problems, "
                   f"auxiliary {apd.cfg.auxiliary.name}, R = {settings['mixture_weight']}, {apd.cfg.threads} threads")  # fmt: skip
     console.print(summary_table(summaries))
     c = compare(baseline.scored, apd.scored)
@@ -55,8 +59,7 @@ def main() -> None:
         markup=False,
         highlight=False,
     )
-    figure = ROOT / "figures" / "main_job.png"
-    tradeoff(summaries, figure, f"{apd.cfg.task.name}, n = {DOCUMENTS}, {apd.cfg.model.name} + {apd.cfg.auxiliary.name} "
+    tradeoff(summaries, figure, f"{apd.cfg.task.name}, n = {documents}, {apd.cfg.model.name} + {apd.cfg.auxiliary.name} "
              f"(tiny stand-in family), "
              f"{apd.run.info['gpu'] or apd.run.info['cpu']}, {apd.identity['dtype']}. Bars: 95% intervals.")  # fmt: skip
     console.print(f"\nfigure: {os.path.relpath(figure)}")

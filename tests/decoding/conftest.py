@@ -100,15 +100,6 @@ def frozen(model):
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    """Models this small only lose by more, and lose minutes where other programs want the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def dream():
     torch.manual_seed(1)

@@ -51,10 +51,14 @@ def test_a_stop_counts_once_everything_left_of_it_is_committed():
     state, stop, calls = row(4), Stop(frozenset({7})), []
     state.commit([1, 3], [7, 5], stop, lambda *step: calls.append(step))
     assert (state.prefix, state.end, state.finished) == (0, None, False)
-    state.commit([], [], stop, lambda *step: calls.append(step))
     state.commit([0], [6], stop, lambda *step: calls.append(step))
     assert (state.prefix, state.end, state.finished) == (2, 1, True)
-    assert calls == [(0, [1, 3], [7, 5]), (0, [0], [6])]  # a step without tokens is none
+    assert calls == [(0, [1, 3], [7, 5]), (0, [0], [6])]
+
+
+def test_a_step_without_tokens_fails_instead_of_looping_for_ever():
+    with pytest.raises(AssertionError, match="at least one"):
+        row(4).commit([], [], Stop(), None)
     generation = state.generation()
     assert (generation.ids, generation.useful, generation.steps) == ([6, 7, 5], 1, [2, 1])
 
