@@ -55,10 +55,6 @@ def test_a_stop_counts_once_everything_left_of_it_is_committed():
     assert (state.prefix, state.end, state.finished) == (2, 1, True)
     assert calls == [(0, [1, 3], [7, 5]), (0, [0], [6])]
 
-
-def test_a_step_without_tokens_fails_instead_of_looping_for_ever():
-    with pytest.raises(AssertionError, match="at least one"):
-        row(4).commit([], [], Stop(), None)
     generation = state.generation()
     assert (generation.ids, generation.useful, generation.steps) == ([6, 7, 5], 1, [2, 1])
 
@@ -94,3 +90,8 @@ def test_arguments_are_checked(lab, dream):
         LeftRight().decode(models, [prompt], 0, Stop(), [0])
     with pytest.raises(ValueError, match="zip"):
         LeftRight().decode(models, [prompt, prompt], 4, Stop(), [0])
+
+
+def test_a_step_without_tokens_fails_instead_of_looping_for_ever():
+    with pytest.raises(AssertionError, match="at least one"):
+        row(4).commit([], [], Stop(), None)
