@@ -17,10 +17,16 @@ def summary_table(summaries: dict[str, dict]) -> Table:
             with_interval(s, "accuracy", "{:.1f}", "{:.0f}", scale=100),
             str(s["extraction_failures"]),
             with_interval(s, "tokens_per_step", "{:.2f}", "{:.1f}"),
-            "\n".join(f"{role} {total / s['samples']:,.1f}" for role, total in s["forwards"].items()),
+            forwards(s),
             with_interval(s, "tokens_per_second", "{:.0f}", "{:.0f}"),
         )
     return table
+
+
+def forwards(summary: dict) -> str:
+    """Forwards per answer, a line a role; the role is named only where there are several."""
+    each = {role: f"{total / summary['samples']:,.1f}" for role, total in summary["forwards"].items()}
+    return "\n".join(f"{role} {value}" for role, value in each.items()) if len(each) > 1 else next(iter(each.values()))
 
 
 def with_interval(summary: dict, name: str, form: str, ends_form: str, scale: float = 1) -> str:
