@@ -3,6 +3,7 @@
 A decoder's settings are its own dataclass in decoding/; the YAML in eval_config/decoder/ names it with `_target_`.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,7 +69,10 @@ ConfigStore.instance().store("task", TaskConfig, group="schema")
 
 
 def door(config_name: str) -> Callable:
-    """hydra.main for a command: whatever is wrong with the input is one message on stderr and exit code 2."""
+    """hydra.main for a command: whatever is wrong with the input (a ValueError) is one message on stderr and exit code 2.
+
+    HYDRA_FULL_ERROR=1 shows the traceback, as it does for Hydra's own messages.
+    """
 
     def decorate(function: Callable) -> Callable:
         started = False
@@ -79,7 +83,10 @@ def door(config_name: str) -> Callable:
             try:
                 return function(cfg)
             except ValueError as error:
-                sys.exit(_refuse(error))
+                if os.environ.get("HYDRA_FULL_ERROR"):
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                sys.exit(2)
 
         def main():
             try:
@@ -93,8 +100,3 @@ def door(config_name: str) -> Callable:
         return main
 
     return decorate
-
-
-def _refuse(error: ValueError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2

@@ -9,12 +9,13 @@ that `eval.py model=...` loads like any other, with the learning curve beside it
     python train.py recipe=tiny_qwen tokens=4_000_000 # any setting of the recipe can be given
 """
 
-import sys
+import quiet  # noqa: F401  (before the libraries it quiets)
+
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -22,6 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
+from config import door
+from plots.learning import learning_curve
 from training import tokenizer as shared_tokenizer
 from training.data import Stream
 from training.loop import Schedule, Trainer
@@ -79,22 +82,22 @@ def build_model(cfg: TrainConfig, tokenizer) -> torch.nn.Module:
 
 def export(trainer: Trainer, tokenizer, output: Path) -> None:
     """Write the model as a Hugging Face folder, float16 on disk: small, and loaded as float32 on a CPU."""
-    from plots.learning import learning_curve
-
     model = trainer.model
     weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.save_pretrained(output, state_dict=weights)
     tokenizer.save_pretrained(output)
-    learning_curve(trainer.folder / "curve.csv", output / "learning_curve.png")
+    shutil.copy(trainer.folder / "curve.csv", output / "learning_curve.csv")
+    learning_curve(output / "learning_curve.csv", output / "learning_curve.png")
 
 
-@hydra.main(version_base=None, config_path="eval_config", config_name="train")
+@door("train")
 def main(cfg) -> None:
     cfg = OmegaConf.to_object(cfg)
     if cfg.objective not in OBJECTIVES:
-        sys.exit(f"objective={cfg.objective!r} is not one of {', '.join(OBJECTIVES)}")
+        raise ValueError(f"objective={cfg.objective!r} is not one of {', '.join(OBJECTIVES)}")
     if cfg.init_from and not Path(cfg.init_from).exists():
-        sys.exit(f"init_from={cfg.init_from}: no such folder; train it first (python train.py recipe={Path(cfg.init_from).name})")
+        parent = Path(cfg.init_from).name
+        raise ValueError(f"init_from={cfg.init_from}: no such folder; train it first (python train.py recipe={parent})")
     torch.set_num_threads(cfg.threads)
     output = Path(cfg.output)
     known = output if (output / "tokenizer.json").exists() else Path(cfg.init_from or "checkpoints/tiny_qwen_large")

@@ -135,7 +135,7 @@ class Trainer:
                     window.append(self.step())
                     if not math.isfinite(window[-1]):
                         raise FloatingPointError(f"loss is {window[-1]} at step {self.steps}: lower `lr`")
-                    if self.steps % log_every == 0:
+                    if self.steps % log_every == 0 or self.seen >= self.tokens:
                         now = time.perf_counter()
                         self.seconds += now - last
                         loss, window = sum(window) / len(window), []

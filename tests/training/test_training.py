@@ -1,10 +1,14 @@
 """One loop: exact resume, objectives that learn what they say, a stream that is a function of its position."""
 
+import runpy
+import sys
+
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
+from config import ROOT
 from training.data import Batch, Stream
 from training.loop import Schedule, Trainer
 from training.muon import orthogonalise
@@ -160,3 +164,25 @@ def test_orthogonalise_makes_singular_values_one():
     assert values.min() > 0.6 and values.max() < 1.3
     left, _, right = torch.linalg.svd(x, full_matrices=False)
     assert torch.allclose((left @ right * orthogonalise(x)).sum((1, 2)) / 8, torch.ones(3), atol=0.3)
+
+
+def test_train_command_makes_a_folder_that_loads_and_resumes(tmp_path, monkeypatch, capsys):
+    arguments = [
+        "recipe=tiny_qwen", "tokens=2000", "batch_tokens=600", "threads=1", "architecture.hidden_size=16",
+        "architecture.intermediate_size=32", f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    for expected in ("from 0 of", "resumed at"):
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        assert expected in capsys.readouterr().out
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert loaded.config.hidden_size == 16 and (tmp_path / "model" / "learning_curve.png").exists()
+    assert (tmp_path / "model" / "model.safetensors").stat().st_size < 200_000  # float16
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+
+
+def test_train_refuses_a_missing_parent(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "recipe=tiny_dream", "init_from=nowhere/parent"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert stop.value.code == 2 and "recipe=parent" in capsys.readouterr().err
