@@ -5,7 +5,8 @@ A decoder's settings are its own dataclass in decoding/; the YAML in eval_config
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,23 @@ ConfigStore.instance().store("model", ModelConfig, group="schema")
 ConfigStore.instance().store("task", TaskConfig, group="schema")
 
 
-def door(config_name: str) -> Callable:
-    """hydra.main for a command: whatever is wrong with the input (a ValueError) is one message on stderr and exit code 2.
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Whatever is wrong with the input (a ValueError) becomes one message on stderr and exit code 2.
 
     HYDRA_FULL_ERROR=1 shows the traceback, as it does for Hydra's own messages.
     """
+    try:
+        yield
+    except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def door(config_name: str) -> Callable:
+    """hydra.main for a command, with `refusals`; what Hydra refuses (an unknown key or choice) exits with 2 as well."""
 
     def decorate(function: Callable) -> Callable:
         started = False
@@ -80,20 +93,14 @@ def door(config_name: str) -> Callable:
         def task(cfg):
             nonlocal started
             started = True
-            try:
+            with refusals():
                 return function(cfg)
-            except ValueError as error:
-                if os.environ.get("HYDRA_FULL_ERROR"):
-                    raise
-                print(f"error: {error}", file=sys.stderr)
-                sys.exit(2)
 
         def main():
             try:
                 hydra.main(version_base=None, config_path=str(ROOT / "eval_config"), config_name=config_name)(task)()
             except SystemExit as stop:
-                # Hydra prints its message (unknown key, unknown choice) and leaves with 1: bad input all the same.
-                if stop.code == 1 and not started:
+                if stop.code == 1 and not started:  # Hydra has printed its message
                     raise SystemExit(2) from None
                 raise
 

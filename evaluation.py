@@ -7,6 +7,7 @@ import torch
 from hydra.utils import get_class
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
 from omegaconf import DictConfig, OmegaConf
 
 from config import ROOT, EvalConfig, ModelConfig
@@ -42,36 +43,40 @@ class Evaluation:
         self.auxiliary = Source(cfg.auxiliary) if self.decoder.needs_auxiliary else None
         if self.auxiliary:
             check_vocabularies(self.model, self.auxiliary)
-        self.run = Run.open(self.folder, self.identity, self.circumstances)
+        check_metric(cfg.task.metric, self.tasks)
+        self.stop = text_stop(self.model.end_ids, cfg.task.stop, self.model.tokenizer)
         self.lm = DecoderLM(
             decoder=self.decoder,
             load=self._load,
             tokenizer=self.model.tokenizer,
-            stop=text_stop(self.model.end_ids, cfg.task.stop, self.model.tokenizer),
+            stop=self.stop,
             budget=cfg.task.budget,
             context=self.model.config.max_position_embeddings,
             tasks=list(self.tasks),
-            run=self.run,
             batch_size=cfg.batch_size,
             seed=cfg.seed,
         )
-        self.requests = self._requests()
+        every = self._requests()
+        self.prompts_hash = config_hash({self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every})
+        self.requests = [r for r in every if cfg.limit is None or r.doc_id < cfg.limit]
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
+        self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
 
     # -- identity ------------------------------------------------------------------------------------------------------
     @property
     def identity(self) -> dict:
-        """All that decides what an answer is and costs. `limit` is not among it: a larger one extends the same run."""
+        """All that decides what an answer is and costs. `limit` is not among it: a larger one extends the same run. Nor is
+        what only scores: prompts count as the ids that they become, whatever file, template or tokenizer they came from."""
         cfg = self.cfg
-        task = {k: v for k, v in asdict(cfg.task).items() if k not in ("limit", "data")}
+        task = {k: v for k, v in asdict(cfg.task).items() if k not in ("limit", "data", "metric")}
         return {
             "model": asdict(cfg.model) | {"weights": self.model.fingerprint},
             "auxiliary": self.auxiliary and asdict(self.auxiliary.settings) | {"weights": self.auxiliary.fingerprint},
             "decoder": cfg.decoder,
-            "task": task | {"documents": config_hash({n: list(t.eval_docs) for n, t in self.tasks.items()})},
+            "task": task | {"prompts": self.prompts_hash},
             "seed": cfg.seed,
             "batch_size": cfg.batch_size,
-            "device": self.device.type,
+            "device": self.gpu or f"cpu, {cfg.threads} threads",
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
@@ -85,8 +90,11 @@ class Evaluation:
     @property
     def circumstances(self) -> dict:
         """What run.json tells beyond the identity: code, versions, machine."""
-        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
-        return environment() | {"threads": self.cfg.threads, "gpu": gpu}
+        return environment() | {"threads": self.cfg.threads, "gpu": self.gpu}
+
+    @property
+    def gpu(self) -> str | None:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
 
     # -- running -------------------------------------------------------------------------------------------------------
     @property
@@ -95,9 +103,10 @@ class Evaluation:
         return {"system_instruction": self.cfg.task.system_prompt, "apply_chat_template": True, "fewshot_as_multiturn": True}
 
     def _requests(self) -> list[Instance]:
+        """All documents of all tasks as lm-eval asks for them, whatever the limit."""
         for task in self.tasks.values():
             task.build_all_requests(
-                limit=self.cfg.limit, chat_template=self.lm.apply_chat_template,
+                chat_template=self.lm.apply_chat_template,
                 tokenizer_name=self.lm.tokenizer_name, **self.chat,
             )  # fmt: skip
         return [request for task in self.tasks.values() for request in task.instances]
@@ -121,14 +130,13 @@ class Evaluation:
         )  # fmt: skip
         self.run.write_scores(self._scores(results["samples"]))
         wanted = {self.lm.key(request) for request in self.requests}
-        scored = [s for s in self.run.scored() if (s["doc_id"], s["repeat"]) in wanted]
+        self.scored = scored = self.run.scored(wanted)
         summary = summarise(scored)
         if len(self.tasks) > 1:
             parts = {name: summarise([s for s in scored if s["task"] == name]) for name in self.tasks}
             summary["accuracy_per_task"] = {name: part["accuracy"] for name, part in parts.items()}
             summary["accuracy_mean_of_tasks"] = sum(summary["accuracy_per_task"].values()) / len(parts)
-        self.run.update(status="finished", limit=self.cfg.limit, summary=summary)
-        self.scored = scored
+        self.run.update(status="finished", summary=summary)
         return summary
 
     def _scores(self, samples: dict[str, list[dict]]) -> list[dict]:
@@ -160,7 +168,8 @@ class Evaluation:
 
     def headline(self, summary: dict) -> dict:
         """What the last line of stdout says."""
-        names = ("n", "accuracy", "accuracy_interval", "useful_tokens", "forwards", "tokens_per_step", "tokens_per_second")
+        names = ["n", "accuracy", "accuracy_interval", "useful_tokens", "forwards", "tokens_per_step", "tokens_per_second"]
+        names += [name for name in ("accuracy_mean_of_tasks", "accuracy_per_task") if name in summary]
         return {"run": str(self.folder), "decoded_now": self.lm.decoded} | {name: summary[name] for name in names}
 
 
@@ -171,6 +180,16 @@ def build_decoder(settings: dict) -> Decoder:
         return get_class(settings["_target_"])(**fields)
     except TypeError as error:  # a key its dataclass does not have
         raise ValueError(f"decoder: {error}") from error
+
+
+def check_metric(metric: str, tasks: dict[str, Task]) -> None:
+    """ValueError unless every task computes the "metric,filter" that is to decide whether an answer is correct."""
+    for name, task in tasks.items():
+        names = [m["metric"] for m in task.config.metric_list]
+        filters = [f["name"] for f in task.config.filter_list]
+        known = [f"{m},{f}" for m in names for f in filters]
+        if metric not in known:
+            raise ValueError(f"task.metric={metric}: task {name} has {', '.join(known)}")
 
 
 def check_pairing(model: ModelConfig, auxiliary: ModelConfig | None, decoder: Decoder, name: str) -> None:

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from decoding import Decoder, Generation, Models, Stop
 from records import Run
 
-WARM_UP = 3  # documents decoded before the clock starts, and again under it: both times to the same ids
+WARM_UP = 5  # documents decoded before the clock starts, and again under it: both times to the same ids
 TASK_STRIDE = 100_000  # documents of the k-th task of a group are numbered from k * TASK_STRIDE
 
 
@@ -32,11 +32,11 @@ class DecoderLM(TemplateLM):
     load: returns the Models; called once, and only when something has to be decoded.
     stop: where answers end. budget: new tokens at most. context: positions of prompt and answer together at most.
     tasks: names of the tasks, in the order that numbers their documents.
-    run: the record that answers are read from and appended to.
+    run: the record that answers are read from and appended to; may be set later, before anything is generated.
     """
 
     def __init__(self, decoder: Decoder, load: Callable[[], Models], tokenizer, stop: Stop, budget: int, context: int,
-                 tasks: Sequence[str], run: Run, batch_size: int = 1, seed: int = 0):  # fmt: skip
+                 tasks: Sequence[str], batch_size: int = 1, seed: int = 0, run: Run | None = None):  # fmt: skip
         super().__init__()
         self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
         self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
@@ -107,6 +107,7 @@ class DecoderLM(TemplateLM):
         prompts = self.prompts(missing)
         if not missing:
             return
+        self.run.claim()
         if not self._warm:
             self._warm_up(missing, prompts)
         if advance:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
@@ -21,8 +22,11 @@ class Source:
         self.settings = settings
         local = [p for p in (Path(settings.path), ROOT / settings.path) if p.is_dir()]
         self.place = str(local[0]) if local else settings.path
+        self.revision = settings.revision
         try:
-            self.config = AutoConfig.from_pretrained(self.place, revision=settings.revision)
+            # A branch moves: from here on, and in the record, it is the commit that it points to now.
+            self.revision = extract_commit_hash(cached_file(self.place, "config.json", revision=self.revision), self.revision)
+            self.config = AutoConfig.from_pretrained(self.place, revision=self.revision)
             self.tokenizer = self._tokenizer()
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = str(error).splitlines()[0]
@@ -34,26 +38,25 @@ class Source:
 
     def _tokenizer(self):
         """Dream's published folder names a tokenizer class that lives in remote code; its files are Qwen2's."""
-        named = get_tokenizer_config(self.place, revision=self.settings.revision).get("tokenizer_class")
+        named = get_tokenizer_config(self.place, revision=self.revision).get("tokenizer_class")
         loader = Qwen2Tokenizer if named == "DreamTokenizer" else AutoTokenizer
-        return loader.from_pretrained(self.place, revision=self.settings.revision)
+        return loader.from_pretrained(self.place, revision=self.revision)
 
     @property
     def end_ids(self) -> frozenset[int]:
         """Ids that end an answer: the tokenizer's EOS and the configured end tokens."""
-        ids = {name: self.tokenizer.convert_tokens_to_ids(name) for name in self.settings.end_tokens}
-        unknown = [name for name, i in ids.items() if i is None or i == self.tokenizer.unk_token_id]
-        if unknown:
+        vocabulary = self.tokenizer.get_vocab()
+        if unknown := [name for name in self.settings.end_tokens if name not in vocabulary]:
             raise ValueError(f"model {self.settings.name}: end_tokens {unknown} are not in its vocabulary")
-        return frozenset(ids.values()) | {self.tokenizer.eos_token_id}
+        return frozenset(vocabulary[name] for name in self.settings.end_tokens) | {self.tokenizer.eos_token_id}
 
     @property
     def fingerprint(self) -> str:
-        """Revision of a Hub model, or a hash of a local folder's weights: other weights are another run."""
+        """Commit of a Hub model, or a hash of a local folder's weights and config: other weights are another run."""
         if not Path(self.place).is_dir():
-            return self.settings.revision or getattr(self.config, "_commit_hash", None) or "main"
+            return self.revision
         digest = hashlib.sha256()
-        for file in sorted(Path(self.place).glob("*.safetensors")):
+        for file in sorted(f for kind in ("*.safetensors", "*.bin", "config.json") for f in Path(self.place).glob(kind)):
             digest.update(f"{file.name} {file.stat().st_size}".encode())
             with open(file, "rb") as stream:  # ends of a large file stand for it
                 digest.update(stream.read(2**24))
@@ -62,7 +65,7 @@ class Source:
         return digest.hexdigest()[:12]
 
     def load(self, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-        model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.settings.revision, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.revision, dtype=dtype)
         return model.to(device).eval()
 
 

@@ -12,6 +12,7 @@ that `eval.py model=...` loads like any other, with the learning curve beside it
 import quiet  # noqa: F401  (before the libraries it quiets)
 
 import shutil
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,13 @@ def main(cfg) -> None:
     size = sum(p.numel() for p in model.parameters())
     resumed = trainer.resume()
     print(f"{cfg.name}: {size:,} parameters, {'resumed at' if resumed else 'from'} {trainer.seen:,} of {cfg.tokens:,} tokens")
-    trainer.run(checkpoint_minutes=cfg.checkpoint_minutes, on_checkpoint=lambda: export(trainer, tokenizer, output))
+    # A half-trained model stays beside its state; only a finished one replaces what `output` holds.
+    look = Path(cfg.folder) / "model"
+    try:
+        trainer.run(checkpoint_minutes=cfg.checkpoint_minutes, on_checkpoint=lambda: export(trainer, tokenizer, look))
+    except KeyboardInterrupt as stop:
+        sys.exit(f"\n{stop}")
+    export(trainer, tokenizer, output)
     print(f"wrote {output}")
 
 

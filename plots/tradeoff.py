@@ -15,8 +15,8 @@ def tradeoff(summaries: dict[str, dict], output: Path, note: str) -> None:
                       fmt="o", color=colour, capsize=3)  # fmt: skip
         axes.annotate(f"{label}\n{s['tokens_per_second']:.0f} tokens/s", (x, y), xytext=(7, 7), textcoords="offset points",
                       color=colour)  # fmt: skip
-    axes.set(xlabel="useful tokens per denoiser forward", ylabel="accuracy (%)", ylim=(0, 100), xlim=(0, None))
-    axes.margins(x=0.4)
+    right = 1.4 * max(s["tokens_per_step"] for s in summaries.values())  # room for the labels
+    axes.set(xlabel="useful tokens per denoiser forward", ylabel="accuracy (%)", ylim=(0, 100), xlim=(0, right))
     caption(figure, note)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output)

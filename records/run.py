@@ -54,22 +54,24 @@ class Run:
         self._samples: dict[Key, Sample] = {}
         self._file: BinaryIO | None = None  # samples.jsonl, locked; None until the first write
         self._writable = False
+        self._resuming = False  # samples of an earlier process are here, and this one has added none
 
     @classmethod
     def open(cls, folder: Path, config: Mapping, meta: Mapping) -> "Run":
         """Start a run, or resume the one in `folder`.
 
-        A new run leaves nothing on disk, and locks nothing, before its first write; `update()` claims the
-        folder at once. `meta` (see `environment`) goes into run.json; on a resume, what differs from the
+        Nothing is written, repaired or locked before the first write; `claim()` is one. `meta` (see
+        `environment`) goes into run.json; when samples are added to an older run, what differs from the
         first time is added under `resumed` and logged.
 
-        RecordError if the folder holds another config's run or something that is no run, if its files are
-        damaged beyond the last line of samples.jsonl, or if another process is writing to it.
+        RecordError if the folder holds another config's run or something that is no run, or if its files are
+        damaged beyond the last line of samples.jsonl; at the first write, if another process is writing.
         """
         run = cls(folder, json.loads(canonical(config)), json.loads(json.dumps(meta, allow_nan=False)))
         run._writable = True
-        if run._stored() is not None:
-            run._begin()
+        if stored := run._stored():
+            run.info = stored
+            run._samples, _ = _read_samples(run.folder / SAMPLES)
         return run
 
     @classmethod
@@ -89,11 +91,20 @@ class Run:
         """Every sample, in order of document and repeat."""
         return [dict(self._samples[key]) for key in sorted(self._samples)]
 
+    def claim(self) -> None:
+        """Become the folder's one writer now, as before long work: repairs a torn last line, and says in
+        run.json that the run goes on."""
+        self._begin()
+        if not self._resuming:
+            return
+        self._resuming = False
+        self._write_info(self._resumed(self.info))
+
     def append(self, sample: Sample) -> None:
         """Check a sample and add it; it is on disk when this returns. RecordError if it breaks an integrity
         rule or its document is already there."""
         check_sample(sample)
-        self._begin()
+        self.claim()
         key = _key(sample)
         if key in self._samples:
             raise RecordError(f"{self.folder / SAMPLES}: document {key} is already there; skip `run.done`")
@@ -105,27 +116,33 @@ class Run:
         """Replace the scores of these documents (see `check_score` for the fields). Documents not named
         here, as when a smaller `limit` is scored again, keep the score they have."""
         fresh = _by_key(scores, check_score, "the new scores")
-        self._begin()
         if strange := sorted(fresh.keys() - self.done):
             raise RecordError(f"{self.folder / SCORES}: no samples for these scores: {_some(strange)}")
         merged = {key: row for key, row in self._scores().items() if key in self._samples} | fresh
+        if merged == self._scores():
+            return
+        self._begin()
         text = "".join(json.dumps(merged[key], allow_nan=False) + "\n" for key in sorted(merged))
         write_atomic(self.folder / SCORES, text)
 
-    def scored(self) -> list[dict]:
-        """Samples joined with their scores, in order; RecordError if any sample has none."""
+    def scored(self, keys: Set[Key] | None = None) -> list[dict]:
+        """Samples (of these keys; default: all) joined with their scores, in order; RecordError if one has
+        none."""
         scores = self._scores()
-        if missing := sorted(self.done - scores.keys()):
+        keys = self.done if keys is None else keys
+        if missing := sorted(keys - scores.keys()):
             raise RecordError(
                 f"{self.folder / SCORES}: {len(missing)} of {len(self._samples)} samples have no score: "
                 f"{_some(missing)}. Score them with the command that made the run"
             )
-        return [sample | scores[_key(sample)] for sample in self.samples()]
+        return [sample | scores[_key(sample)] for sample in self.samples() if _key(sample) in keys]
 
     def update(self, **meta: object) -> None:
         """Set keys of run.json (`status="finished"`, ...); the time goes into `updated`."""
         if own := meta.keys() & set(_OWN):
             raise RecordError(f"{self.folder / RUN}: {sorted(own)} are not the caller's to change")
+        if (self.folder / RUN).exists() and self.info == self.info | json.loads(json.dumps(meta, allow_nan=False)):
+            return
         self._begin()
         self._write_info(self.info | meta)
 
@@ -160,7 +177,10 @@ class Run:
             stored = self._stored()  # again, now that it cannot change
             self._samples, size = _read_samples(self.folder / SAMPLES)
             self._repair(size)
-            self._write_info(self._resumed(stored) if stored else self._new())
+            if stored:
+                self.info, self._resuming = stored, True
+            else:
+                self._write_info(self._new())
         except BaseException:
             self.close()
             raise

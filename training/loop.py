@@ -111,6 +111,8 @@ class Trainer:
                 group["lr"] = lr
         batch = self.stream.next(progress)
         loss = self.objective(self.model, batch, self.generator)
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"loss is {loss.item()} at step {self.steps}: lower `lr`; the last checkpoint is untouched")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -121,38 +123,33 @@ class Trainer:
         return loss.item()
 
     def run(self, log_every: int = 50, checkpoint_minutes: float = 5.0, on_checkpoint=None) -> None:
-        """Train to the end. Ctrl-C saves first; the same command goes on from there."""
-        for name in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this with interrupts ignored
-            signal.signal(name, signal.default_int_handler)
+        """Train to the end. Ctrl-C (or SIGTERM) saves after the step under way; the same command goes on from there."""
+        stop = []
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: stop.append(True))
         saved = last = time.perf_counter()
         window: list[float] = []
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>5.1f}%"),
                    TimeRemainingColumn())  # fmt: skip
         with Progress(*columns, refresh_per_second=1) as progress:
             bar = progress.add_task("training", total=self.tokens, completed=self.seen)
-            try:
-                while self.seen < self.tokens:
-                    window.append(self.step())
-                    if not math.isfinite(window[-1]):
-                        raise FloatingPointError(f"loss is {window[-1]} at step {self.steps}: lower `lr`")
-                    if self.steps % log_every == 0 or self.seen >= self.tokens:
-                        now = time.perf_counter()
-                        self.seconds += now - last
-                        loss, window = sum(window) / len(window), []
-                        self.curve.append({"step": self.steps, "tokens": self.seen, "seconds": round(self.seconds, 1),
-                                           "loss": round(loss, 5), "lr": self.schedule(self.seen / self.tokens)})  # fmt: skip
-                        speed = self.seen / self.seconds
-                        text = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {self.seen / 1e6:.2f}M tokens"
-                        progress.update(bar, completed=self.seen, description=text)
-                        if not progress.console.is_terminal:
-                            print(f"step {self.steps}  {text}", flush=True)
-                        last = now
-                    if time.perf_counter() - saved > 60 * checkpoint_minutes:
-                        self.save()
-                        saved = time.perf_counter()
-                        if on_checkpoint:
-                            on_checkpoint()
-            finally:
-                self.save()
-        if on_checkpoint:
-            on_checkpoint()
+            while self.seen < self.tokens and not stop:
+                window.append(self.step())
+                if self.steps % log_every == 0 or self.seen >= self.tokens:
+                    now = time.perf_counter()
+                    self.seconds += now - last
+                    loss, window, last = sum(window) / len(window), [], now
+                    self.curve.append({"step": self.steps, "tokens": self.seen, "seconds": round(self.seconds, 1),
+                                       "loss": round(loss, 5), "lr": self.schedule(self.seen / self.tokens)})  # fmt: skip
+                    text = f"loss {loss:.4f}  {self.seen / self.seconds:,.0f} tokens/s  {self.seen / 1e6:.2f}M tokens"
+                    progress.update(bar, completed=self.seen, description=text)
+                    if not progress.console.is_terminal:
+                        print(f"step {self.steps}  {text}", flush=True)
+                if time.perf_counter() - saved > 60 * checkpoint_minutes:
+                    self.save()
+                    saved = time.perf_counter()
+                    if on_checkpoint:
+                        on_checkpoint()
+        self.save()
+        if stop:
+            raise KeyboardInterrupt(f"stopped at {self.seen:,} tokens and saved; the same command goes on from there")

@@ -42,7 +42,8 @@ def build() -> PreTrainedTokenizerFast:
         for problem in problems.training_stream(task, 0, 20_000 if task == "gsm_symbolic" else 500)
         for text in (problem.question, problem.solution)
     ]
-    texts += ["".join(pair) for pair in problems.drill(random.Random(0), 2000)]
+    rng = random.Random(0)
+    texts += ["".join(problems.expression(rng)) for _ in range(2000)]
     # Sorted within the trainer by frequency, ties by text: the order of the corpus does not matter.
     tokenizer.train_from_iterator(
         texts,

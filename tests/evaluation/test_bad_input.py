@@ -27,6 +27,7 @@ CASES = {
     "apd without auxiliary": (["auxiliary=none"], "auxiliary=tiny_qwen"),
     "a causal decoder on a denoiser": (["decoder=autoregressive"], "tiny_qwen_large"),
     "a denoiser's decoder on a causal model": (["model=tiny_qwen", "decoder=apd"], "decoder=autoregressive"),
+    "a metric that the task does not have": (["task.metric='exact_match,last'"], "flexible-extract"),
     "limit below 1": (["limit=0"], "limit"),
     "a prompt longer than the context": (["task.budget=500"], "context"),
     "no such model folder": (["model.path=nowhere/at/all"], "nowhere/at/all"),

@@ -66,6 +66,43 @@ def test_larger_limit_extends_the_same_run(evaluate):
     assert small_again.score()["n"] == 2  # a summary is of the documents asked for
 
 
+def test_smaller_limit_after_an_interruption_is_scored(evaluate):
+    large = evaluate("limit=4")
+    large.lm.generate(large.requests[:3])
+    large.run.close()
+    assert evaluate("limit=2").score()["n"] == 2
+
+
+def test_looking_at_a_finished_run_or_being_refused_writes_nothing(evaluate):
+    first = evaluate("limit=2")
+    first.score()
+    first.run.close()
+    before = {f.name: f.read_bytes() for f in first.folder.iterdir()}
+    with pytest.raises(ValueError, match="context"):
+        evaluate("limit=2", "task.budget=500", f"output={first.folder}")
+    evaluate("limit=2")
+    assert {f.name: f.read_bytes() for f in first.folder.iterdir()} == before
+
+
+def test_another_prompt_is_another_run_and_another_metric_is_not(evaluate):
+    evaluate("limit=1").score()
+    again = evaluate("limit=1", "task.metric='exact_match,strict-match'")
+    assert not again.missing and again.score()["n"] == 1
+    with pytest.raises(ValueError, match="prompts"):
+        evaluate("limit=1", "task.system_prompt=Be brief.")
+
+
+def test_accuracy_of_a_group_is_the_mean_of_its_tasks(evaluate, tmp_path):
+    rows = [{"problem": "1+1?", "solution": r"\boxed{2}", "type": t} for t in
+            ("Algebra", "Algebra", "Geometry", "Number Theory", "Prealgebra", "Precalculus", "Intermediate Algebra",
+             "Counting & Probability")]  # fmt: skip
+    (tmp_path / "math.json").write_text(json.dumps(rows))
+    evaluation = evaluate("task=math", f"task.data={tmp_path / 'math.json'}", "task.budget=4")
+    summary = evaluation.score()
+    assert summary["n"] == 8 and len(summary["accuracy_per_task"]) == 7
+    assert evaluation.headline(summary)["accuracy_mean_of_tasks"] == 0
+
+
 def test_other_settings_are_another_run(evaluate):
     evaluate("limit=1").score()
     with pytest.raises(ValueError, match=r"mixture_weight.*0\.7 there, 0\.5 here"):
@@ -168,7 +205,7 @@ def test_record_has_what_a_reader_needs(evaluate):
     evaluation = evaluate("limit=1")
     evaluation.score()
     run = Run.read(evaluation.folder)
-    assert run.config["task"]["documents"] and run.config["model"]["weights"]
+    assert run.config["task"]["prompts"] and run.config["model"]["weights"]
     assert run.info["packages"]["lm-eval"] and run.info["threads"] == 1
     sample = run.scored()[0]
     assert {"text", "ids", "steps", "correct", "extracted", "target", "extraction_failed"} <= sample.keys()

@@ -40,7 +40,9 @@ def folder(tmp_path):
 
 
 def resume(folder, config=CONFIG, **meta):
-    return Run.open(folder, config, {"device": "cpu"} | meta)
+    run = Run.open(folder, config, {"device": "cpu"} | meta)
+    run.claim()
+    return run
 
 
 WRITER = """
@@ -96,7 +98,7 @@ def test_a_second_process_is_refused_with_the_pid_of_the_first(tmp_path):
     try:
         wait_for_bytes(folder / "samples.jsonl", 1)
         with pytest.raises(RecordError, match=rf"another process \(pid {writer.pid}\) is writing"):
-            Run.open(folder, CONFIG, {})
+            Run.open(folder, CONFIG, {}).claim()
         assert Run.read(folder).samples(), "reading needs no lock"
     finally:
         writer.kill()
@@ -269,6 +271,29 @@ def test_run_json_carries_the_recipe_and_what_changed_on_resume(folder, caplog):
     with resume(folder, versions={"torch": "2"}) as run, Run.open(folder.parent / "new", CONFIG, {}) as new:
         assert run.info["resumed"][-1]["changed"] == {"versions.torch": "2"}
         assert new.info == {} and not new.folder.exists()
+
+
+def test_opening_a_run_writes_nothing_and_neither_does_saying_what_it_says_already(folder):
+    scores = [{"doc_id": i, "repeat": 0, "correct": 1.0, "extraction_failed": False} for i in range(3)]
+    with resume(folder) as run:
+        run.write_scores(scores)
+        run.update(status="finished", summary={"n": 3})
+    (folder / "samples.jsonl").open("ab").write(b"torn")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run = Run.open(folder, CONFIG, {"device": "cuda"})
+    assert len(run.done) == 3
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    run.write_scores(scores)
+    run.update(status="finished", summary={"n": 3})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_scores_of_some_documents_can_be_asked_for(folder):
+    with resume(folder) as run:
+        run.write_scores([{"doc_id": 1, "repeat": 0, "correct": 1.0, "extraction_failed": False}])
+        assert [s["doc_id"] for s in run.scored({(1, 0)})] == [1]
+        with pytest.raises(RecordError, match="have no score"):
+            run.scored()
 
 
 def test_scores_are_joined_replaced_and_required(folder):

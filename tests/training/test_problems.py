@@ -77,6 +77,12 @@ def test_drills_calculate_correctly():
         assert abs(eval(plain) - int(re.sub(r"[$€£ ]", "", result))) < 1e-9, (text, result)
 
 
+def test_no_drill_is_a_held_out_sum():
+    sums = {p.question.split(": ")[-1].replace(" ", "") for p in problems.held_out("chain_sum", "test")}
+    drills = {re.sub("[$€£ ]", "", text) for text, _ in problems.drill(random.Random(0), 20_000)}
+    assert len(sums) > 900 and not sums & drills
+
+
 def test_unknown_task():
     with pytest.raises(ValueError, match="gsm_symbolic"):
         next(problems.generate("gsm9k", 0))
