@@ -30,8 +30,10 @@ class Source:
             self.tokenizer = self._tokenizer()
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = str(error).splitlines()[0]
-            raise ValueError(f"model {settings.name}: {settings.path} is no local folder and cannot be read from the "
-                             f"Hub, or is damaged ({reason})") from error  # fmt: skip
+            raise ValueError(
+                f"model {settings.name}: {settings.path} is no local folder and cannot be read from the Hub, or is damaged "
+                f"({reason}). Give model.path=FOLDER, or connect and try again"
+            ) from error
         kind = "diffusion" if self.config.model_type in DIFFUSION else "causal"
         if kind != settings.kind:
             raise ValueError(f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {kind} model")

@@ -8,60 +8,46 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from decoding.canvas import WindowedDenoiser, crop
-from decoding.generation import Decoder, Models, Observer, Role, Row, Stop
-from decoding.leftright import check_window
-from decoding.sampling import Sampling, ban, step_generator
+from decoding.canvas import Windowed, crop
+from decoding.generation import Models, Observer, Role, Row, Stop
+from decoding.sampling import ban, step_generator
 
 COUPLINGS = ("gumbel", "argmax")
 
 
 @dataclass(frozen=True)
-class APD(Decoder):
+class APD(Windowed):
     """mixture_weight: R in [0, 1], the denoiser's weight in the judgement; 1 accepts the whole draft, higher is faster.
-    kv_window: W, positions whose keys and values are recomputed before the last step's tokens; None = all, exact.
-    max_lookahead: M, masks that a forward sees and drafts; None = all up to the budget.
     coupling: "gumbel" judges with the draft's own noise (the paper). "argmax" does what the published code does: it
         drafts at temperature T^2, accepts while the draft is the argmax of the mixture, and filters the draft alone.
+    kv_window (W), max_lookahead (M): see Windowed; M is also the length of a draft.
     temperature, top_p, top_k: see Sampling; with "gumbel" they apply to draft and judgement alike.
     """
 
     mixture_weight: float = 0.7
-    kv_window: int | None = None
-    max_lookahead: int | None = None
     coupling: str = "gumbel"
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int | None = None
     needs_auxiliary = True
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 <= self.mixture_weight <= 1:
             raise ValueError(f"mixture_weight={self.mixture_weight} (R) must lie in [0, 1]")
         if self.coupling not in COUPLINGS:
             raise ValueError(f"coupling={self.coupling!r} must be one of {', '.join(COUPLINGS)}")
-        check_window(self.kv_window, self.max_lookahead)
-        self.sampling  # noqa: B018  (validates)
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.top_k)
 
     def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
         for row in rows:  # rows advance by what is accepted, each at its own pace
             self._decode(models, row, stop, observer)
 
     def _decode(self, models: Models, row: Row, stop: Stop, observer: Observer | None) -> None:
-        canvas = WindowedDenoiser(
-            Role("denoiser", models.main), row, models.mask_id, self.kv_window, self.max_lookahead
-        )
+        canvas = self.canvas(Role("denoiser", models.main), row, models.mask_id)
         auxiliary = Role("auxiliary", models.auxiliary)
         cache = DynamicCache(config=models.auxiliary.config)
         # Both models must know a token to judge it: Dream has a few ids past Qwen's last one.
         shared = min(models.main.config.vocab_size, models.auxiliary.config.vocab_size)
         while not row.finished:
             denoiser_log = canvas()[:, :shared].log_softmax(-1)
-            noise = self.sampling.noise(step_generator(row.seed, len(row.steps), models.device), denoiser_log.shape)
+            noise = self.noise(step_generator(row.seed, len(row.steps), models.device), denoiser_log.shape)
             draft = self.draft(denoiser_log, noise)
             accepted = draft[:1]
             if len(draft) > 1:  # the first token is accepted in any case
@@ -78,11 +64,11 @@ class APD(Decoder):
         """Independent samples of the denoiser's marginals, (m, V) -> (m,)."""
         if noise is not None and self.coupling == "argmax":
             noise = self.temperature * noise  # published: noise to the power T, on logits divided by T
-        return self.sampling.pick(denoiser_log, noise)
+        return self.pick(denoiser_log, noise)
 
     def verdict(self, mixture: Tensor, noise: Tensor | None) -> Tensor:
         """The tokens that the multiplicative mixture would have drawn with the same noise, (m, V) -> (m,)."""
-        return mixture.argmax(-1) if self.coupling == "argmax" else self.sampling.pick(mixture, noise)
+        return mixture.argmax(-1) if self.coupling == "argmax" else self.pick(mixture, noise)
 
     def _judge(self, auxiliary: Role, cache: DynamicCache, row: Row, draft: Tensor) -> Tensor:
         """The auxiliary's logits of every drafted token given all before it, (m, V): one forward, committed ids cached."""

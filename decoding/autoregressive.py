@@ -13,20 +13,10 @@ from decoding.sampling import Sampling, step_generator
 
 
 @dataclass(frozen=True)
-class Autoregressive(Decoder):
+class Autoregressive(Sampling, Decoder):
     """temperature, top_p, top_k: see Sampling."""
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int | None = None
     causal = True
-
-    def __post_init__(self):
-        self.sampling  # noqa: B018  (validates)
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.top_k)
 
     def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
         role, cache = Role("autoregressive", models.main), DynamicCache(config=models.main.config)
@@ -41,8 +31,8 @@ class Autoregressive(Decoder):
             logits = role(rows, ids, cache=cache, logits_to_keep=1, **extra).logits[:, -1].float()
             picked = []
             for row, scores in zip(rows, logits, strict=True):
-                noise = self.sampling.noise(step_generator(row.seed, step, models.device), scores.shape)
-                picked.append(self.sampling.pick(scores, noise))
+                noise = self.noise(step_generator(row.seed, step, models.device), scores.shape)
+                picked.append(self.pick(scores, noise))
             for row, token in zip(rows, torch.stack(picked).tolist(), strict=True):
                 row.commit([row.prefix], [token], stop, observer)
             keep = [i for i, row in enumerate(rows) if not row.finished]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from decoding.generation import Role, Row
-from decoding.sampling import ban
+from decoding.generation import Decoder, Role, Row
+from decoding.sampling import Sampling, at_least_one, ban
 
 
 def ids_of(row: Row, mask_id: int, end: int, device: torch.device) -> Tensor:
@@ -50,6 +51,28 @@ def denoise(
     columns = torch.tensor([[*w, *[w[-1]] * (most - len(w))] for w in wanted], device=device) + ids.size(1) - end
     logits = ban(denoiser(rows, ids, logits_to_keep=columns, **padding).logits, mask_id)
     return [scores[: len(w)] for scores, w in zip(logits, wanted, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windowed(Sampling, Decoder):
+    """What the decoders that go left to right have in common, besides Sampling:
+
+    kv_window: W, positions whose keys and values are recomputed before the last step's tokens; None = all, exact.
+    max_lookahead: M, masks that a forward sees; None = all up to the budget.
+    """
+
+    kv_window: int | None = None
+    max_lookahead: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least_one(max_lookahead=self.max_lookahead)
+        window = self.kv_window
+        if window is not None and (not isinstance(window, int) or window < 0):
+            raise ValueError(f"kv_window={window!r} must be a whole number, 0 or more (null recomputes every position)")
+
+    def canvas(self, denoiser: Role, row: Row, mask_id: int) -> WindowedDenoiser:
+        return WindowedDenoiser(denoiser, row, mask_id, self.kv_window, self.max_lookahead)
 
 
 class WindowedDenoiser:

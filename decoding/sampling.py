@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a token is drawn from logits.
+    """How a token is drawn from logits. Decoders inherit it: their settings include these three.
 
     temperature: 0 takes the most likely token. top_p: smallest set of tokens whose probabilities reach top_p (1 = all).
     top_k: the k most likely tokens (None = all). The filters apply after the temperature, top-p first.

@@ -14,7 +14,7 @@ from decoding.sampling import Sampling, at_least_one, step_generator
 
 
 @dataclass(frozen=True)
-class Unmasking(Decoder):
+class Unmasking(Sampling, Decoder):
     """steps: T, forwards for a full canvas; None = one per token.
     block_length: B, the canvas is finished block by block from the left; None = one block. Must divide the budget.
     temperature, top_p, top_k: see Sampling.
@@ -22,17 +22,10 @@ class Unmasking(Decoder):
 
     steps: int | None = None
     block_length: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int | None = None
 
     def __post_init__(self):
         at_least_one(steps=self.steps, block_length=self.block_length)
-        self.sampling  # noqa: B018  (validates)
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.top_k)
+        super().__post_init__()
 
     def check(self, budget: int) -> None:
         block = self.block_length or budget
@@ -65,8 +58,8 @@ class Unmasking(Decoder):
             picked = []
             for row, candidate_logits in zip(active, logits, strict=True):
                 masked = sum(row.canvas[i] is None for i in block)
-                scores = self.sampling.scores(candidate_logits)
-                noise = self.sampling.noise(generators[row.index], scores.shape)
+                scores = self.scores(candidate_logits)
+                noise = self.noise(generators[row.index], scores.shape)
                 ids = (scores if noise is None else scores + noise).argmax(-1)
                 chosen = self.choose(scores, ids, even(masked, left))
                 picked.append(torch.stack((chosen, ids[chosen])))

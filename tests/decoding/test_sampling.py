@@ -29,7 +29,7 @@ def nucleus(row, top_p):
 @pytest.mark.parametrize("top_p", [0.05, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
 def test_top_p_keeps_the_smallest_set_that_reaches_it(logits, top_p, temperature):
-    scores = Sampling(temperature, top_p=top_p).scores(logits)
+    scores = Sampling(temperature=temperature, top_p=top_p).scores(logits)
     for row, tempered in zip(scores, logits / temperature, strict=True):
         kept = nucleus(tempered, top_p)
         assert row.isfinite().nonzero()[:, 0].tolist() == sorted(kept)
@@ -39,26 +39,26 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(logits, top_p, temperature
 
 def test_top_p_reached_exactly_adds_no_further_token():
     logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
-    assert Sampling(1.0, top_p=0.5).scores(logits).isfinite().tolist() == [True, False, False, False]
-    assert Sampling(1.0, top_p=0.75).scores(logits).isfinite().tolist() == [True, True, False, False]
+    assert Sampling(temperature=1.0, top_p=0.5).scores(logits).isfinite().tolist() == [True, False, False, False]
+    assert Sampling(temperature=1.0, top_p=0.75).scores(logits).isfinite().tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 22, 23, 99])
 def test_top_k_keeps_the_k_highest(logits, top_k):
-    scores = Sampling(0.5, top_k=top_k).scores(logits)
+    scores = Sampling(temperature=0.5, top_k=top_k).scores(logits)
     assert scores.isfinite().sum(-1).eq(min(top_k, 23)).all()
     torch.testing.assert_close(scores, TopKLogitsWarper(top_k)(None, logits / 0.5))
 
 
 def test_filters_work_on_a_single_row_and_together_keep_what_both_keep(logits):
-    both = Sampling(1.0, top_p=0.8, top_k=4).scores(logits)
+    both = Sampling(temperature=1.0, top_p=0.8, top_k=4).scores(logits)
     for row, single in zip(both, logits, strict=True):
-        assert torch.equal(row, Sampling(1.0, top_p=0.8, top_k=4).scores(single))
+        assert torch.equal(row, Sampling(temperature=1.0, top_p=0.8, top_k=4).scores(single))
         assert row.isfinite().nonzero()[:, 0].tolist() == sorted(nucleus(single, 0.8)[:4])
 
 
 def test_greedy_ignores_filters_and_draws_no_noise(logits):
-    sampling = Sampling(0.0, top_p=0.1, top_k=1)
+    sampling = Sampling(temperature=0.0, top_p=0.1, top_k=1)
     assert sampling.scores(logits) is logits
     assert sampling.noise(step_generator(0, 0, CPU), logits.shape) is None
     assert torch.equal(sampling.pick(logits, None), logits.argmax(-1))
@@ -67,7 +67,7 @@ def test_greedy_ignores_filters_and_draws_no_noise(logits):
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (0.7, 0.8)])
 def test_picks_follow_the_softmax(temperature, top_p):
     logits = torch.tensor([1.0, 0.5, 0.0, -0.5, -1.0, -3.0])
-    sampling = Sampling(temperature, top_p)
+    sampling = Sampling(temperature=temperature, top_p=top_p)
     law = sampling.scores(logits).softmax(-1)
     picks = sampling.pick(logits.expand(20_000, -1), sampling.noise(step_generator(3, 0, CPU), (20_000, 6)))
     counts = picks.bincount(minlength=6)
@@ -76,14 +76,14 @@ def test_picks_follow_the_softmax(temperature, top_p):
 
 
 def test_noise_is_finite_and_standard_gumbel():
-    noise = Sampling(1.0).noise(step_generator(1, 1, CPU), (2_000, 1_000))
+    noise = Sampling(temperature=1.0).noise(step_generator(1, 1, CPU), (2_000, 1_000))
     assert noise.dtype == torch.float32 and noise.isfinite().all()
     assert noise.mean() == pytest.approx(0.5772, abs=5e-3) and noise.var() == pytest.approx(1.6449, abs=2e-2)
 
 
 def test_noise_depends_on_seed_and_step_alone():
     def draw(seed, step):
-        return Sampling(1.0).noise(step_generator(seed, step, CPU), (8,))
+        return Sampling(temperature=1.0).noise(step_generator(seed, step, CPU), (8,))
 
     assert torch.equal(draw(5, 3), draw(5, 3))
     seeds = (0, 1, 2, -1, 2**32, 2**32 + 1, 2**40)  # a CPU generator reads 32 bits of its seed
@@ -92,7 +92,7 @@ def test_noise_depends_on_seed_and_step_alone():
 
 
 def test_noise_does_not_depend_on_threads_and_more_rows_leave_the_first_as_they_are():
-    sampling, threads = Sampling(1.0), torch.get_num_threads()
+    sampling, threads = Sampling(temperature=1.0), torch.get_num_threads()
     one = sampling.noise(step_generator(0, 0, CPU), (300, 1_000))
     try:
         torch.set_num_threads(2)

@@ -71,10 +71,10 @@ def test_rank_sees_temperature_and_filters():
     ids = torch.tensor([0, 1])
     decoder = Confidence(temperature=0.5)
     expected = (2 * logits).softmax(-1)[[0, 1], ids].log()
-    torch.testing.assert_close(decoder.rank(decoder.sampling.scores(logits), ids), expected)
+    torch.testing.assert_close(decoder.rank(decoder.scores(logits), ids), expected)
     for ranked, sure in ((Confidence, 0.0), (Margin, 1.0), (Entropy, 0.0)):  # one token left: all certain
         decoder = ranked(temperature=1.0, top_k=1)
-        ranks = decoder.rank(decoder.sampling.scores(logits), torch.tensor([0, 0]))
+        ranks = decoder.rank(decoder.scores(logits), torch.tensor([0, 0]))
         torch.testing.assert_close(ranks, torch.full((2,), sure))
 
 
