@@ -7,10 +7,15 @@ that `eval.py model=...` loads like any other, with the learning curve beside it
     python train.py recipe=tiny_qwen_large            # 1. the causal parent
     python train.py recipe=tiny_dream                 # 2. adapted from it to masked diffusion
     python train.py recipe=tiny_qwen tokens=4_000_000 # any setting of the recipe can be given
+
+On GPUs the same command trains in bfloat16 (autocast), and torchrun shares each step between processes:
+
+    torchrun --nproc-per-node 4 train.py recipe=tiny_dream accumulate=2
 """
 
 import quiet  # noqa: F401  (before the libraries it quiets)
 
+import json
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
@@ -25,22 +30,28 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from config import door
+from decoding.sampling import at_least_one
+from loading import choose_dtype
 from plots.learning import learning_curve
+from records import environment
 from training import tokenizer as shared_tokenizer
 from training.data import Stream
-from training.loop import Schedule, Trainer
+from training.loop import Place, Schedule, Trainer
 from training.objectives import OBJECTIVES
+from training.validation import Validation
 
 
 @dataclass
 class TrainConfig:
     name: str = MISSING
     objective: str = MISSING  # autoregressive | masked_diffusion
+    objective_options: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
     architecture: dict[str, Any] = MISSING  # transformers config fields, model_type among them
     init_from: str | None = None  # a checkpoint folder whose weights have the same names and shapes
     mixture: dict[str, float] = field(default_factory=dict)  # source -> share of the tokens
     final_mixture: dict[str, float] | None = None  # what it becomes, linearly
     canvas: int | None = None  # masked diffusion: answers and the silence after them fill up to this many tokens
+    budget: int = 96  # new tokens of a validation answer
     tokens: int = MISSING  # training tokens in all
     batch_tokens: int = 3000
     lr: float = MISSING  # peak learning rate, of Muon and AdamW alike
@@ -48,6 +59,12 @@ class TrainConfig:
     decay: float = 0.3  # share of the tokens
     weight_decay: float = 0.01
     seed: int = 0
+    # how good it is by then: greedy answers to this many validation problems, every so many tokens; 0 problems: never
+    validation_problems: int = 50
+    validation_tokens: int = 2_000_000
+    accumulate: int = 1  # batches of a step (for each process, under torchrun)
+    device: str = "auto"
+    dtype: str = "auto"  # of the forwards, under autocast: bfloat16 on CUDA, float32 on a CPU
     threads: int = 2
     checkpoint_minutes: float = 5.0
     folder: str = "runs/train/${name}"  # training state: model, optimizers, random state, curve
@@ -58,7 +75,8 @@ ConfigStore.instance().store("train_schema", TrainConfig)
 
 # What may change when a training resumes. `tokens` is among them, to extend or to shorten it: the learning rate then follows
 # the new total from there on.
-FREE = {"tokens", "threads", "checkpoint_minutes", "folder", "output"}
+FREE = {"tokens", "threads", "device", "dtype", "checkpoint_minutes", "folder", "output", "budget", "validation_problems",
+        "validation_tokens"}  # fmt: skip
 
 
 def build_model(cfg: TrainConfig, tokenizer) -> torch.nn.Module:
@@ -87,6 +105,9 @@ def export(trainer: Trainer, tokenizer, output: Path) -> None:
     weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.save_pretrained(output, state_dict=weights)
     tokenizer.save_pretrained(output)
+    story = {"settings": trainer.settings, "parameters": sum(p.numel() for p in model.parameters())}
+    story |= {"tokens": trainer.seen, "steps": trainer.steps, "seconds": round(trainer.seconds), "environment": environment()}
+    (output / "training.json").write_text(json.dumps(story, indent=1) + "\n")
     shutil.copy(trainer.folder / "curve.csv", output / "learning_curve.csv")
     learning_curve(output / "learning_curve.csv", output / "learning_curve.png")
 
@@ -99,26 +120,36 @@ def main(cfg) -> None:
     if cfg.init_from and not Path(cfg.init_from).exists():
         parent = Path(cfg.init_from).name
         raise ValueError(f"init_from={cfg.init_from}: no such folder; train it first (python train.py recipe={parent})")
+    at_least_one(tokens=cfg.tokens, batch_tokens=cfg.batch_tokens, accumulate=cfg.accumulate, threads=cfg.threads)
     torch.set_num_threads(cfg.threads)
+    place = Place.join(cfg.device)
     output = Path(cfg.output)
     known = output if (output / "tokenizer.json").exists() else Path(cfg.init_from or "checkpoints/tiny_qwen_large")
     tokenizer = AutoTokenizer.from_pretrained(known) if known.exists() else shared_tokenizer.build()
     model = build_model(cfg, tokenizer)
     stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
     settings = {k: v for k, v in asdict(cfg).items() if k not in FREE}
-    schedule = Schedule(cfg.lr, cfg.warmup, cfg.decay)
-    trainer = Trainer(model, stream, cfg.objective, Path(cfg.folder), cfg.tokens, schedule, cfg.weight_decay, cfg.seed, settings)
+    validation = Validation(tokenizer, cfg.validation_problems, cfg.budget, cfg.validation_tokens)
+    trainer = Trainer(
+        model, stream, cfg.objective, Path(cfg.folder), cfg.tokens, Schedule(cfg.lr, cfg.warmup, cfg.decay), cfg.weight_decay,
+        cfg.seed, settings, cfg.objective_options, validation if cfg.validation_problems else None, cfg.accumulate, place,
+        choose_dtype(cfg.dtype, place.device),
+    )  # fmt: skip
     size = sum(p.numel() for p in model.parameters())
     resumed = trainer.resume()
-    print(f"{cfg.name}: {size:,} parameters, {'resumed at' if resumed else 'from'} {trainer.seen:,} of {cfg.tokens:,} tokens")
+    if place.leads:
+        start = "resumed at" if resumed else "from"
+        print(f"{cfg.name}: {size:,} parameters, {start} {trainer.seen:,} of {cfg.tokens:,} tokens, "
+              f"{place.world} x {place.device}")  # fmt: skip
     # A half-trained model stays beside its state; only a finished one replaces what `output` holds.
     look = Path(cfg.folder) / "model"
     try:
         trainer.run(checkpoint_minutes=cfg.checkpoint_minutes, on_checkpoint=lambda: export(trainer, tokenizer, look))
     except KeyboardInterrupt as stop:
-        sys.exit(f"\n{stop}")
-    export(trainer, tokenizer, output)
-    print(f"wrote {output}")
+        sys.exit(f"\n{stop}" if place.leads else 1)
+    if place.leads:
+        export(trainer, tokenizer, output)
+        print(f"wrote {output}")
 
 
 if __name__ == "__main__":

@@ -27,10 +27,14 @@ class Batch:
     ids: torch.Tensor
     answer: torch.Tensor  # bool: the model is asked for this token
     silence: torch.Tensor  # bool: an EOS right of an answer's own, which a denoiser is asked for too
+    drill: torch.Tensor  # bool, per row: lines of arithmetic, of which the results are asked for
 
     @property
     def tokens(self) -> int:
         return self.ids.numel()
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass
@@ -125,6 +129,7 @@ class Stream:
             ids=torch.tensor([ids + [eos] * (width - len(ids)) for ids, _, _ in rows]),
             answer=torch.tensor([asked + [False] * (width - len(asked)) for _, asked, _ in rows]),
             silence=torch.tensor([[n is not None and i >= len(asked) for i in range(width)] for _, asked, n in rows]),
+            drill=torch.tensor([n is None for _, _, n in rows]),
         )
 
 

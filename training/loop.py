@@ -1,19 +1,27 @@
-"""One training loop for every objective: checkpoint, exact resume, learning curve, progress."""
+"""One training loop for every objective, on one process or many: checkpoint, exact resume, learning curve, progress."""
 
 import csv
 import math
 import os
 import signal
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.nn.parallel import DistributedDataParallel
 
+from decoding.sampling import step_generator
+from loading import choose_device
 from training.data import Stream
 from training.muon import Muon
-from training.objectives import OBJECTIVES
+from training.objectives import OBJECTIVES, Loss
+from training.validation import Validation
+
+PROGRESS = ("seen", "steps", "seconds", "curve")
 
 
 @dataclass
@@ -41,19 +49,72 @@ def optimizers(model, weight_decay: float) -> list[torch.optim.Optimizer]:
     ]
 
 
-class Trainer:
-    """Trains `model` on `stream` until `tokens` are seen. `folder` holds state.pt and curve.csv; an existing state resumes."""
+@dataclass(frozen=True)
+class Place:
+    """Where this process trains: its device, and its number among the processes that share the work (torchrun)."""
 
-    def __init__(self, model, stream: Stream, objective: str, folder: Path, tokens: int, schedule: Schedule,
-                 weight_decay: float = 0.01, seed: int = 0, settings: dict | None = None):  # fmt: skip
-        self.model, self.stream, self.folder, self.tokens = model.train(), stream, Path(folder), tokens
-        self.objective, self.schedule = OBJECTIVES[objective], schedule
-        self.optimizers = optimizers(model, weight_decay)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.settings = settings or {}
-        self.seen = self.steps = 0
-        self.seconds = 0.0
-        self.curve: list[dict] = []
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def join(cls, device: str = "auto") -> "Place":
+        """The place that torchrun gives this process, with the process group joined; alone without torchrun."""
+        world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        chosen = choose_device(device)
+        if chosen.type == "cuda" and world > 1:
+            chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(chosen)
+        if world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        return cls(chosen, rank, world)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def mean(self, value: float) -> float:
+        """The mean of a number over all processes: for each of them the same."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64 if self.device.type == "cpu" else torch.float32, device=self.device)
+        dist.all_reduce(shared)
+        return shared.item() / self.world
+
+
+@dataclass
+class Trainer:
+    """Trains `model` on `stream` until `tokens` are seen. `folder` holds state.pt and curve.csv; an existing state resumes.
+
+    A step takes `accumulate` batches for each process, one after the other, and averages all their gradients: two processes
+    compute what one does with twice the `accumulate`. `dtype` bfloat16 runs the forwards under autocast, weights stay float32.
+    """
+
+    model: torch.nn.Module
+    stream: Stream
+    objective: str
+    folder: Path
+    tokens: int
+    schedule: Schedule
+    weight_decay: float = 0.01
+    seed: int = 0
+    settings: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)  # the objective's keyword arguments
+    validation: Validation | None = None
+    accumulate: int = 1
+    place: Place = field(default_factory=Place)
+    dtype: torch.dtype = torch.float32
+    # progress, saved with the weights
+    seen: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    curve: list[dict] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.folder, self.model = Path(self.folder), self.model.to(self.place.device).train()
+        self.optimizers = optimizers(self.model, self.weight_decay)
+        loss = Loss(self.model, OBJECTIVES[self.objective], self.options)
+        self.loss = DistributedDataParallel(loss) if self.place.world > 1 else loss
 
     # -- state ---------------------------------------------------------------------------------------------------------
     @property
@@ -64,7 +125,7 @@ class Trainer:
         """Continue from the folder's state, if there is one. A state of other settings is refused."""
         if not self.state_file.exists():
             return False
-        state = torch.load(self.state_file, weights_only=False)
+        state = torch.load(self.state_file, weights_only=False, map_location="cpu")
         different = {k for k in self.settings | state["settings"] if self.settings.get(k) != state["settings"].get(k)}
         if different:
             raise ValueError(
@@ -74,31 +135,29 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.generator.set_state(state["generator"])
         self.stream.position, self.stream.shares = state["position"], state["shares"]
-        self.seen, self.steps, self.seconds, self.curve = (
-            state[k] for k in ("seen", "steps", "seconds", "curve")
-        )
+        self.seen, self.steps, self.seconds, self.curve = (state[k] for k in PROGRESS)
         return True
 
     def save(self) -> None:
+        if not self.place.leads:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.state_file.with_suffix(".partial")
         torch.save(
             {
                 "model": self.model.state_dict(),
                 "optimizers": [o.state_dict() for o in self.optimizers],
-                "generator": self.generator.get_state(),
                 "position": self.stream.position,
                 "shares": self.stream.shares,
                 "settings": self.settings,
-                **{k: getattr(self, k) for k in ("seen", "steps", "seconds", "curve")},
+                **{k: getattr(self, k) for k in PROGRESS},
             },
             partial,
         )
         os.replace(partial, self.state_file)
         with open(self.folder / "curve.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", "tokens", "seconds", "loss", "lr"])
+            writer = csv.DictWriter(file, ["step", "tokens", "seconds", "loss", "lr", "accuracy"])
             writer.writeheader()
             writer.writerows(self.curve)
 
@@ -109,18 +168,37 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        batch = self.stream.next(progress)
-        loss = self.objective(self.model, batch, self.generator)
-        if not math.isfinite(loss.item()):
-            raise ValueError(f"loss is {loss.item()} at step {self.steps}: lower `lr`; the last checkpoint is untouched")
-        loss.backward()
+        world, rank = self.place.world, self.place.rank
+        # Every process draws the whole step's batches: so all know what was seen, and none depends on how many there are.
+        first = self.steps * self.accumulate * world
+        batches = [(first + i, self.stream.next(progress)) for i in range(self.accumulate * world)]
+        mine = batches[rank::world]
+        total = torch.zeros((), device=self.place.device)
+        for i, (number, batch) in enumerate(mine):
+            waits = world > 1 and i < len(mine) - 1  # gradients are exchanged once, with the last batch
+            with self.loss.no_sync() if waits else nullcontext():
+                with torch.autocast(self.place.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    loss = self.loss(batch.to(self.place.device), step_generator(self.seed, number, torch.device("cpu")))
+                (loss / len(mine)).backward()
+            total += loss.detach() / len(mine)
+        value = self.place.mean(total.item())
+        if not math.isfinite(value):
+            raise ValueError(f"loss is {value} at step {self.steps}: lower `lr`; the last checkpoint is untouched")
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.steps += 1
-        self.seen += batch.tokens
-        return loss.item()
+        self.seen += sum(batch.tokens for _, batch in batches)
+        return value
+
+    def measure(self) -> float | None:
+        """Validation accuracy, if it is due: every so many tokens and at the end."""
+        if self.validation is None or not self.place.leads:
+            return None
+        before = self.curve[-1]["tokens"] if self.curve else 0
+        due = self.seen // self.validation.every > before // self.validation.every or self.seen >= self.tokens
+        return self.validation(self.model) if due else None
 
     def run(self, log_every: int = 50, checkpoint_minutes: float = 5.0, on_checkpoint=None) -> None:
         """Train to the end. Ctrl-C (or SIGTERM) saves after the step under way; the same command goes on from there."""
@@ -131,25 +209,30 @@ class Trainer:
         window: list[float] = []
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>5.1f}%"),
                    TimeRemainingColumn())  # fmt: skip
-        with Progress(*columns, refresh_per_second=1) as progress:
+        with Progress(*columns, refresh_per_second=1, disable=not self.place.leads) as progress:
             bar = progress.add_task("training", total=self.tokens, completed=self.seen)
-            while self.seen < self.tokens and not stop:
+            while self.seen < self.tokens and not self.place.mean(float(bool(stop))):
                 window.append(self.step())
                 if self.steps % log_every == 0 or self.seen >= self.tokens:
                     now = time.perf_counter()
                     self.seconds += now - last
-                    loss, window, last = sum(window) / len(window), [], now
-                    self.curve.append({"step": self.steps, "tokens": self.seen, "seconds": round(self.seconds, 1),
-                                       "loss": round(loss, 5), "lr": self.schedule(self.seen / self.tokens)})  # fmt: skip
+                    loss, window = sum(window) / len(window), []
                     text = f"loss {loss:.4f}  {self.seen / self.seconds:,.0f} tokens/s  {self.seen / 1e6:.2f}M tokens"
+                    accuracy = self.measure()
+                    if accuracy is not None:
+                        text += f"  accuracy {accuracy:.1%}"
+                    self.curve.append({"step": self.steps, "tokens": self.seen, "seconds": round(self.seconds, 1),
+                                       "loss": round(loss, 5), "lr": self.schedule(self.seen / self.tokens),
+                                       "accuracy": accuracy})  # fmt: skip
+                    last = time.perf_counter()  # measuring is not training
                     progress.update(bar, completed=self.seen, description=text)
-                    if not progress.console.is_terminal:
+                    if self.place.leads and not progress.console.is_terminal:
                         print(f"step {self.steps}  {text}", flush=True)
                 if time.perf_counter() - saved > 60 * checkpoint_minutes:
                     self.save()
                     saved = time.perf_counter()
-                    if on_checkpoint:
+                    if on_checkpoint and self.place.leads:
                         on_checkpoint()
         self.save()
-        if stop:
+        if self.seen < self.tokens:
             raise KeyboardInterrupt(f"stopped at {self.seen:,} tokens and saved; the same command goes on from there")

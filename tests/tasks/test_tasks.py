@@ -82,7 +82,7 @@ def write(path, rows):
 @pytest.mark.parametrize("path", sorted((ROOT / "eval_config" / "task").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_task_config_names_a_task_and_a_metric_of_it(path):
     config = OmegaConf.load(path)
-    assert set(config) == {"name", "metric", "budget", "system_prompt", "limit", "stop", "data"}
+    assert set(config) == {"defaults", "name", "metric", "budget", "system_prompt", "limit", "stop", "data"}
     index = TaskManager(include_path=ROOT / "eval_config" / "tasks", include_defaults=False).task_index
     task = index["math_algebra" if config.name == "math" else config.name].cfg
     assert config.name in index

@@ -1,19 +1,24 @@
 """One loop: exact resume, objectives that learn what they say, a stream that is a function of its position."""
 
 import runpy
+import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
+import problems
 from config import ROOT
-from training.data import Batch, Stream
+from decoding import Generation
+from decoding.leftright import LeftRight
+from training.data import Stream
 from training.loop import Schedule, Trainer
 from training.muon import orthogonalise
-from training.objectives import autoregressive, masked_diffusion
 from training.tokenizer import build
+from training.validation import Validation
 
 SHAPE = {"vocab_size": 2048, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
          "intermediate_size": 32, "max_position_embeddings": 512, "bos_token_id": None}  # fmt: skip
@@ -59,7 +64,49 @@ def test_run_ends_at_the_token_budget_and_writes_the_curve(tokenizer, tmp_path):
     t = trainer(tokenizer, tmp_path, tokens=2000)
     t.run(log_every=1)
     assert t.seen >= 2000 and t.steps < 8
-    assert (tmp_path / "curve.csv").read_text().startswith("step,tokens,seconds,loss,lr")
+    assert (tmp_path / "curve.csv").read_text().startswith("step,tokens,seconds,loss,lr,accuracy")
+
+
+def test_validation_is_measured_when_due_and_does_not_change_the_training(tokenizer, tmp_path):
+    losses = []
+    for validation in (None, Validation(tokenizer, count=3, budget=4, every=1500)):
+        t = trainer(tokenizer, tmp_path / str(validation is None), "Dream", "masked_diffusion", validation=validation)
+        t.run(log_every=1)
+        losses.append([row["loss"] for row in t.curve])
+    assert losses[0] == losses[1]
+    measured = [row["accuracy"] is not None for row in t.curve]
+    before = [0, *(row["tokens"] for row in t.curve)]
+    due = [b // 1500 > a // 1500 for a, b in pairwise(before)]
+    assert measured[:-1] == due[:-1] and measured[-1] and not all(measured)
+
+
+def test_validation_scores_the_last_number_of_the_answer(tokenizer, monkeypatch):
+    texts = ["so 4 + 3 = 7\n#### 7", "#### 8", "no number", "7 then 9"]
+    found = [problems.Problem(f"q{i}", "", answer) for i, answer in enumerate(["7", "7", "7", "9"])]
+    monkeypatch.setattr(problems, "held_out", lambda task, split: found if split == "validation" else None)
+    answers = [Generation(tokenizer.encode(t), len(tokenizer.encode(t)), "stop", [], {}, {}) for t in texts]
+    monkeypatch.setattr(LeftRight, "decode", lambda self, *args: answers)
+    assert Validation(tokenizer, 4, 8, 1)(model(tokenizer, "Dream")) == 0.5
+
+
+def test_two_processes_compute_what_one_does_with_twice_the_batches(tmp_path):
+    """torchrun, gloo, two processes on a CPU: the same losses and weights as gradient accumulation on one."""
+    shape = {"d_model": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "mlp_hidden_size": 32}
+    shared = ["recipe=tiny_llada", "tokens=6000", "batch_tokens=500", "threads=1", "validation_problems=0"]
+    shared += [f"architecture.{k}={v}" for k, v in shape.items()]
+    commands = {"one": [sys.executable, "train.py", "accumulate=4"],
+                "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py",
+                        "accumulate=2"]}  # fmt: skip
+    states = {}
+    for name, command in commands.items():
+        folders = [f"folder={tmp_path / name}", f"output={tmp_path / name / 'out'}"]
+        done = subprocess.run([*command, *shared, *folders], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        states[name] = torch.load(tmp_path / name / "state.pt", weights_only=False)
+    one, two = states["one"], states["two"]
+    assert one["steps"] == two["steps"] > 2 and one["seen"] == two["seen"]
+    for name, weights in one["model"].items():
+        assert torch.allclose(weights, two["model"][name], atol=1e-5), name
 
 
 def test_schedule():
@@ -117,47 +164,6 @@ def test_digits_are_single_and_spaces_stay_out_of_numbers(tokenizer):
     assert [tokenizer.decode([i]) for i in tokenizer.encode("a = 127")] == ["a", " =", " ", "1", "2", "7"]
 
 
-class Oracle(torch.nn.Module):
-    """Logits that depend on nothing, and a record of what was asked."""
-
-    def __init__(self, vocabulary=8, mask=7):
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.ones(()))
-        self.config = type("Config", (), {"mask_token_id": mask})
-        self.vocabulary = vocabulary
-
-    def forward(self, noisy, logits_to_keep):
-        self.noisy, self.kept = noisy, logits_to_keep
-        logits = self.scale * torch.zeros(int(logits_to_keep.sum()), self.vocabulary)
-        return type("Output", (), {"logits": logits})
-
-
-def test_masked_diffusion_masks_answers_only_and_is_the_weighted_bound():
-    ids = torch.arange(6).repeat(200, 1)
-    answer = torch.tensor([False, False, True, True, False, False]).repeat(200, 1)
-    silence = torch.tensor([False, False, False, False, True, True]).repeat(200, 1)
-    oracle = Oracle()
-    loss = masked_diffusion(oracle, Batch(ids, answer, silence), torch.Generator().manual_seed(0))
-    masked = oracle.noisy == 7
-    assert torch.equal(masked, oracle.kept)
-    assert not masked[:, :2].any() and masked[:, 2:].any(0).all()
-    # A uniform guess costs log V at every masked token; 1/t makes the expectation log V whatever t is.
-    assert abs(loss.item() / torch.tensor(8.0).log().item() - 1) < 0.15
-    shares = masked[:, 2:].float().mean(1)
-    assert shares.min() < 0.3 and shares.max() > 0.9  # t runs over its whole range
-
-
-def test_autoregressive_loss_counts_answers_only(tokenizer):
-    m = model(tokenizer)
-    ids = torch.randint(0, 2048, (2, 9))
-    answer = torch.zeros(2, 9, dtype=torch.bool)
-    answer[:, 5:] = True
-    logits = m(ids).logits[:, 4:8].log_softmax(-1)
-    expected = -logits.gather(-1, ids[:, 5:, None]).mean()
-    loss = autoregressive(m, Batch(ids, answer, torch.zeros_like(answer)), None)
-    assert torch.allclose(loss, expected, atol=1e-5)
-
-
 def test_orthogonalise_makes_singular_values_one():
     x = torch.randn(3, 20, 8, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalise(x, steps=8))
@@ -168,8 +174,9 @@ def test_orthogonalise_makes_singular_values_one():
 
 def test_train_command_makes_a_folder_that_loads_and_resumes(tmp_path, monkeypatch, capsys):
     arguments = [
-        "recipe=tiny_qwen", "tokens=2000", "batch_tokens=600", "threads=1", "architecture.hidden_size=16",
-        "architecture.intermediate_size=32", f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}",
+        "recipe=tiny_qwen", "tokens=2000", "batch_tokens=600", "threads=1", "validation_problems=2", "budget=4",
+        "architecture.hidden_size=16", "architecture.intermediate_size=32",
+        f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     for expected in ("from 0 of", "resumed at"):

@@ -1,0 +1,132 @@
+"""Measure the shipped checkpoints and write their model cards:  python -m scripts.model_cards [DOCUMENTS] [MODEL ...]
+
+Each card (checkpoints/NAME/README.md) says what the model is, what it was trained on and for how long, how good it is on
+held-out problems, and the effects of decoding that it exists for, as paired differences. Runs are kept in results/cards:
+interrupted, it goes on; finished, it only writes.
+"""
+
+import quiet  # noqa: F401  (before the libraries it quiets)
+
+import json
+import sys
+
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+
+import problems
+from config import ROOT, refusals
+from evaluation import Evaluation
+from plots.tables import summary_table
+from records.summary import compare
+
+DOCUMENTS = 500
+# Effects need fewer: they are paired. At batch 16, since only answers and steps are reported here.
+EFFECTS = 200
+WHAT = {
+    "tiny_qwen_large": "Causal, Qwen2's layout: the parent of tiny_dream and the autoregressive baseline. Stands for Qwen2.5 7B.",
+    "tiny_qwen": "Causal, Qwen2's layout, small: the auxiliary of APD. Stands for Qwen2.5 0.5B.",
+    "tiny_dream": "Dream's layout (bidirectional, shifted), adapted from tiny_qwen_large. Stands for Dream 7B.",
+    "tiny_llada": "LLaDA's layout (bidirectional, unshifted), trained from nothing by masked diffusion. Stands for LLaDA 8B.",
+}
+CAUSAL = {"greedy": ["decoder=autoregressive"]}
+GREEDY = {"K = 1": ["decoder=leftright"]}
+APD = {f"APD, R = {r}": ["decoder=apd", f"decoder.mixture_weight={r}"] for r in (0.3, 0.5, 0.7, 0.9)}
+DIFFUSION = {
+    "K = 2": ["decoder=leftright", "decoder.tokens_per_step=2"],
+    "K = 4": ["decoder=leftright", "decoder.tokens_per_step=4"],
+    **APD,
+    "confidence, a step per token": ["decoder=confidence"],
+    "random, a step per token": ["decoder=random"],
+}
+
+
+def measure(name: str, setting: list[str], documents: int, task: str = "gsm_symbolic") -> Evaluation:
+    """A finished evaluation of one setting."""
+    shared = [f"model={name}", f"task={task}", f"limit={documents}", "batch_size=16", "results=results/cards"]
+    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+        evaluation = Evaluation(compose("eval", [*shared, *setting]))
+    with evaluation.run:
+        evaluation.summary = evaluation.score()
+    return evaluation
+
+
+def percent(summary: dict, name: str = "accuracy", form: str = "{:.1f}%") -> str:
+    ends = ", ".join(f"{100 * end:.1f}" for end in summary[f"{name}_interval"])
+    return f"{form.format(100 * summary[name])} [{ends}]"
+
+
+def card(name: str, documents: int) -> str:
+    """The text of one card; measures what is not measured yet."""
+    folder = ROOT / "checkpoints" / name
+    story = json.loads((folder / "training.json").read_text())
+    settings, machine = story["settings"], story["environment"]
+    diffusion = settings["objective"] == "masked_diffusion"
+    label, baseline = next(iter((GREEDY if diffusion else CAUSAL).items()))
+    main = {task: measure(name, baseline, documents, task).summary for task in ("gsm_symbolic", "chain_sum")}
+    Console().print(summary_table({f"{name}, {task}": summary for task, summary in main.items()}))
+    shares = "; ".join(
+        f"{source} {100 * share:.0f} to {100 * (settings['final_mixture'] or {}).get(source, 0):.0f}%"
+        for source, share in settings["mixture"].items()
+    )
+    lines = [
+        f"# {name}",
+        "",
+        f"{WHAT[name]} A tiny model for measuring decoders on a laptop; not a model to use, and no evidence about the real one.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| parameters | {story['parameters']:,} |",
+        f"| layout | {', '.join(f'{k} {v}' for k, v in settings['architecture'].items() if not isinstance(v, dict))} |",
+        f"| objective | {settings['objective']} {json.dumps(settings['objective_options'] or {})} |",
+        f"| starts from | {settings['init_from'] or 'nothing'} |",
+        f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; shares of the tokens over "
+        f"training: {shares} |",
+        f"| filter | whole numbers from 0 to {problems.MAX_NUMBER}, questions of at most {problems.MAX_QUESTION} and solutions "
+        f"of at most {problems.MAX_SOLUTION} characters; no question of the test or validation problems (exact text) |",
+        f"| tokens seen | {story['tokens'] / 1e6:.1f}M in {story['steps']:,} steps |",
+        f"| training time | {story['seconds'] / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores |",
+        f"| retrain | `python train.py recipe={name}` |",
+        "",
+        "![learning curve](learning_curve.png)",
+        "",
+        f"Held-out problems, zero-shot, chat template, {label}, 95% intervals (Wilson):",
+        "",
+        "| task | n | accuracy | test set |",
+        "|---|---|---|---|",
+        *[f"| {task} | {s['n']} | {percent(s)} | {problems.fingerprint(task)} |" for task, s in main.items()],
+        "",
+    ]
+    if diffusion:
+        lines += effects(name, min(EFFECTS, documents))
+    return "\n".join(lines)
+
+
+def effects(name: str, documents: int) -> list[str]:
+    """The decoders against one token a step on the same problems, as lines of Markdown."""
+    baseline = measure(name, GREEDY["K = 1"], documents)
+    found = {"K = 1": baseline}
+    for label, setting in DIFFUSION.items():
+        found[label] = measure(name, setting, documents)
+    Console().print(summary_table({label: e.summary for label, e in found.items()}))
+    lines = [
+        f"What parallel decoding does to it: {documents} problems, differences paired with K = 1, 95% intervals.",
+        "",
+        "| decoder | accuracy | difference (points) | tokens per step |",
+        "|---|---|---|---|",
+    ]
+    for label, e in found.items():
+        difference = "" if e is baseline else percent(compare(baseline.scored, e.scored), "accuracy_difference", "{:+.1f}")
+        lines.append(f"| {label} | {percent(e.summary)} | {difference} | {e.summary['tokens_per_step']:.2f} |")
+    return [*lines, ""]
+
+
+def main(arguments: list[str]) -> None:
+    documents = int(arguments.pop(0)) if arguments and arguments[0].isdigit() else DOCUMENTS
+    for name in arguments or [n for n in WHAT if (ROOT / "checkpoints" / n).is_dir()]:
+        (ROOT / "checkpoints" / name / "README.md").write_text(card(name, documents))
+        print(f"wrote checkpoints/{name}/README.md")
+
+
+if __name__ == "__main__":
+    with refusals():
+        main(sys.argv[1:])

@@ -1,0 +1,184 @@
+"""What the losses count, and that no block of a block-wise loss sees what it is to predict."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import dream  # noqa: F401
+import llada  # noqa: F401
+from training import objectives
+from training.data import Batch
+from training.objectives import BLOCKS, autoregressive, block_diffusion, masked_diffusion
+
+SHAPES = {
+    "qwen2": {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32},
+    "llada": {"d_model": 16, "n_heads": 2, "n_kv_heads": 1, "mlp_hidden_size": 32},
+}
+SHAPES["Dream"] = SHAPES["qwen2"]
+MASK = 39
+
+
+def build(layout, layers=1):
+    torch.manual_seed(0)
+    special = {"pad_token_id": 0, "eos_token_id": 0} | ({} if layout == "qwen2" else {"mask_token_id": MASK})
+    depth = {"n_layers" if layout == "llada" else "num_hidden_layers": layers}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(layout, vocab_size=40, **SHAPES[layout], **depth, **special))
+    for parameter in model.parameters():  # a fresh model is so even that no leak would be seen
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def batch(ids, answer, silence=None, drill=False):
+    silence = torch.zeros_like(answer) if silence is None else silence
+    return Batch(ids, answer, silence, torch.full((len(ids),), drill))
+
+
+class Oracle(torch.nn.Module):
+    """Logits that depend on nothing, and a record of what was asked."""
+
+    def __init__(self, vocabulary=8, mask=7):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.config = type("Config", (), {"mask_token_id": mask})
+        self.vocabulary = vocabulary
+
+    def forward(self, noisy, logits_to_keep):
+        self.noisy, self.kept = noisy, logits_to_keep
+        logits = self.scale * torch.zeros(int(logits_to_keep.sum()), self.vocabulary)
+        return type("Output", (), {"logits": logits})
+
+
+def test_masked_diffusion_masks_answers_only_and_is_the_weighted_bound():
+    ids = torch.arange(6).repeat(200, 1)
+    answer = torch.tensor([False, False, True, True, False, False]).repeat(200, 1)
+    silence = torch.tensor([False, False, False, False, True, True]).repeat(200, 1)
+    oracle = Oracle()
+    loss = masked_diffusion(oracle, batch(ids, answer, silence), torch.Generator().manual_seed(0))
+    masked = oracle.noisy == 7
+    assert torch.equal(masked, oracle.kept)
+    assert not masked[:, :2].any() and masked[:, 2:].any(0).all()
+    # A uniform guess costs log V at every masked token; 1/t makes the expectation log V whatever t is.
+    assert abs(loss.item() / torch.tensor(8.0).log().item() - 1) < 0.15
+    shares = masked[:, 2:].float().mean(1)
+    assert shares.min() < 0.3 and shares.max() > 0.9  # t runs over its whole range
+
+
+def test_autoregressive_loss_counts_answers_only():
+    m = build("qwen2")
+    ids = torch.randint(0, 40, (2, 9))
+    answer = torch.zeros(2, 9, dtype=torch.bool)
+    answer[:, 5:] = True
+    logits = m(ids).logits[:, 4:8].log_softmax(-1)
+    expected = -logits.gather(-1, ids[:, 5:, None]).mean()
+    loss = autoregressive(m, batch(ids, answer), None)
+    assert torch.allclose(loss, expected, atol=1e-5)
+
+
+def test_rows_from_a_cut_on_are_masked_to_their_end_and_weigh_less_with_distance():
+    ids = torch.arange(12).repeat(300, 1)
+    answer = (torch.arange(12) >= 4).repeat(300, 1)
+    oracle = Oracle(vocabulary=16, mask=15)
+    masked_diffusion(oracle, batch(ids, answer), torch.Generator().manual_seed(0), left_to_right=1.0)
+    masked = oracle.noisy == 15
+    assert not masked[:, :4].any() and masked[:, -1].all()
+    assert (masked[:, 1:] >= masked[:, :-1]).all()  # once masked, masked to the end
+    assert set(masked.sum(1).tolist()) == set(range(1, 9))  # the cut falls everywhere in the answer
+
+
+def test_drills_mask_every_result():
+    ids = torch.arange(12).repeat(50, 1)
+    answer = (torch.arange(12) % 4 == 3).repeat(50, 1)
+    oracle = Oracle(vocabulary=16, mask=15)
+    masked_diffusion(oracle, batch(ids, answer, drill=True), torch.Generator().manual_seed(0), left_to_right=0.5)
+    assert torch.equal(oracle.noisy == 15, answer)
+
+
+# --- blocks ---
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """losses(model, batch, size, offset) -> the loss of every asked token, in order."""
+    seen = []
+    real = objectives.cross_entropy
+
+    def record(*args, **kwargs):
+        seen.append(real(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(objectives, "cross_entropy", record)
+
+    def of(model, batch, size, offset=0):
+        with torch.no_grad():
+            block_diffusion(model, batch, size, offset)
+        return seen[-1]
+
+    return of
+
+
+def problem(length=17, start=5):
+    ids = torch.randint(1, 39, (1, length), generator=torch.Generator().manual_seed(1))
+    return batch(ids, (torch.arange(length) >= start)[None])
+
+
+@pytest.mark.parametrize("layout", ["Dream", "llada"])
+@pytest.mark.parametrize("size, offset", [(1, 0), (4, 0), (4, 3), (16, 2)])
+def test_no_block_sees_its_own_tokens_or_later_ones(layout, size, offset, losses):
+    model, start = build(layout, layers=3), 5
+    before = losses(model, problem(), size, offset)
+    for changed in range(start, 17):
+        other = problem()
+        other.ids[0, changed] = 1 + other.ids[0, changed] % 38
+        after = losses(model, other, size, offset)
+        block = (changed - start + offset) // size
+        same = torch.tensor([(i + offset) // size <= block and i != changed - start for i in range(17 - start)])
+        assert torch.allclose(before[same], after[same], atol=1e-6)
+        later = torch.tensor([(i + offset) // size > block for i in range(17 - start)])
+        assert (before[later] != after[later]).all()  # what is clean is seen
+
+
+@pytest.mark.parametrize("layout", ["Dream", "llada"])
+def test_a_block_is_predicted_as_the_model_would_after_the_clean_text(layout, losses):
+    """One layer deep, keys do not depend on who attends: then block training is the plain forward of every prefix. (A Dream's
+    first token of a block comes from a clean token, which here sees no masks.)"""
+    model, data, size = build(layout), problem(), 4
+    found = losses(model, data, size)
+    for start in range(5, 17, size):
+        noisy = data.ids[:, : start + size].clone()
+        noisy[:, start:] = MASK
+        logits = model(noisy, logits_to_keep=torch.arange(start, noisy.size(1))).logits[0]
+        expected = torch.nn.functional.cross_entropy(logits, data.ids[0, start : start + size], reduction="none")
+        skip = model.lookback
+        assert torch.allclose(found[start - 5 + skip : start - 5 + size], expected[skip:], atol=1e-5)
+
+
+def test_blocks_of_one_token_are_next_token_prediction_behind_a_bidirectional_prompt(losses):
+    model, data = build("Dream", layers=2), problem(start=1)  # a prompt of one token: then all is causal
+    sees = torch.ones(17, 17, dtype=torch.bool).tril()[None, None]
+    logits = model(data.ids, attention_mask=sees, logits_to_keep=torch.arange(1, 17)).logits[0]
+    expected = torch.nn.functional.cross_entropy(logits, data.ids[0, 1:], reduction="none")
+    assert torch.allclose(losses(model, data, 1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["Dream", "llada"])
+def test_rows_of_a_batch_do_not_change_each_others_block_losses(layout, losses):
+    model = build(layout, layers=2)
+    short, long = problem(12, 7), problem(20, 5)
+    ids = torch.zeros(2, 20, dtype=torch.long)
+    ids[0, :12], ids[1] = short.ids[0], long.ids[0]
+    answer = torch.zeros(2, 20, dtype=torch.bool)
+    answer[0, 7:12], answer[1, 5:] = True, True
+    both = losses(model, batch(ids, answer), 4)
+    alone = torch.cat([losses(model, short, 4), losses(model, long, 4)])
+    assert torch.allclose(both, alone, atol=1e-5)
+
+
+def test_blocks_are_drawn_by_share_and_of_every_size(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(objectives, "block_diffusion", lambda model, batch, size, offset: drawn.append((size, offset)))
+    generator, oracle = torch.Generator().manual_seed(0), Oracle(vocabulary=40, mask=MASK)
+    for _ in range(400):
+        masked_diffusion(oracle, problem(), generator, blocks=0.5)
+    assert 150 < len(drawn) < 250
+    assert {size for size, _ in drawn} == set(BLOCKS)
+    assert all(0 <= offset < size for size, offset in drawn)
