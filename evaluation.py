@@ -137,6 +137,7 @@ class Evaluation:
             summary["accuracy_per_task"] = {name: part["accuracy"] for name, part in parts.items()}
             summary["accuracy_mean_of_tasks"] = sum(summary["accuracy_per_task"].values()) / len(parts)
         self.run.update(status="finished", summary=summary)
+        self.summary = summary
         return summary
 
     def _scores(self, samples: dict[str, list[dict]]) -> list[dict]:

@@ -15,6 +15,7 @@ On GPUs the same command trains in bfloat16 (autocast), and torchrun shares each
 
 import quiet  # noqa: F401  (before the libraries it quiets)
 
+import inspect
 import json
 import shutil
 import sys
@@ -29,11 +30,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
+import problems
 from config import door
 from decoding.sampling import at_least_one
 from loading import choose_dtype
 from plots.learning import learning_curve
-from records import environment
+from records import config_hash, environment
 from training import tokenizer as shared_tokenizer
 from training.data import Stream
 from training.loop import Place, Schedule, Trainer
@@ -95,18 +97,23 @@ def build_model(cfg: TrainConfig, tokenizer) -> torch.nn.Module:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if cfg.init_from:
         parent = AutoModelForCausalLM.from_pretrained(cfg.init_from, dtype=torch.float32)
-        model.load_state_dict(parent.state_dict())
+        try:
+            model.load_state_dict(parent.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"init_from={cfg.init_from} does not have this recipe's architecture ({error})") from error
     return model
 
 
 def export(trainer: Trainer, tokenizer, output: Path) -> None:
     """Write the model as a Hugging Face folder, float16 on disk: small, and loaded as float32 on a CPU."""
     model = trainer.model
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    halves: dict[int, torch.Tensor] = {}  # a tied tensor stays one tensor
+    weights = {k: halves.setdefault(v.data_ptr(), v.half()) for k, v in model.state_dict().items()}
     model.save_pretrained(output, state_dict=weights)
     tokenizer.save_pretrained(output)
     story = {"settings": trainer.settings, "parameters": sum(p.numel() for p in model.parameters())}
-    story |= {"tokens": trainer.seen, "steps": trainer.steps, "seconds": round(trainer.seconds), "environment": environment()}
+    story |= {"tokens": trainer.seen, "steps": trainer.steps, "seconds": round(trainer.seconds)}
+    story |= {"sittings": trainer.sittings, "environment": environment()}
     (output / "training.json").write_text(json.dumps(story, indent=1) + "\n")
     shutil.copy(trainer.folder / "curve.csv", output / "learning_curve.csv")
     learning_curve(output / "learning_curve.csv", output / "learning_curve.png")
@@ -120,15 +127,25 @@ def main(cfg) -> None:
     if cfg.init_from and not Path(cfg.init_from).exists():
         parent = Path(cfg.init_from).name
         raise ValueError(f"init_from={cfg.init_from}: no such folder; train it first (python train.py recipe={parent})")
-    at_least_one(tokens=cfg.tokens, batch_tokens=cfg.batch_tokens, accumulate=cfg.accumulate, threads=cfg.threads)
+    at_least_one(tokens=cfg.tokens, batch_tokens=cfg.batch_tokens, accumulate=cfg.accumulate, threads=cfg.threads,
+                 validation_tokens=cfg.validation_tokens)  # fmt: skip
+    if not 0 <= cfg.validation_problems <= problems.HELD_OUT:
+        raise ValueError(f"validation_problems={cfg.validation_problems} must be from 0 to {problems.HELD_OUT}")
+    known = list(inspect.signature(OBJECTIVES[cfg.objective]).parameters)[3:]
+    if unknown := cfg.objective_options.keys() - set(known):
+        raise ValueError(f"objective_options: {cfg.objective} has no {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    if cfg.dtype == "float16":
+        raise ValueError("dtype=float16 needs loss scaling, which this loop has not: use bfloat16")
     torch.set_num_threads(cfg.threads)
     place = Place.join(cfg.device)
     output = Path(cfg.output)
-    known = output if (output / "tokenizer.json").exists() else Path(cfg.init_from or "checkpoints/tiny_qwen_large")
-    tokenizer = AutoTokenizer.from_pretrained(known) if known.exists() else shared_tokenizer.build()
+    tokenizer = AutoTokenizer.from_pretrained(cfg.init_from) if cfg.init_from else shared_tokenizer.build()
     model = build_model(cfg, tokenizer)
     stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
     settings = {k: v for k, v in asdict(cfg).items() if k not in FREE}
+    # What a step is, however many processes share it; and what the ids and the data are.
+    settings |= {"accumulate": cfg.accumulate * place.world, "vocabulary": config_hash(tokenizer.get_vocab())}
+    settings |= {"data": {task: problems.fingerprint(task) for task in problems.OPTIONS}}
     validation = Validation(tokenizer, cfg.validation_problems, cfg.budget, cfg.validation_tokens)
     trainer = Trainer(
         model, stream, cfg.objective, Path(cfg.folder), cfg.tokens, Schedule(cfg.lr, cfg.warmup, cfg.decay), cfg.weight_decay,

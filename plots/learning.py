@@ -18,7 +18,7 @@ def learning_curve(table: Path, output: Path) -> None:
     millions = curve.tokens / 1e6
     axes.plot(millions, curve.loss, color="0.8", linewidth=1)
     axes.plot(millions, curve.loss.ewm(span=10).mean(), color=COLOURS[0])
-    axes.set(yscale="log", xlabel="training tokens (millions)", ylabel="training loss (nats per token)")
+    axes.set(yscale="log", xlabel="training tokens (millions)", ylabel="training loss")
     if not measured.empty:
         axes = panels[0, 1]
         axes.plot(measured.tokens / 1e6, 100 * measured.accuracy, color=COLOURS[0], marker="o", markersize=4)

@@ -40,13 +40,13 @@ DIFFUSION = {
 }
 
 
-def measure(name: str, setting: list[str], documents: int, task: str = "gsm_symbolic") -> Evaluation:
-    """A finished evaluation of one setting."""
+def measure(name: str, setting: list[str], documents: int, overrides: tuple[str, ...], task: str = "gsm_symbolic") -> Evaluation:
+    """A finished evaluation of one setting; `overrides` are eval.py's."""
     shared = [f"model={name}", f"task={task}", f"limit={documents}", "batch_size=16", "results=results/cards"]
     with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        evaluation = Evaluation(compose("eval", [*shared, *setting]))
+        evaluation = Evaluation(compose("eval", [*shared, *setting, *overrides]))
     with evaluation.run:
-        evaluation.summary = evaluation.score()
+        evaluation.score()
     return evaluation
 
 
@@ -55,19 +55,19 @@ def percent(summary: dict, name: str = "accuracy", form: str = "{:.1f}%") -> str
     return f"{form.format(100 * summary[name])} [{ends}]"
 
 
-def card(name: str, documents: int) -> str:
+def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     """The text of one card; measures what is not measured yet."""
     folder = ROOT / "checkpoints" / name
     story = json.loads((folder / "training.json").read_text())
     settings, machine = story["settings"], story["environment"]
     diffusion = settings["objective"] == "masked_diffusion"
     label, baseline = next(iter((GREEDY if diffusion else CAUSAL).items()))
-    main = {task: measure(name, baseline, documents, task).summary for task in ("gsm_symbolic", "chain_sum")}
+    trade = effects(name, min(EFFECTS, documents), overrides) if diffusion else []
+    main = {t: measure(name, baseline, documents, overrides, t).summary for t in ("gsm_symbolic", "chain_sum")}
     Console().print(summary_table({f"{name}, {task}": summary for task, summary in main.items()}))
-    shares = "; ".join(
-        f"{source} {100 * share:.0f} to {100 * (settings['final_mixture'] or {}).get(source, 0):.0f}%"
-        for source, share in settings["mixture"].items()
-    )
+    last = settings["final_mixture"] or settings["mixture"]
+    shares = "; ".join(f"{name} {100 * s:.0f} to {100 * last.get(name, 0):.0f}%" for name, s in settings["mixture"].items())
+    sittings = "; ".join(f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in story["sittings"])
     lines = [
         f"# {name}",
         "",
@@ -82,8 +82,10 @@ def card(name: str, documents: int) -> str:
         f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; shares of the tokens over "
         f"training: {shares} |",
         f"| filter | whole numbers from 0 to {problems.MAX_NUMBER}, questions of at most {problems.MAX_QUESTION} and solutions "
-        f"of at most {problems.MAX_SOLUTION} characters; no question of the test or validation problems (exact text) |",
-        f"| tokens seen | {story['tokens'] / 1e6:.1f}M in {story['steps']:,} steps |",
+        f"of at most {problems.MAX_SOLUTION} characters; no question of the test or validation problems (exact text; most test "
+        "problems differ from some training problem in names and things only, see problems.py) |",
+        f"| tokens seen | {story['tokens'] / 1e6:.1f}M, padding included, in {story['steps']:,} steps |",
+        f"| sittings | {sittings}. (The learning rate follows the tokens planned; retraining plans all at once.) |",
         f"| training time | {story['seconds'] / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores |",
         f"| retrain | `python train.py recipe={name}` |",
         "",
@@ -95,18 +97,15 @@ def card(name: str, documents: int) -> str:
         "|---|---|---|---|",
         *[f"| {task} | {s['n']} | {percent(s)} | {problems.fingerprint(task)} |" for task, s in main.items()],
         "",
+        *trade,
     ]
-    if diffusion:
-        lines += effects(name, min(EFFECTS, documents))
     return "\n".join(lines)
 
 
-def effects(name: str, documents: int) -> list[str]:
+def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
     """The decoders against one token a step on the same problems, as lines of Markdown."""
-    baseline = measure(name, GREEDY["K = 1"], documents)
-    found = {"K = 1": baseline}
-    for label, setting in DIFFUSION.items():
-        found[label] = measure(name, setting, documents)
+    found = {label: measure(name, setting, documents, overrides) for label, setting in (GREEDY | DIFFUSION).items()}
+    baseline = found["K = 1"]
     Console().print(summary_table({label: e.summary for label, e in found.items()}))
     lines = [
         f"What parallel decoding does to it: {documents} problems, differences paired with K = 1, 95% intervals.",

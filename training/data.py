@@ -1,7 +1,7 @@
 """Training batches, streamed from a seed: word problems and sums in the chat template, and arithmetic drills.
 
-A stream is a pure function of its settings and a position (chunk, batch), so a checkpoint holds two integers and resuming
-continues with exactly the batch that an uninterrupted run would have seen.
+A stream is a pure function of its settings and a position (chunk, batch), so a checkpoint holds those (and the
+mixture of the chunk) and resuming continues with exactly the batch that an uninterrupted run would have seen.
 """
 
 import random
@@ -66,8 +66,8 @@ class Stream:
         return batches[index]
 
     def _shares(self, progress: float) -> dict[str, float]:
-        final = self.final_mixture or self.mixture
-        return {name: share + progress * (final.get(name, 0) - share) for name, share in self.mixture.items()}
+        first, last = dict(self.mixture), dict(self.final_mixture or self.mixture)
+        return {name: (1 - progress) * first.get(name, 0) + progress * last.get(name, 0) for name in first | last}
 
     def _batches(self, chunk: int, shares: dict[str, float]) -> list[Batch]:
         rng = random.Random(f"{self.seed}/{chunk}")

@@ -21,7 +21,7 @@ from training.muon import Muon
 from training.objectives import OBJECTIVES, Loss
 from training.validation import Validation
 
-PROGRESS = ("seen", "steps", "seconds", "curve")
+PROGRESS = ("seen", "steps", "seconds", "curve", "window", "sittings")
 
 
 @dataclass
@@ -109,6 +109,8 @@ class Trainer:
     steps: int = 0
     seconds: float = 0.0
     curve: list[dict] = field(default_factory=list)
+    window: list[float] = field(default_factory=list)  # losses since the curve's last row
+    sittings: list[dict] = field(default_factory=list)  # where each start began, what it aimed at, where it ran
 
     def __post_init__(self):
         self.folder, self.model = Path(self.folder), self.model.to(self.place.device).train()
@@ -136,7 +138,8 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.stream.position, self.stream.shares = state["position"], state["shares"]
-        self.seen, self.steps, self.seconds, self.curve = (state[k] for k in PROGRESS)
+        for name in PROGRESS:
+            setattr(self, name, state[name])
         return True
 
     def save(self) -> None:
@@ -163,6 +166,7 @@ class Trainer:
 
     # -- training ------------------------------------------------------------------------------------------------------
     def step(self) -> float:
+        """One update; returns its loss. A loss or gradient that is not finite raises ValueError and changes no weight."""
         progress = self.seen / self.tokens
         lr = self.schedule(progress)
         for optimizer in self.optimizers:
@@ -184,7 +188,8 @@ class Trainer:
         value = self.place.mean(total.item())
         if not math.isfinite(value):
             raise ValueError(f"loss is {value} at step {self.steps}: lower `lr`; the last checkpoint is untouched")
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).isfinite():
+            raise ValueError(f"the gradient is not finite at step {self.steps}: lower `lr`; the last checkpoint is untouched")
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -203,20 +208,32 @@ class Trainer:
     def run(self, log_every: int = 50, checkpoint_minutes: float = 5.0, on_checkpoint=None) -> None:
         """Train to the end. Ctrl-C (or SIGTERM) saves after the step under way; the same command goes on from there."""
         stop = []
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: stop.append(True))
-        saved = last = time.perf_counter()
-        window: list[float] = []
+        before = {name: signal.signal(name, lambda *_: stop.append(True)) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._run(stop, log_every, checkpoint_minutes, on_checkpoint)
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+        if self.seen < self.tokens:
+            raise KeyboardInterrupt(f"stopped at {self.seen:,} tokens and saved; the same command goes on from there")
+
+    def _run(self, stop: list, log_every: int, checkpoint_minutes: float, on_checkpoint) -> None:
+        if self.seen < self.tokens:
+            self.sittings.append({"from_step": self.steps, "planned_tokens": self.tokens, "device": str(self.place.device),
+                                  "processes": self.place.world, "threads": torch.get_num_threads(),
+                                  "dtype": str(self.dtype).removeprefix("torch.")})  # fmt: skip
+        saved = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>5.1f}%"),
                    TimeRemainingColumn())  # fmt: skip
         with Progress(*columns, refresh_per_second=1, disable=not self.place.leads) as progress:
             bar = progress.add_task("training", total=self.tokens, completed=self.seen)
             while self.seen < self.tokens and not self.place.mean(float(bool(stop))):
-                window.append(self.step())
+                start = time.perf_counter()
+                self.window.append(self.step())
+                self.seconds += time.perf_counter() - start
+                progress.update(bar, completed=self.seen)
                 if self.steps % log_every == 0 or self.seen >= self.tokens:
-                    now = time.perf_counter()
-                    self.seconds += now - last
-                    loss, window = sum(window) / len(window), []
+                    loss, self.window = sum(self.window) / len(self.window), []
                     text = f"loss {loss:.4f}  {self.seen / self.seconds:,.0f} tokens/s  {self.seen / 1e6:.2f}M tokens"
                     accuracy = self.measure()
                     if accuracy is not None:
@@ -224,8 +241,7 @@ class Trainer:
                     self.curve.append({"step": self.steps, "tokens": self.seen, "seconds": round(self.seconds, 1),
                                        "loss": round(loss, 5), "lr": self.schedule(self.seen / self.tokens),
                                        "accuracy": accuracy})  # fmt: skip
-                    last = time.perf_counter()  # measuring is not training
-                    progress.update(bar, completed=self.seen, description=text)
+                    progress.update(bar, description=text)
                     if self.place.leads and not progress.console.is_terminal:
                         print(f"step {self.steps}  {text}", flush=True)
                 if time.perf_counter() - saved > 60 * checkpoint_minutes:
@@ -234,5 +250,3 @@ class Trainer:
                     if on_checkpoint and self.place.leads:
                         on_checkpoint()
         self.save()
-        if self.seen < self.tokens:
-            raise KeyboardInterrupt(f"stopped at {self.seen:,} tokens and saved; the same command goes on from there")
