@@ -1,6 +1,6 @@
 """The main job (`make eval`): APD against one token a step, on the tiny family and held-out word problems.
 
-Both decoders answer the same problems in turns (a few each, A B A B), so that a busy moment of the machine hits both. Prints a
+The decoders answer the same problems in turns (a few each, A B C A B C), so that a busy moment of the machine hits both. Prints a
 table and what it means, and writes figures/main_job.png. Interrupted, it goes on where it was; finished, it only prints.
 """
 
@@ -23,17 +23,21 @@ from records.summary import compare
 DOCUMENTS = 60
 TURN = 5  # documents that one arm answers before the other's turn
 RESULTS = "results/main_job"  # of its own: runs made elsewhere were not made in turns
-ARMS = {"one token a step": ["decoder=leftright"], "APD": ["decoder=apd"]}
+ARMS = {
+    "one token a step": ["decoder=leftright"],
+    "APD, R = 0.1": ["decoder=apd", "decoder.mixture_weight=0.1"],  # leans on the auxiliary's judgement
+    "APD, R = 0.7": ["decoder=apd", "decoder.mixture_weight=0.7"],  # leans on the draft itself
+}
 
 
 def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Path = ROOT / "figures" / "main_job.png") -> None:
-    """Run both arms on the first `documents` problems; `overrides` are eval.py's, for both."""
+    """Run all arms on the first `documents` problems; `overrides` are eval.py's, for all."""
     with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
         shared = [f"limit={documents}", f"results={RESULTS}", *overrides]
         arms = {name: Evaluation(compose("eval", [*setting, *shared])) for name, setting in ARMS.items()}
     missing = sum(len(arm.missing) for arm in arms.values())
     if not missing:
-        print("Both runs are finished: nothing to decode.")
+        print("All runs are finished: nothing to decode.")
     with progress_bar() as bar:
         task = bar.add_task("answering", total=documents * len(arms), completed=documents * len(arms) - missing)
         for start in range(0, documents, TURN):
@@ -41,19 +45,23 @@ def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Pa
                 arm.lm.generate(arm.requests[start : start + TURN], advance=lambda: bar.advance(task))
     summaries = {name: arm.score() for name, arm in arms.items()}
 
-    baseline, apd = arms.values()
-    settings = apd.cfg.decoder
+    baseline, apd, *_ = arms.values()
     console = Console(width=max(100, Console().width))
     console.print(f"\n[bold]{apd.cfg.model.name}[/] on {documents} held-out [bold]{apd.cfg.task.name}[/] problems, "
-                  f"auxiliary {apd.cfg.auxiliary.name}, R = {settings['mixture_weight']}, {apd.identity['device']}")  # fmt: skip
+                  f"auxiliary {apd.cfg.auxiliary.name}, {apd.identity['device']}")  # fmt: skip
     console.print(summary_table(summaries))
-    c = compare(baseline.scored, apd.scored)
-    speedup = with_interval(c, "speedup", "{:.1f}", "{:.1f}").replace("\n", " ")
-    difference = with_interval(c, "accuracy_difference", "{:+.1f}", "{:+.1f}", scale=100).replace("\n", " ")
+    for name, other in list(arms.items())[1:]:
+        c = compare(baseline.scored, other.scored)
+        speedup = with_interval(c, "speedup", "{:.1f}", "{:.1f}").replace("\n", " ")
+        difference = with_interval(c, "accuracy_difference", "{:+.1f}", "{:+.1f}", scale=100).replace("\n", " ")
+        console.print(
+            f"{name} writes {summaries[name]['tokens_per_step']:.1f} tokens a step and {speedup} times the tokens a second of "
+            f"one-token decoding, at an accuracy difference of {difference} points on the same problems: "
+            f"{c['improved']} answers became right, {c['worsened']} wrong.",
+            markup=False,
+            highlight=False,
+        )
     console.print(
-        f"APD writes {summaries['APD']['tokens_per_step']:.1f} tokens a step and {speedup} times the tokens a second of "
-        f"one-token decoding,\nat an accuracy difference of {difference} points on the same problems: "
-        f"{c['improved']} answers became right, {c['worsened']} wrong.\n"
         "Brackets are 95% intervals. The models are a tiny stand-in family, trained by this repository: "
         "the trade-off is real, its size is theirs.",
         markup=False,
