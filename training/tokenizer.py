@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 import problems
 
-VOCABULARY = 2048
+VOCABULARY = 2048  # at most: the texts have pairs for 1,957
 END_OF_TURN, PAD, MASK = "<|im_end|>", "<|endoftext|>", "<|mask|>"
 SPECIAL = [PAD, "<|im_start|>", END_OF_TURN, MASK]
 

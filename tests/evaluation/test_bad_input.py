@@ -78,7 +78,7 @@ def test_tokenizers_that_do_not_match_are_refused(monkeypatch, capsys, tmp_path,
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     overrides = [o for o in models if not o.startswith("auxiliary")]
     assert run_eval(monkeypatch, *overrides, f"auxiliary.path={other}", f"output={tmp_path / 'run'}") == 2
-    assert "disagree on 2 of 2,048 ids" in capsys.readouterr().err
+    assert "disagree on 2 of 1,957 ids" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

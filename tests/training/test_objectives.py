@@ -1,5 +1,7 @@
 """What the losses count, and that no block of a block-wise loss sees what it is to predict."""
 
+import math
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -8,7 +10,7 @@ import dream  # noqa: F401
 import llada  # noqa: F401
 from training import objectives
 from training.data import Batch
-from training.objectives import BLOCKS, autoregressive, block_diffusion, masked_diffusion
+from training.objectives import BLOCKS, FALL, NEAR, autoregressive, block_diffusion, masked_diffusion
 
 SHAPES = {
     "qwen2": {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32},
@@ -78,11 +80,13 @@ def test_rows_from_a_cut_on_are_masked_to_their_end_and_weigh_less_with_distance
     ids = torch.arange(12).repeat(300, 1)
     answer = (torch.arange(12) >= 4).repeat(300, 1)
     oracle = Oracle(vocabulary=16, mask=15)
-    masked_diffusion(oracle, batch(ids, answer), torch.Generator().manual_seed(0), left_to_right=1.0)
+    loss = masked_diffusion(oracle, batch(ids, answer), torch.Generator().manual_seed(0), left_to_right=1.0)
     masked = oracle.noisy == 15
     assert not masked[:, :4].any() and masked[:, -1].all()
     assert (masked[:, 1:] >= masked[:, :-1]).all()  # once masked, masked to the end
     assert set(masked.sum(1).tolist()) == set(range(1, 9))  # the cut falls everywhere in the answer
+    weights = sum(NEAR * FALL**d for count in masked.sum(1).tolist() for d in range(count))
+    assert loss.item() == pytest.approx(math.log(16) * weights / answer.sum().item(), rel=1e-4)
 
 
 def test_drills_mask_every_result():
@@ -171,6 +175,13 @@ def test_rows_of_a_batch_do_not_change_each_others_block_losses(layout, losses):
     both = losses(model, batch(ids, answer), 4)
     alone = torch.cat([losses(model, short, 4), losses(model, long, 4)])
     assert torch.allclose(both, alone, atol=1e-5)
+
+
+def test_far_tokens_of_a_block_weigh_less(losses):
+    model, data = build("llada"), problem()
+    each = losses(model, data, 4, 1)
+    weights = torch.tensor([FALL ** ((i + 1) % 4) for i in range(len(each))])
+    assert block_diffusion(model, data, 4, 1).item() == pytest.approx(((each * weights).sum() / weights.sum()).item(), rel=1e-5)
 
 
 def test_blocks_are_drawn_by_share_and_of_every_size(monkeypatch):

@@ -1,12 +1,15 @@
 """One loop: exact resume, objectives that learn what they say, a stream that is a function of its position."""
 
+import json
 import runpy
+import signal
 import subprocess
 import sys
 from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
@@ -184,7 +187,11 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(tmp_path, monkeypat
         assert expected in capsys.readouterr().out
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert loaded.config.hidden_size == 16 and (tmp_path / "model" / "learning_curve.png").exists()
-    assert (tmp_path / "model" / "model.safetensors").stat().st_size < 200_000  # float16
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    assert "lm_head.weight" not in weights  # tied: one tensor
+    story = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert story["tokens"] >= 2000 and [s["from_step"] for s in story["sittings"]] == [0]
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
 
 
@@ -193,3 +200,45 @@ def test_train_refuses_a_missing_parent(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     assert stop.value.code == 2 and "recipe=parent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("objective_options={blocks: 1}", "blocks"),
+        ("dtype=float16", "bfloat16"),
+        ("validation_problems=-1", "validation_problems"),
+        ("validation_tokens=0", "validation_tokens"),
+        ("tokens=0", "tokens"),
+    ],
+)
+def test_train_refuses_bad_settings(override, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "recipe=tiny_qwen", override])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_stopped_training_saves_goes_on_exactly_and_gives_the_signals_back(tokenizer, tmp_path):
+    straight = trainer(tokenizer, tmp_path / "a")
+    straight.run(log_every=3)
+    stopped, steps = trainer(tokenizer, tmp_path / "b"), []
+    real = stopped.step
+
+    def step():
+        steps.append(real())
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return steps[-1]
+
+    stopped.step = step
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="the same command"):
+        stopped.run(log_every=3)
+    assert len(steps) == 2 and signal.getsignal(signal.SIGINT) is handler
+    again = trainer(tokenizer, tmp_path / "b")
+    assert again.resume()
+    again.run(log_every=3)
+    keys = ("step", "tokens", "loss", "lr")
+    assert [[row[k] for k in keys] for row in again.curve] == [[row[k] for k in keys] for row in straight.curve]
+    assert [s["from_step"] for s in again.sittings] == [0, 2]
