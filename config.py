@@ -73,7 +73,7 @@ ConfigStore.instance().store("task", TaskConfig, group="schema")
 def refusals() -> Iterator[None]:
     """Whatever is wrong with the input (a ValueError) becomes one message on stderr and exit code 2.
 
-    HYDRA_FULL_ERROR=1 shows the traceback, as it does for Hydra's own messages.
+    Ctrl-C becomes one message too. HYDRA_FULL_ERROR=1 shows the traceback, as it does for Hydra's own messages.
     """
     try:
         yield
@@ -82,6 +82,9 @@ def refusals() -> Iterator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
 
 
 def door(config_name: str) -> Callable:

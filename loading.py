@@ -23,6 +23,9 @@ class Source:
         local = [p for p in (Path(settings.path), ROOT / settings.path) if p.is_dir()]
         self.place = str(local[0]) if local else settings.path
         self.revision = settings.revision
+        if not local and settings.path.startswith("checkpoints/"):  # this project's own: the Hub has none of them
+            name = Path(settings.path).name
+            raise ValueError(f"model {settings.name}: {settings.path} does not exist; python train.py recipe={name} makes it")
         try:
             # A branch moves: from here on, and in the record, it is the commit that it points to now.
             self.revision = extract_commit_hash(cached_file(self.place, "config.json", revision=self.revision), self.revision)

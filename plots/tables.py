@@ -16,7 +16,7 @@ def summary_table(summaries: dict[str, dict]) -> Table:
             str(s["n"]),
             with_interval(s, "accuracy", "{:.1f}", "{:.0f}", scale=100),
             str(s["extraction_failures"]),
-            with_interval(s, "tokens_per_step", "{:.2f}", "{:.1f}"),
+            with_interval(s, "tokens_per_step", "{:.2f}", "{:.2f}"),
             forwards(s),
             with_interval(s, "tokens_per_second", "{:.0f}", "{:.0f}"),
         )

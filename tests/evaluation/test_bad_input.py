@@ -31,6 +31,7 @@ CASES = {
     "limit below 1": (["limit=0"], "limit"),
     "a prompt longer than the context": (["task.budget=500"], "context"),
     "no such model folder": (["model.path=nowhere/at/all"], "nowhere/at/all"),
+    "a model of the family that is not trained yet": (["model.path=checkpoints/tiny_other"], "train.py recipe=tiny_other"),
     "no such data file": (["task=gsm8k", "task.data=nowhere.jsonl"], "nowhere.jsonl"),
     "code without permission": (["task=humaneval"], "allow_code_execution"),
     "no such device": (["device=gpu7"], "device"),
