@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
@@ -26,6 +27,12 @@ class Evaluation:
 
     Building one loads no weights and writes nothing; whatever is wrong is a ValueError that says what to change.
     """
+
+    @classmethod
+    def of(cls, *overrides: str) -> "Evaluation":
+        """The evaluation that eval.py would run with these arguments."""
+        with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+            return cls(compose("eval", list(overrides)))
 
     def __init__(self, cfg: DictConfig):
         self.cfg: EvalConfig = OmegaConf.to_object(cfg)

@@ -10,7 +10,6 @@ import json
 import os
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from config import ROOT, refusals
@@ -32,9 +31,8 @@ ARMS = {
 
 def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Path = ROOT / "figures" / "main_job.png") -> None:
     """Run all arms on the first `documents` problems; `overrides` are eval.py's, for all."""
-    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        shared = [f"limit={documents}", f"results={RESULTS}", *overrides]
-        arms = {name: Evaluation(compose("eval", [*setting, *shared])) for name, setting in ARMS.items()}
+    shared = [f"limit={documents}", f"results={RESULTS}", *overrides]
+    arms = {name: Evaluation.of(*setting, *shared) for name, setting in ARMS.items()}
     missing = sum(len(arm.missing) for arm in arms.values())
     if not missing:
         print("All runs are finished: nothing to decode.")

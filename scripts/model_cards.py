@@ -1,8 +1,8 @@
-"""Measure the shipped checkpoints and write their model cards:  python -m scripts.model_cards [DOCUMENTS] [MODEL ...]
+"""Measure the shipped checkpoints and write their cards:  python -m scripts.model_cards [DOCUMENTS] [MODEL ...] [KEY=VALUE ...]
 
 Each card (checkpoints/NAME/README.md) says what the model is, what it was trained on and for how long, how good it is on
 held-out problems, and the effects of decoding that it exists for, as paired differences. Runs are kept in results/cards:
-interrupted, it goes on; finished, it only writes.
+interrupted, it goes on; finished, it only writes. KEY=VALUE are settings of eval.py, such as threads=1.
 """
 
 import quiet  # noqa: F401  (before the libraries it quiets)
@@ -10,7 +10,6 @@ import quiet  # noqa: F401  (before the libraries it quiets)
 import json
 import sys
 
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 import problems
@@ -41,10 +40,9 @@ DIFFUSION = {
 
 def measure(name: str, setting: list[str], documents: int, overrides: tuple[str, ...], task: str = "gsm_symbolic") -> Evaluation:
     """A finished evaluation of one setting; `overrides` are eval.py's."""
+    # In batches: what is reported here, answers and steps, does not depend on them.
     shared = [f"model={name}", f"task={task}", f"limit={documents}", "batch_size=16", "results=results/cards"]
-    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        # In batches: what is reported here, answers and steps, does not depend on them.
-        evaluation = Evaluation(compose("eval", [*shared, *setting, *overrides]))
+    evaluation = Evaluation.of(*shared, *setting, *overrides)
     with evaluation.run:
         evaluation.score()
     return evaluation
@@ -121,8 +119,10 @@ def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     documents = int(arguments.pop(0)) if arguments and arguments[0].isdigit() else DOCUMENTS
-    for name in arguments or [n for n in WHAT if (ROOT / "checkpoints" / n).is_dir()]:
-        (ROOT / "checkpoints" / name / "README.md").write_text(card(name, documents))
+    overrides = tuple(a for a in arguments if "=" in a)
+    named = [a for a in arguments if a not in overrides]
+    for name in named or [n for n in WHAT if (ROOT / "checkpoints" / n).is_dir()]:
+        (ROOT / "checkpoints" / name / "README.md").write_text(card(name, documents, overrides))
         print(f"wrote checkpoints/{name}/README.md")
 
 

@@ -31,13 +31,10 @@ def models(tmp_path_factory):
 @pytest.fixture
 def evaluate(models, tmp_path):
     """evaluate("limit=3", ...) -> Evaluation, in a fresh output folder unless one is given."""
-    from hydra import compose, initialize_config_dir
-
     from evaluation import Evaluation
 
     def build(*overrides):
         output = [] if any(o.startswith("output=") for o in overrides) else [f"output={tmp_path / 'run'}"]
-        with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-            return Evaluation(compose("eval", [*models, *output, *overrides]))
+        return Evaluation.of(*models, *output, *overrides)
 
     return build

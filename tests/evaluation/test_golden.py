@@ -1,9 +1,7 @@
 """The shipped checkpoints still answer as well, and cost as much, as when they were committed: the real path, end to end."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from config import ROOT
 from evaluation import Evaluation
 
 DOCUMENTS = 24
@@ -21,8 +19,7 @@ GOLDEN = {
 @pytest.mark.parametrize("setting", GOLDEN)
 def test_shipped_checkpoints_reproduce_their_scores(setting, tmp_path):
     overrides = [*setting.split(), f"limit={DOCUMENTS}", "batch_size=8", "threads=1", f"output={tmp_path / 'run'}"]
-    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        evaluation = Evaluation(compose("eval", overrides))
+    evaluation = Evaluation.of(*overrides)
     with evaluation.run:
         summary = evaluation.score()
     accuracy, tokens_per_step = GOLDEN[setting]
