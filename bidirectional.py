@@ -79,7 +79,7 @@ class BidirectionalLM:
         position_ids: torch.LongTensor | None = None,
         past_key_values=None,
         use_cache: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
+        logits_to_keep: int | torch.Tensor | None = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """One forward in which every fed position attends to all cached and fed positions, padding excluded.
@@ -100,12 +100,14 @@ class BidirectionalLM:
             logits_to_keep: the positions *whose tokens are to be predicted*, counted from the first fed one.
                 0: all; an int k: the last k; a LongTensor (k,): these in every row, (batch, k): these per
                 row; a BoolTensor (batch, n_fed): the True ones, flattened (which waits for the device, to
-                count them).
+                count them); None: no logits, only `hidden_states`.
             kwargs: for the backbone, e.g. `output_hidden_states`.
 
         Returns:
             `logits` (batch, n_kept, vocab), or (n_true, vocab) for a boolean `logits_to_keep`, and
-            `past_key_values`. The head runs on the kept positions only. In a cached forward the first
+            `past_key_values`. The head runs on the kept positions only. Without it (None),
+            `hidden_states` ends with what `lm_head` makes logits of, aligned like them: (batch, n_fed, hidden).
+            In a cached forward the first
             `lookback` fed positions have no predictor and their rows are meaningless, unless they start at
             position 0.
 
@@ -140,6 +142,8 @@ class BidirectionalLM:
             **kwargs,
         )
         hidden_states = self.align(outputs.last_hidden_state, position_ids)
+        if logits_to_keep is None:
+            return CausalLMOutputWithPast(past_key_values=outputs.past_key_values, hidden_states=(hidden_states,))
         return CausalLMOutputWithPast(
             logits=self.lm_head(slice_logits_to_keep(hidden_states, logits_to_keep)),
             past_key_values=outputs.past_key_values,

@@ -1,4 +1,4 @@
-"""The canvas: prompts of different lengths in one left-padded batch, or one prompt with a windowed cache."""
+"""The canvas: a batch of rows at work, each at its own pace, and their keys and values."""
 
 from __future__ import annotations
 
@@ -7,50 +7,147 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache
 
-from decoding.generation import Decoder, Role, Row
+from decoding.generation import Decoder, Models, Observer, Role, Row, Stop
 from decoding.sampling import Sampling, at_least_one, ban
 
 
-def ids_of(row: Row, mask_id: int, end: int, device: torch.device) -> Tensor:
-    """Prompt and the first `end` canvas positions of a row, masks where nothing is committed: (p + end,)."""
-    canvas = [mask_id if token is None else token for token in row.canvas[:end]]
-    return torch.cat((row.prompt, torch.tensor(canvas, dtype=torch.long, device=device)))
+class SlotCache(Cache):
+    """Keys and values of a batch whose rows have different lengths: slot j of a row holds its position j.
 
-
-def left_padded(sequences: Sequence[Tensor], pad: int) -> tuple[Tensor, dict]:
-    """One batch (b, n) and what a forward needs to know of its padding: nothing where all lengths agree, so that the
-    attention kernels get no mask; otherwise `attention_mask` (b, n) and `fed`, the real tokens of each row."""
-    fed = [len(s) for s in sequences]
-    width = max(fed)
-    ids = torch.stack([torch.nn.functional.pad(s, (width - len(s), 0), value=pad) for s in sequences])
-    if min(fed) == width:
-        return ids, {}
-    lengths = torch.tensor(fed, device=ids.device)
-    mask = (torch.arange(width, device=ids.device) >= width - lengths[:, None]).long()
-    return ids, {"attention_mask": mask, "fed": fed}
-
-
-def crop(cache: DynamicCache, length: int) -> None:
-    """Keep the first `length` positions (transformers counts the positions to remove, as a negative number)."""
-    cache.crop(min(0, length - cache.get_seq_length()))
-
-
-def denoise(
-    denoiser: Role, rows: Sequence[Row], mask_id: int, end: int, wanted: Sequence[Sequence[int]]
-) -> list[Tensor]:
-    """Logits of each row's `wanted` canvas positions when only those left of `end` exist: (k, V) a row, mask id banned.
-
-    One uncached forward over the left-padded prompts and canvases: canvas positions share columns.
+    Allocated once, at the first forward. What a forward feeds is written over what the slots held, and nothing right of a row's
+    fed positions is attended: so going back needs no cropping, and no step copies what is kept.
     """
-    device = rows[0].prompt.device
-    ids, padding = left_padded([ids_of(row, mask_id, end, device) for row in rows], mask_id)
-    most = max(map(len, wanted))
-    # Rows that want fewer repeat their last position; what comes of it is cut off.
-    columns = torch.tensor([[*w, *[w[-1]] * (most - len(w))] for w in wanted], device=device) + ids.size(1) - end
-    logits = ban(denoiser(rows, ids, logits_to_keep=columns, **padding).logits, mask_id)
-    return [scores[: len(w)] for scores, w in zip(logits, wanted, strict=True)]
+
+    def __init__(self, length: int):
+        super().__init__(layers=[])
+        self.length, self.kept = length, []
+
+    def place(self, rows: Tensor | None, slots: Tensor | range, end: int) -> None:
+        """Where the next forward writes: `slots` as a range for all rows, or (len(rows), n); it reads the slots before `end`."""
+        self.rows, self.slots, self.end = rows, slots, end
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        if layer_idx == len(self.kept):  # the one after the last slot takes padding
+            self.kept.append([x.new_zeros(*x.shape[:2], self.length + 1, x.size(3)) for x in (key_states, value_states)])
+        found = []
+        for kept, new in zip(self.kept[layer_idx], (key_states, value_states), strict=True):
+            if isinstance(self.slots, range):
+                kept[:, :, self.slots.start : self.slots.stop] = new
+                found.append(kept[:, :, : self.end])
+            else:
+                kept[self.rows[:, None], :, self.slots] = new.transpose(1, 2)
+                found.append(kept[:, :, : self.end] if len(self.rows) == len(kept) else kept[self.rows, :, : self.end])
+        return tuple(found)
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these."""
+        self.kept = [[x[rows] for x in layer] for layer in self.kept]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.slots.start if isinstance(self.slots, range) else 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.end, 0
+
+
+class Board:
+    """The unfinished rows of a batch. Column j of `ids` is a row's position j: its prompt, then its canvas."""
+
+    def __init__(self, rows: Sequence[Row], blank: int):
+        self.rows = list(rows)
+        device = rows[0].prompt.device
+        self.width = max(len(row.prompt) + len(row.canvas) for row in rows)
+        self.ids = torch.full((len(rows), self.width), blank, device=device)
+        for ids, row in zip(self.ids, rows, strict=True):
+            ids[: len(row.prompt)] = row.prompt
+        self.caches: dict[str, SlotCache] = {}
+
+    @property
+    def known(self) -> list[int]:
+        """Per row, the column after its gapless prefix: the first mask of a decoder that goes left to right."""
+        return [len(row.prompt) + row.prefix for row in self.rows]
+
+    def tensor(self, values) -> Tensor:
+        return torch.tensor(values, device=self.ids.device)
+
+    def forward(self, role: Role, starts: Sequence[int], ends: Sequence[int], cached: bool, causal: bool = False,
+                only: Sequence[int] | None = None, ids: Tensor | None = None, **kwargs):  # fmt: skip
+        """One forward of the columns from start to end (one past the last) of every row, or of the rows `only`.
+
+        A row attends to its columns before `end`; with `cached`, those before `start` are in the role's cache. Shorter rows are
+        padded on the right with columns that nobody attends to. `ids` replaces the board's own; kwargs go to the model.
+        """
+        ids = self.ids if ids is None else ids
+        only = None if only is not None and len(only) == len(self.rows) else only
+        rows = self.rows if only is None else [self.rows[i] for i in only]
+        end, fed = max(ends), [e - s for s, e in zip(starts, ends, strict=True)]
+        even = only is None and min(ends) == end and len(set(starts)) == 1
+        cache = self.caches.setdefault(role.name, SlotCache(self.width)) if cached else None
+        if even:  # no padding: no mask, so that the attention kernels need none
+            (start,) = set(starts)
+            if cached:
+                cache.place(None, range(start, end), end)
+                kwargs["position_ids"] = torch.arange(start, end, device=ids.device).expand(len(rows), -1)
+            return role(rows, ids[:, start:end], cache=cache, **kwargs)
+        limits = self.tensor(ends)[:, None]
+        columns = self.tensor(starts)[:, None] + torch.arange(max(fed), device=ids.device)
+        chosen = torch.arange(len(rows), device=ids.device) if only is None else self.tensor(only)
+        if cached:
+            cache.place(chosen, columns.where(columns < limits, self.width), end)
+        seen = torch.arange(end, device=ids.device)
+        visible = (seen < limits)[:, None, None]
+        if causal:
+            visible = visible & (seen <= columns[:, None, :, None])
+        inside = columns.clamp(max=self.width - 1)
+        return role(rows, ids[chosen[:, None], inside], fed, cache, position_ids=columns,
+                    attention_mask=visible.expand(-1, -1, columns.size(1), -1), **kwargs)  # fmt: skip
+
+    def commit(self, positions: Sequence[Sequence[int]], ids: Sequence[Sequence[int]], stop: Stop, observer: Observer | None):
+        """Commit each row's tokens (or none) at its canvas positions; finished rows leave the board and its caches."""
+        places = [(i, len(row.prompt) + p) for i, row in enumerate(self.rows) for p in positions[i]]
+        self.ids[tuple(self.tensor(places).T)] = self.tensor([token for row in ids for token in row])
+        for row, where, what in zip(self.rows, positions, ids, strict=True):
+            if len(where):
+                row.commit(where, what, stop, observer)
+        keep = [i for i, row in enumerate(self.rows) if not row.finished]
+        if len(keep) < len(self.rows):
+            self.rows = [self.rows[i] for i in keep]
+            if keep:
+                kept = self.tensor(keep)
+                self.ids = self.ids[kept]
+                for cache in self.caches.values():
+                    cache.keep(kept)
+
+
+class Marginals:
+    """What a denoiser's forward knows of every fed column, as logits where they are asked for: the head runs on those alone."""
+
+    def __init__(self, denoiser: Role, mask_id: int, hidden: Tensor, starts: Sequence[int]):
+        self.denoiser, self.mask_id, self.hidden, self.starts = denoiser, mask_id, hidden, starts
+
+    def logits(self, columns: Sequence[Sequence[int]], only: Sequence[int] | None = None) -> Tensor:
+        """(rows, k, V) for each row's columns, k being the most that a row asks for: shorter lists repeat their last column.
+
+        only: the rows that ask. The mask id is banned.
+        """
+        only = range(len(self.starts)) if only is None else only
+        most = max(map(len, columns))
+        asked = [
+            [c - self.starts[i] for c in [*wanted, *[wanted[-1]] * (most - len(wanted))]]
+            for i, wanted in zip(only, columns, strict=True)
+        ]
+        device = self.hidden.device
+        rows = torch.tensor(list(only), device=device)[:, None]
+        return ban(self.denoiser.model.lm_head(self.hidden[rows, torch.tensor(asked, device=device)]), self.mask_id)
+
+
+def denoise(board: Board, denoiser: Role, mask_id: int, starts: Sequence[int], ends: Sequence[int], cached: bool,
+            only: Sequence[int] | None = None) -> Marginals:  # fmt: skip
+    """One forward of a denoiser over the columns from start to end, of every row or of the rows `only`; the head waits."""
+    output = board.forward(denoiser, starts, ends, cached, only=only, logits_to_keep=None)
+    return Marginals(denoiser, mask_id, output.hidden_states[-1], starts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +156,9 @@ class Windowed(Sampling, Decoder):
 
     kv_window: W, positions whose keys and values are recomputed before the last step's tokens; None = all, exact.
     max_lookahead: M, masks that a forward sees; None = all up to the budget.
+
+    With window W, the keys and values of positions left of t' - W are kept from earlier steps, t' being the first position that
+    was masked when they were last computed: what the last step committed is always recomputed, since it was fed as masks.
     """
 
     kv_window: int | None = None
@@ -71,43 +171,17 @@ class Windowed(Sampling, Decoder):
         if window is not None and (not isinstance(window, int) or window < 0):
             raise ValueError(f"kv_window={window!r} must be a whole number, 0 or more (null recomputes every position)")
 
-    def canvas(self, denoiser: Role, row: Row, mask_id: int) -> WindowedDenoiser:
-        return WindowedDenoiser(denoiser, row, mask_id, self.kv_window, self.max_lookahead)
-
-
-class WindowedDenoiser:
-    """One row decoded left to right with a recompute window (paper: W) and a lookahead (paper: M).
-
-    With window W, the keys and values of positions left of t' - W are kept from earlier steps, t' being the first
-    position that was masked when they were last computed: what the last step committed is always recomputed, since it
-    was fed as masks. What was cached for masks is dropped. window=None recomputes everything and needs no cache.
-    """
-
-    def __init__(self, denoiser: Role, row: Row, mask_id: int, window: int | None, lookahead: int | None):
-        self.denoiser, self.row, self.mask_id = denoiser, row, mask_id
-        self.window, self.lookahead = window, lookahead
-        self.cache = None if window is None else DynamicCache(config=denoiser.model.config)
-        self.committed = None  # the row's prefix when the last forward ran
-
-    def __call__(self, most: int | None = None) -> Tensor:
-        """Logits of the first masks, as far as they exist, at most `most` of them: (k, V), mask id banned.
-
-        `most` limits the rows that go through the head, not the masks that the forward sees.
-        """
-        row, device = self.row, self.row.prompt.device
-        t, budget = row.prefix, len(row.canvas)
-        end = budget if self.lookahead is None else min(budget, t + self.lookahead)
-        ids = ids_of(row, self.mask_id, end, device)
-        start = 0
-        if self.cache is not None:
-            if self.committed is not None:
-                first = len(row.prompt) + t
-                known = len(row.prompt) + self.committed
-                # A denoiser that predicts token i from position i-1 must be fed i-1, window 0 included.
-                start = max(0, min(known - self.window, first - self.denoiser.model.lookback))
-            crop(self.cache, start)
-        self.committed = t
-        count = end - t if most is None else min(most, end - t)
-        wanted = len(row.prompt) - start + t + torch.arange(count, device=device)
-        output = self.denoiser([row], ids[None, start:], cache=self.cache, logits_to_keep=wanted)
-        return ban(output.logits[0], self.mask_id)
+    def look(self, models: Models, board: Board, denoiser: Role) -> tuple[Marginals, list[range]]:
+        """One forward; what it knows, and the columns of the masks that each row has in it."""
+        first, starts = board.known, [0] * len(board.rows)
+        ends = [len(row.prompt) + len(row.canvas) for row in board.rows]
+        if self.max_lookahead is not None:
+            ends = [min(end, t + self.max_lookahead) for end, t in zip(ends, first, strict=True)]
+        if self.kv_window is not None:
+            for i, (row, t) in enumerate(zip(board.rows, first, strict=True)):
+                if denoiser.name in row.cached:
+                    # A denoiser that predicts token i from position i-1 must be fed i-1, window 0 included.
+                    starts[i] = max(0, min(row.cached[denoiser.name] - self.kv_window, t - denoiser.model.lookback))
+                row.cached[denoiser.name] = t
+        marginals = denoise(board, denoiser, models.mask_id, starts, ends, cached=self.kv_window is not None)
+        return marginals, [range(t, end) for t, end in zip(first, ends, strict=True)]

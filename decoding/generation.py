@@ -68,6 +68,7 @@ class Row:
     steps: list[int] = field(default_factory=list)
     forwards: Counter = field(default_factory=Counter)
     positions: Counter = field(default_factory=Counter)
+    cached: dict[str, int] = field(default_factory=dict)  # per role, columns whose keys and values are of committed ids
     prefix: int = 0  # committed without a gap from the left
     end: int | None = None  # useful length, once a stop lies in the gapless prefix
 

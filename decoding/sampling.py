@@ -47,9 +47,39 @@ class Sampling:
         return scores
 
     def pick(self, logits: Tensor, noise: Tensor | None) -> Tensor:
-        """Token ids (...): the argmax of scores plus Gumbel noise, an exact sample of softmax(scores)."""
-        scores = self.scores(logits)
-        return (scores if noise is None else scores + noise).argmax(-1)
+        """Token ids (...): the argmax of scores plus Gumbel noise, an exact sample of softmax(scores).
+
+        Without sorting: the filters keep a token and all that are likelier, so the unfiltered winner wins unless the likelier
+        ones alone reach top_p (or are top_k); then it goes, with all that are less likely, and the next winner is asked.
+        """
+        if noise is None:
+            return logits.argmax(-1)
+        scores = logits / self.temperature
+        noisy = scores + noise
+        ids = noisy.argmax(-1, keepdim=True)
+        if self.top_p == 1 and self.top_k is None:
+            return ids[..., 0]
+        probabilities = scores.softmax(-1)
+        while True:
+            likelier = scores > scores.gather(-1, ids)
+            out = (probabilities * likelier).sum(-1, keepdim=True) >= self.top_p
+            if self.top_k is not None:
+                out |= likelier.sum(-1, keepdim=True) >= self.top_k
+            if not out.any():
+                return ids[..., 0]
+            noisy = noisy.masked_fill(out & ~likelier, -torch.inf)
+            ids = noisy.argmax(-1, keepdim=True)
+
+    def gumbel(self, seed: int, step: int, places: range, vocabulary: int, device: torch.device) -> Tensor | None:
+        """Standard Gumbel noise (len(places), vocabulary); None when greedy. A place of a step of a document has numbers of its
+        own, whichever others are drawn with it."""
+        if self.temperature == 0:
+            return None
+        states = numpy.random.SeedSequence(seed % 2**64, spawn_key=(step,)).generate_state(places.stop, numpy.uint64)
+        noise, generator = torch.empty(len(places), vocabulary, device=device), torch.Generator(device)
+        for row, place in zip(noise, places, strict=True):
+            row.exponential_(generator=generator.manual_seed(int(states[place]) >> 1))
+        return noise.log_().neg_()
 
     def noise(self, generator: torch.Generator, shape: Sequence[int]) -> Tensor | None:
         """Standard Gumbel noise in float32, -log of a standard exponential; None when greedy."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decoding.canvas import denoise
+from decoding.canvas import Board, denoise
 from decoding.generation import Decoder, Models, Observer, Role, Row, Stop
 from decoding.sampling import Sampling, at_least_one, step_generator
 
@@ -43,30 +43,31 @@ class Unmasking(Sampling, Decoder):
             yield from ((range(b * block, (b + 1) * block), i) for i in range(left, 0, -1))
 
     def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
-        denoiser, budget = Role("denoiser", models.main), len(rows[0].canvas)
+        denoiser, board, budget = Role("denoiser", models.main), Board(rows, models.mask_id), len(rows[0].canvas)
         for step, (block, left) in enumerate(self.schedule(budget)):
-            rows = [row for row in rows if not row.finished]
-            generators = {row.index: step_generator(row.seed, step, models.device) for row in rows}
-            wanted = {
-                row.index: self.candidates([i for i in block if row.canvas[i] is None], left, generators[row.index])
-                for row in rows
-            }
-            active = [row for row in rows if wanted[row.index]]
+            if not board.rows:
+                return
+            generators = [step_generator(row.seed, step, models.device) for row in board.rows]
+            masked = [[i for i in block if row.canvas[i] is None] for row in board.rows]
+            wanted = [self.candidates(m, left, g) for m, g in zip(masked, generators, strict=True)]
+            active = [i for i, positions in enumerate(wanted) if positions]
             if not active:  # nobody commits in this step, so the next forward would see the same canvas
                 continue
-            logits = denoise(denoiser, active, models.mask_id, budget, [wanted[row.index] for row in active])
+            ends = [len(board.rows[i].prompt) + budget for i in active]
+            marginals = denoise(board, denoiser, models.mask_id, [0] * len(active), ends, cached=False, only=active)
+            columns = [[len(board.rows[i].prompt) + p for p in wanted[i]] for i in active]
             picked = []
-            for row, candidate_logits in zip(active, logits, strict=True):
-                masked = sum(row.canvas[i] is None for i in block)
-                scores = self.scores(candidate_logits)
-                noise = self.noise(generators[row.index], scores.shape)
+            for i, logits in zip(active, marginals.logits(columns), strict=True):
+                scores = self.scores(logits[: len(wanted[i])])
+                noise = self.noise(generators[i], scores.shape)
                 ids = (scores if noise is None else scores + noise).argmax(-1)
-                chosen = self.choose(scores, ids, even(masked, left))
+                chosen = self.choose(scores, ids, even(len(masked[i]), left))
                 picked.append(torch.stack((chosen, ids[chosen])))
             sizes = [pick.size(1) for pick in picked]
-            picked = torch.cat(picked, 1).cpu().split(sizes, 1)  # one transfer from the device a step
-            for row, (chosen, ids) in zip(active, picked, strict=True):
-                row.commit([wanted[row.index][i] for i in chosen.tolist()], ids.tolist(), stop, observer)
+            positions, tokens = [[] for _ in board.rows], [[] for _ in board.rows]
+            for i, pick in zip(active, torch.cat(picked, 1).cpu().split(sizes, 1), strict=True):  # one transfer a step
+                positions[i], tokens[i] = [wanted[i][k] for k in pick[0].tolist()], pick[1].tolist()
+            board.commit(positions, tokens, stop, observer)
 
     def candidates(self, masked: list[int], left: int, generator: torch.Generator) -> list[int]:
         """Canvas positions whose logits this step needs: by default every mask of the block."""

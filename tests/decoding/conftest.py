@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
@@ -23,7 +23,7 @@ class Scripted(nn.Module):
     """A model whose logits are `script(ids) -> (len(ids), V)`, ids being all that it can see of one row, cached and fed.
 
     A denoiser's row i predicts token i, a causal model's the token after i. The ids seen so far are kept in the KV cache that
-    it is handed, so a wrongly cropped cache shows. `seen` holds, per call and row, the ids that the row can see.
+    it is handed, so a wrong cache shows. `seen` holds, per call and row, the ids that the row can see.
     """
 
     device = torch.device("cpu")
@@ -42,14 +42,20 @@ class Scripted(nn.Module):
         if past_key_values is not None:
             history = ids[:, None, :, None].float()
             ids = past_key_values.update(history, history, 0)[0][:, 0, :, 0].long()
-        if attention_mask is None:
-            attention_mask = torch.ones_like(ids)
-        assert attention_mask.shape == ids.shape
-        logits = torch.zeros(*ids.shape, self.config.vocab_size)
-        for row, real, out in zip(ids, attention_mask.bool(), logits, strict=True):
-            self.seen.append(row[real].tolist())
-            out[real] = self.script(row[real].tolist())
-        return CausalLMOutputWithPast(logits=slice_logits_to_keep(logits[:, -input_ids.size(1) :], logits_to_keep))
+        real = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask.any(-2)[:, 0]
+        logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
+        for i, row in enumerate(ids):
+            visible = row[real[i]].tolist()  # a row's columns from the left, in order
+            self.seen.append(visible)
+            columns = torch.arange(len(visible))[-input_ids.size(1) :] if position_ids is None else position_ids[i]
+            inside = columns < len(visible)  # the rest is padding
+            logits[i, inside] = self.script(visible)[columns[inside]]
+        if logits_to_keep is None:
+            return CausalLMOutputWithPast(hidden_states=(logits,))
+        return CausalLMOutputWithPast(logits=slice_logits_to_keep(logits, logits_to_keep))
+
+    def lm_head(self, hidden):
+        return hidden
 
 
 class CausalDenoiser(nn.Module):
@@ -59,17 +65,15 @@ class CausalDenoiser(nn.Module):
 
     def __init__(self, dream):
         super().__init__()
-        self.dream, self.config = dream, dream.config
+        self.dream, self.config, self.lm_head = dream, dream.config, dream.lm_head
 
-    def forward(self, input_ids, past_key_values=None, attention_mask=None, **kwargs):
-        (batch, fed), cached = input_ids.shape, 0
-        if past_key_values is not None:
-            cached = past_key_values.get_seq_length()
-        causal = torch.ones(fed, cached + fed, dtype=torch.bool).tril(cached).expand(batch, 1, -1, -1)
-        if attention_mask is not None:  # as the model counts them; pads see themselves, so that no row is empty
-            kwargs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, cached:]
-            causal = causal & attention_mask[:, None, None].bool() | torch.eye(cached + fed, dtype=torch.bool)[cached:]
-        return self.dream(input_ids, causal, past_key_values=past_key_values, **kwargs)
+    def forward(self, input_ids, attention_mask=None, position_ids=None, **kwargs):
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.size(1)).expand_as(input_ids)
+        if attention_mask is None:
+            attention_mask = torch.ones(len(input_ids), 1, 1, int(position_ids.max()) + 1, dtype=torch.bool)
+        causal = torch.arange(attention_mask.size(-1)) <= position_ids[:, None, :, None]
+        return self.dream(input_ids, attention_mask & causal, position_ids, **kwargs)
 
 
 class Hook:
@@ -82,7 +86,8 @@ class Hook:
 
     def __call__(self, model, args, kwargs):
         ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
-        fed = ids.numel() if mask is None else int(mask[:, -ids.size(1) :].sum())
+        # Padding stands right of all that a row attends to.
+        fed = ids.numel() if mask is None else int((kwargs["position_ids"] < mask.any(-2).sum(-1)).sum())
         self.forwards, self.rows, self.positions = self.forwards + 1, self.rows + len(ids), self.positions + fed
         self.fed.append(fed)
 
@@ -172,5 +177,5 @@ def lab():
     """Everything above, for the tests (importlib mode has no module to import it from)."""
     return SimpleNamespace(
         V=VOCABULARY, EOS=EOS, MASK=MASK, Scripted=Scripted, Hook=Hook, CausalDenoiser=CausalDenoiser, Models=Models,
-        Stop=Stop, DynamicCache=DynamicCache, favourites=favourites, on_canvas=on_canvas, trace=trace, essence=essence,
+        Stop=Stop, favourites=favourites, on_canvas=on_canvas, trace=trace, essence=essence,
     )  # fmt: skip

@@ -185,8 +185,7 @@ def test_the_published_coupling(lab, laws, monkeypatch):
     law = (logits[0].double() / 0.49).softmax(-1) * kept
     expect([token for token, _ in steps], law / law.sum())
     best = (0.6 * logits.log_softmax(-1) + 0.4 * auxiliary.log_softmax(-1)).argmax(-1)
-    first = [d.tolist() for d in drafts if len(d) == 2]
-    assert [k for _, k in steps] == [2 if d == best.tolist() else 1 for d in first]
+    assert [k for _, k in steps] == [2 if d == best.tolist() else 1 for d in drafts[0].tolist()]
     assert {k for _, k in steps} == {1, 2}
 
 
@@ -194,6 +193,29 @@ def test_couplings_agree_where_nothing_is_drawn(lab, dream, qwen):
     models = lab.Models(dream, qwen)
     traces = [lab.trace(APD(0.8, coupling=c), models, PROMPT, 12)[1] for c in ("gumbel", "argmax")]
     assert traces[0] == traces[1]
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": 1.0}, {"top_p": 0.9}, {"top_k": 4},
+                                      {"coupling": "argmax"}, {"kv_window": 1}])  # fmt: skip
+def test_chunks_change_the_cost_and_no_id(lab, denoiser, qwen, settings):
+    prompts = [torch.tensor(PROMPT[:n]) for n in (5, 3, 4)]
+    lengths = set()
+    for seeds in ([1, 2, 3], [4, 5, 6]):
+
+        def decode(chunk, seeds=seeds):
+            rows = []
+            handle = denoiser.lm_head.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1].numel()))
+            decoder = APD(0.9, chunk=chunk, **{"temperature": 0.7, **settings})
+            found = decoder.decode(lab.Models(denoiser, qwen), prompts, 14, lab.Stop(frozenset({lab.EOS})), seeds)
+            handle.remove()
+            return [(g.ids, g.steps) for g in found], sum(rows)
+
+        (eager, most), (lazy, fewer), (least, _) = decode(None), decode(3), decode(1)
+        assert eager == lazy == least
+        # At most what was accepted and one chunk, a row and step.
+        assert fewer <= sum(sum(steps) + 3 * len(steps) for _, steps in lazy) and fewer <= most
+        lengths |= {n for _, steps in lazy for n in steps}
+    assert len(lengths) > 2
 
 
 # The auxiliary
@@ -204,20 +226,20 @@ def test_couplings_agree_where_nothing_is_drawn(lab, dream, qwen):
 def test_the_cached_judgement_is_that_of_an_uncached_forward(lab, denoiser, qwen, settings, monkeypatch):
     judge, fed = APD._judge, []
 
-    def checked(self, auxiliary, cache, row, draft):
+    def checked(self, board, auxiliary, ids, only, columns):
+        (row,), (asked,) = board.rows, columns
         before = row.positions["auxiliary"]
-        logits = judge(self, auxiliary, cache, row, draft)
-        ids = torch.tensor([[*row.prompt.tolist(), *row.canvas[: row.prefix], *draft.tolist()]])
-        expected = qwen(ids).logits[0, -len(draft) - 1 : -1]
+        logits = judge(self, board, auxiliary, ids, only, columns)
+        expected = qwen(ids[:, : asked.stop]).logits[:, asked.start - 1 : -1]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
-        fed.append((row.positions["auxiliary"] - before, len(draft)))
+        fed.append((row.positions["auxiliary"] - before, len(asked)))
         return logits
 
     monkeypatch.setattr(APD, "_judge", checked)
     generation, _ = lab.trace(APD(0.6, **settings), lab.Models(denoiser, qwen), PROMPT, 16, stop=(), seed=1)
     assert len(generation.ids) == 16 and len(fed) > 2
     assert fed[0][0] == len(PROMPT) - 1 + fed[0][1]
-    # Later on, the last committed token and the draft but for its own last one.
+    # Later on, the last known token and the chunk but for its own last one.
     assert all(n == m for n, m in fed[1:])
 
 

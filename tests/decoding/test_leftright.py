@@ -79,13 +79,13 @@ def test_window_0_feeds_dream_the_token_before_the_first_mask(lab, dream):
 
 def test_a_repeated_forward_still_feeds_dream_the_token_before(lab, dream):
     """Nothing committed in between: no decoder here does it, but the cache of one that did would be right."""
-    from decoding.canvas import WindowedDenoiser
+    from decoding.canvas import Board
     from decoding.generation import Role, Row
 
-    row = Row(0, torch.tensor(PROMPT), [None] * 4, 0)
-    canvas = WindowedDenoiser(Role("denoiser", dream), row, lab.MASK, 0, None)
-    first = canvas(1)
-    torch.testing.assert_close(canvas(1), first)
+    row, decoder, models = Row(0, torch.tensor(PROMPT), [None] * 4, 0), LeftRight(kv_window=0), lab.Models(dream)
+    board, denoiser = Board([row], lab.MASK), Role("denoiser", dream)
+    first, again = (decoder.look(models, board, denoiser)[0].logits([[5]]) for _ in range(2))
+    torch.testing.assert_close(again, first)
     assert row.positions == {"denoiser": 9 + 5}
 
 
