@@ -138,7 +138,8 @@ class Decoder:
     """What every decoder is: a frozen dataclass of settings with `run`.
 
     To add one, write a file in decoding/ with a subclass and a YAML in eval_config/decoder/ that names it. `run` takes
-    fresh `Row`s and returns when all are finished; each forward goes through a `Role`, each token through `Row.commit`.
+    fresh `Row`s and returns when all are finished; each forward goes through a `Role`, each token through `Board.commit`
+    (canvas.py).
     """
 
     causal = False  # the kind of model it runs on: a causal one, or a denoiser
