@@ -105,11 +105,10 @@ class BidirectionalLM:
 
         Returns:
             `logits` (batch, n_kept, vocab), or (n_true, vocab) for a boolean `logits_to_keep`, and
-            `past_key_values`. The head runs on the kept positions only. Without it (None),
-            `hidden_states` ends with what `lm_head` makes logits of, aligned like them: (batch, n_fed, hidden).
-            In a cached forward the first
-            `lookback` fed positions have no predictor and their rows are meaningless, unless they start at
-            position 0.
+            `past_key_values`. The head runs on the kept positions only. Without it (None), `hidden_states` ends
+            with what `lm_head` makes logits of, aligned like them: (batch, n_fed, hidden). In a cached forward
+            the first `lookback` fed positions have no predictor and their rows are meaningless, unless they start
+            at position 0.
 
         Raises:
             ValueError: a 2-D attention_mask does not cover exactly the cached and the fed positions.

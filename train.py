@@ -136,8 +136,7 @@ def main(cfg) -> None:
         raise ValueError(f"objective_options: {cfg.objective} has no {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     if cfg.dtype == "float16":
         raise ValueError("dtype=float16 needs loss scaling, which this loop has not: use bfloat16")
-    # Gradients of rare tokens fade below float32's normal range, where a CPU multiplies several times slower: before any thread
-    # starts, since threads inherit it.
+    # Numbers below float32's normal range made backward passes twice as slow. Before any thread starts: threads inherit it.
     torch.set_flush_denormal(True)
     torch.set_num_threads(cfg.threads)
     place = Place.join(cfg.device)

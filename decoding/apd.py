@@ -62,7 +62,7 @@ class APD(Windowed):
             size = self.chunk or max(map(len, masks))
             wanted = [masks[i][begin : begin + size] for i in active]
             logits = marginals.logits(wanted, active)[..., :shared]
-            noise = self._noise(board, active, begin, logits)
+            noise = self.gumbel([board.rows[i].moment for i in active], range(begin, begin + logits.size(1)), logits)
             draft = self.draft(logits, noise)
             for i, columns, tokens in zip(active, wanted, draft, strict=True):
                 ids[i, columns.start : columns.stop] = tokens[: len(columns)]
@@ -83,13 +83,6 @@ class APD(Windowed):
                     going.append(i)
             active, begin = going, begin + size
         return accepted
-
-    def _noise(self, board: Board, active: list[int], begin: int, logits: Tensor) -> Tensor | None:
-        if self.temperature == 0:
-            return None
-        places = range(begin, begin + logits.size(1))
-        rows = [board.rows[i] for i in active]
-        return torch.stack([self.gumbel(r.seed, len(r.steps), places, logits.size(-1), logits.device) for r in rows])
 
     def draft(self, logits: Tensor, noise: Tensor | None) -> Tensor:
         """Independent samples of the denoiser's marginals, (..., m, V) -> (..., m)."""

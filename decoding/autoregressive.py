@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from decoding.canvas import Board
 from decoding.generation import Decoder, Models, Observer, Role, Row, Stop
 from decoding.sampling import Sampling
@@ -23,12 +21,9 @@ class Autoregressive(Sampling, Decoder):
             starts, ends = [row.cached.get(role.name, 0) for row in board.rows], board.known
             last = board.tensor([[end - start - 1] for start, end in zip(starts, ends, strict=True)])
             output = board.forward(role, starts, ends, cached=True, causal=True, logits_to_keep=last)
-            logits = output.logits[:, -1].float()
-            noise = None
-            if self.temperature:
-                draws = [self.gumbel(row.seed, len(row.steps), range(1), logits.size(-1), models.device) for row in board.rows]
-                noise = torch.cat(draws)
+            logits = output.logits.float()
+            noise = self.gumbel([row.moment for row in board.rows], range(1), logits)
             ids = self.pick(logits, noise).tolist()
             for row, end in zip(board.rows, ends, strict=True):
                 row.cached[role.name] = end
-            board.commit([[row.prefix] for row in board.rows], [[token] for token in ids], stop, observer)
+            board.commit([[row.prefix] for row in board.rows], ids, stop, observer)

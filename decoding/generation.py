@@ -72,6 +72,11 @@ class Row:
     prefix: int = 0  # committed without a gap from the left
     end: int | None = None  # useful length, once a stop lies in the gapless prefix
 
+    @property
+    def moment(self) -> tuple[int, int]:
+        """What the noise of the next step depends on: the seed and the number of the step."""
+        return self.seed, len(self.steps)
+
     def commit(self, positions: Sequence[int], ids: Sequence[int], stop: Stop, observer: Observer | None) -> None:
         """Write one step's tokens; notices a stop as soon as everything left of it is committed."""
         if not positions:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from decoding.canvas import Board, Windowed
 from decoding.generation import Models, Observer, Role, Row, Stop
 from decoding.sampling import at_least_one
@@ -29,8 +27,8 @@ class LeftRight(Windowed):
             marginals, masks = self.look(models, board, denoiser)
             logits = marginals.logits([columns[: self.tokens_per_step] for columns in masks])
             places = range(logits.size(1))
-            noise = [self.gumbel(row.seed, len(row.steps), places, logits.size(-1), models.device) for row in board.rows]
-            ids = self.pick(logits, None if noise[0] is None else torch.stack(noise)).tolist()  # one transfer a step
+            noise = self.gumbel([row.moment for row in board.rows], places, logits)
+            ids = self.pick(logits, noise).tolist()  # one transfer a step
             counts = [min(len(places), len(columns)) for columns in masks]
             positions = [range(row.prefix, row.prefix + n) for row, n in zip(board.rows, counts, strict=True)]
             board.commit(positions, [tokens[:n] for tokens, n in zip(ids, counts, strict=True)], stop, observer)

@@ -70,15 +70,19 @@ class Sampling:
             noisy = noisy.masked_fill(out & ~likelier, -torch.inf)
             ids = noisy.argmax(-1, keepdim=True)
 
-    def gumbel(self, seed: int, step: int, places: range, vocabulary: int, device: torch.device) -> Tensor | None:
-        """Standard Gumbel noise (len(places), vocabulary); None when greedy. A place of a step of a document has numbers of its
-        own, whichever others are drawn with it."""
+    def gumbel(self, moments: Sequence[tuple[int, int]], places: range, logits: Tensor) -> Tensor | None:
+        """Standard Gumbel noise for some places of each row, (len(moments), len(places), V); None when greedy.
+
+        moments: (seed, step) of each row. V and the device are those of `logits`. A place has numbers of its own, whichever
+        others are drawn with it.
+        """
         if self.temperature == 0:
             return None
-        states = numpy.random.SeedSequence(seed % 2**64, spawn_key=(step,)).generate_state(places.stop, numpy.uint64)
-        noise, generator = torch.empty(len(places), vocabulary, device=device), torch.Generator(device)
-        for row, place in zip(noise, places, strict=True):
-            row.exponential_(generator=generator.manual_seed(int(states[place]) >> 1))
+        noise = torch.empty(len(moments), len(places), logits.size(-1), device=logits.device)
+        generator = torch.Generator(logits.device)
+        for row, moment in zip(noise, moments, strict=True):
+            for draws, state in zip(row, _states(*moment, places.stop)[places.start :], strict=True):
+                draws.exponential_(generator=generator.manual_seed(state))
         return noise.log_().neg_()
 
     def noise(self, generator: torch.Generator, shape: Sequence[int]) -> Tensor | None:
@@ -90,9 +94,14 @@ class Sampling:
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
     """The random numbers of one step of one document: equal arguments, equal numbers, whatever was drawn before."""
+    return torch.Generator(device).manual_seed(_states(seed, step, 1)[0])
+
+
+def _states(seed: int, step: int, count: int) -> list[int]:
+    """The first `count` generator seeds of one step of one document."""
     # Hashed, because a CPU generator reads 32 bits alone: no plain sum keeps seeds apart that differ above them.
-    (mixed,) = numpy.random.SeedSequence(seed % 2**64, spawn_key=(step,)).generate_state(1, numpy.uint64)
-    return torch.Generator(device).manual_seed(int(mixed) >> 1)
+    mixed = numpy.random.SeedSequence(seed % 2**64, spawn_key=(step,)).generate_state(count, numpy.uint64)
+    return [int(state) >> 1 for state in mixed]
 
 
 def ban(logits: Tensor, token: int | None) -> Tensor:

@@ -150,7 +150,7 @@ def test_seeds(lab, decoder, models):
         return lab.essence(lab.trace(replace(decoder, **settings), models, [1, 2, 3], BUDGET, stop=(), seed=seed)[0])
 
     assert decode(1, temperature=1.0) == decode(1, temperature=1.0)
-    assert len({str(decode(seed, temperature=1.0)["ids"]) for seed in range(5)}) >= 4
+    assert len({str(decode(seed, temperature=1.5)["ids"]) for seed in range(5)}) == 5
     if not isinstance(decoder, RandomOrder):
         assert decode(1) == decode(2)
 

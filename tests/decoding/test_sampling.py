@@ -116,3 +116,19 @@ def test_at_least_one(value):
     with pytest.raises(ValueError, match="tokens"):
         at_least_one(other=3, tokens=value)
     at_least_one(tokens=None, other=1)
+
+
+def test_picks_without_sorting_are_those_of_the_filtered_scores():
+    generator = torch.Generator().manual_seed(7)
+    for settings in ({"top_p": 0.3}, {"top_p": 0.9}, {"top_k": 2}, {"top_p": 0.6, "top_k": 5}):
+        sampling = Sampling(temperature=1.5, **settings)
+        logits = torch.randn(2_000, 40, generator=generator)
+        noise = sampling.noise(generator, logits.shape)
+        assert torch.equal(sampling.pick(logits, noise), (sampling.scores(logits) + noise).argmax(-1))
+
+
+def test_a_place_has_numbers_of_its_own():
+    sampling, logits = Sampling(temperature=1.0), torch.zeros(1, 50)
+    every = sampling.gumbel([(3, 0), (3, 1), (4, 0)], range(8), logits)
+    assert torch.equal(sampling.gumbel([(3, 1)], range(5, 8), logits)[0], every[1, 5:])
+    assert len({tuple(row) for row in every.flatten(0, 1).tolist()}) == 24
