@@ -32,6 +32,17 @@ class ModelConfig:
 
 
 @dataclass
+class RandomModel(ModelConfig):
+    """Random weights in a real layout, with the real vocabulary: for measuring costs (bench.py)."""
+
+    path: str = "random weights"
+    layout: str = "Dream"  # Dream | llada | qwen2
+    width: int = 512  # of the hidden states; heads, their groups and the inner width follow the published model's proportions
+    depth: int = 8
+    vocabulary: int | None = None  # None = the published model's
+
+
+@dataclass
 class TaskConfig:
     """A task and what every model gets of it."""
 
@@ -53,9 +64,10 @@ class EvalConfig:
     decoder: Any = MISSING  # _target_ and the decoder's settings
     task: TaskConfig = MISSING
     seed: int = 0
-    batch_size: int = 1
+    batch_size: int | str = 1  # auto: as large a power of two, up to 32, as fits in memory
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
     # not part of the identity
     limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
     results: str = "results"  # where run folders are made; relative to the project
@@ -64,7 +76,24 @@ class EvalConfig:
     threads: int = 2  # of torch on a CPU
 
 
+@dataclass
+class BenchConfig(EvalConfig):
+    """A comparison of speeds: the settings of eval.py for all arms, and what each arm changes."""
+
+    arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line; ratios are to the first
+    prompts: int = 16  # that every arm answers: a multiple of the largest batch size
+    prompt_length: int = 100  # tokens, of random prompts
+    rounds: int = 5
+    tokens: int | None = None  # end every answer after so many tokens; None = where it ends
+    anatomy: bool = True  # shares of the time, memory, arithmetic, ceiling
+    sweep: str | None = None  # a setting of which the costs are drawn as curves: task.budget | batch_size
+    points: list[int] = field(default_factory=list)  # its values
+    report: str | None = None  # JSON file (PNG and CSV beside it) for what the terminal shows
+
+
 ConfigStore.instance().store("eval_schema", EvalConfig)
+ConfigStore.instance().store("bench_schema", BenchConfig)
+ConfigStore.instance().store("random", RandomModel, group="schema")
 ConfigStore.instance().store("model", ModelConfig, group="schema")
 ConfigStore.instance().store("task", TaskConfig, group="schema")
 

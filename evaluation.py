@@ -11,13 +11,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from omegaconf import DictConfig, OmegaConf
 
-from config import ROOT, EvalConfig, ModelConfig
+from config import ROOT, EvalConfig, ModelConfig, RandomModel
 from decoding import Decoder, Models
 from decoding.sampling import at_least_one
 from eval_config.tasks import prepare
 from eval_config.tasks.scoring import INVALID
 from harness import DecoderLM, text_stop
-from loading import Source, check_vocabularies, choose_device, choose_dtype
+from loading import Source, check_vocabularies, choose_device, choose_dtype, rows_that_fit
 from records import Run, config_hash, environment
 from records.summary import summarise
 
@@ -38,8 +38,14 @@ class Evaluation:
         self.cfg: EvalConfig = OmegaConf.to_object(cfg)
         cfg = self.cfg
         cfg.auxiliary = cfg.auxiliary or None  # auxiliary=none composes to an empty dict
-        at_least_one(**{"limit": cfg.limit, "batch_size": cfg.batch_size, "threads": cfg.threads})
+        at_least_one(limit=cfg.limit, threads=cfg.threads)
+        if cfg.batch_size != "auto":
+            at_least_one(batch_size=cfg.batch_size)
+        if cfg.compile and cfg.batch_size != 1:
+            raise ValueError(f"compile=true takes one row at a time, and batch_size={cfg.batch_size}: give up one of the two")
         at_least_one(**{"task.budget": cfg.task.budget})
+        if isinstance(cfg.model, RandomModel) or isinstance(cfg.auxiliary, RandomModel):
+            raise ValueError("random models have no tokenizer and no answers, only costs: python bench.py model=random")
         self.decoder = build_decoder(cfg.decoder)
         check_pairing(cfg.model, cfg.auxiliary, self.decoder, cfg.decoder["_target_"])
         self.decoder.check(cfg.task.budget)
@@ -60,11 +66,15 @@ class Evaluation:
             budget=cfg.task.budget,
             context=self.model.config.max_position_embeddings,
             tasks=list(self.tasks),
-            batch_size=cfg.batch_size,
             seed=cfg.seed,
         )
         every = self._requests()
-        self.prompts_hash = config_hash({self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every})
+        prompts = {self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every}
+        self.prompts_hash = config_hash(prompts)
+        if cfg.batch_size == "auto":  # of all documents, so that a larger limit goes on with the same run
+            longest = min(max(map(len, prompts.values())) + cfg.task.budget, self.lm.context)
+            cfg.batch_size = rows_that_fit(self.model, self.auxiliary, longest, cfg.task.budget, self.device, self.dtype)
+        self.lm.batch_size = cfg.batch_size
         self.requests = [r for r in every if cfg.limit is None or r.doc_id < cfg.limit]
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
@@ -85,6 +95,7 @@ class Evaluation:
             "batch_size": cfg.batch_size,
             "device": self.gpu or f"cpu, {cfg.threads} threads",
             "dtype": str(self.dtype).removeprefix("torch."),
+            "compile": cfg.compile,
         }
 
     @property
@@ -121,7 +132,9 @@ class Evaluation:
     def _load(self) -> Models:
         torch.set_num_threads(self.cfg.threads)
         auxiliary = self.auxiliary and self.auxiliary.load(self.device, self.dtype)
-        return Models(self.model.load(self.device, self.dtype), auxiliary)
+        models = Models(self.model.load(self.device, self.dtype), auxiliary)
+        # "reduce-overhead": CUDA graphs
+        return models.compiled(mode="reduce-overhead") if self.cfg.compile else models
 
     @property
     def missing(self) -> list[Instance]:

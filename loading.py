@@ -1,6 +1,7 @@
 """Models and tokenizers from a config, with every check that needs no weights made before any is loaded."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
-from config import ROOT, ModelConfig
+from config import ROOT, ModelConfig, RandomModel
 
 DIFFUSION = {"Dream", "llada"}
 
@@ -69,9 +70,43 @@ class Source:
                 digest.update(stream.read())
         return digest.hexdigest()[:12]
 
+    @property
+    def parameters(self) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in AutoModelForCausalLM.from_config(self.config).parameters())
+
     def load(self, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
         model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.revision, dtype=dtype)
         return model.to(device).eval()
+
+
+# Of the published Dream 7B, LLaDA 8B and Qwen2.5 0.5B: query heads per key head, inner width over width, vocabulary.
+PROPORTIONS = {"Dream": (7, 18944 / 3584, 152_064), "llada": (1, 3, 126_464), "qwen2": (7, 4864 / 896, 151_936)}
+
+
+def random_model(settings: RandomModel) -> torch.nn.Module:
+    """A model of random weights (always the same ones), with heads of 64; ValueError where the settings make none."""
+    if settings.layout not in PROPORTIONS:
+        raise ValueError(f"layout={settings.layout} must be one of {', '.join(PROPORTIONS)}")
+    if settings.width < 64 or settings.width % 64 or settings.depth < 1:
+        raise ValueError(f"width={settings.width} must be a multiple of 64 and depth={settings.depth} at least 1")
+    group, inner, vocabulary = PROPORTIONS[settings.layout]
+    heads = settings.width // 64
+    config = AutoConfig.for_model(
+        settings.layout,
+        vocab_size=settings.vocabulary or vocabulary,
+        hidden_size=settings.width,
+        num_hidden_layers=settings.depth,
+        num_attention_heads=heads,
+        num_key_value_heads=max(k for k in range(1, heads + 1) if heads % k == 0 and k <= max(1, heads // group)),
+        intermediate_size=round(inner * settings.width),
+        max_position_embeddings=32_768,
+        **{"eos_token_id": None, "pad_token_id": None, "bos_token_id": None} if settings.vocabulary else {},
+    )
+    if settings.vocabulary and settings.layout in DIFFUSION:
+        config.mask_token_id = settings.vocabulary - 1
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def check_vocabularies(denoiser: Source, auxiliary: Source) -> None:
@@ -87,6 +122,32 @@ def check_vocabularies(denoiser: Source, auxiliary: Source) -> None:
             f"{len(ours.keys() | theirs.keys()):,} ids (id {i}: {ours.get(i)!r} and {theirs.get(i)!r}): choose an auxiliary "
             "of the same vocabulary (auxiliary=tiny_qwen for the tiny family, auxiliary=qwen_0.5b for model=dream)"
         )
+
+
+def rows_that_fit(main: Source, auxiliary: Source | None, width: int, budget: int, device: torch.device, dtype: torch.dtype,
+                  memory: int | None = None) -> int:  # fmt: skip
+    """The largest power of two, up to 32, of rows of `width` tokens that fit in four fifths of the device's memory (bytes).
+
+    Reckoned from shapes alone, so that the same machine gets the same answer: keys and values of all layers, the widest
+    activations, and logits with their noise at `budget` positions, which is more than lazy decoders hold.
+    """
+    if memory is None:
+        cuda = device.type == "cuda"
+        memory = (torch.cuda.get_device_properties(device).total_memory if cuda
+                  else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))  # fmt: skip
+    free, row = 0.8 * memory, 16 * budget * main.config.vocab_size  # logits, scores, noise, probabilities in float32
+    for source in (main, auxiliary):
+        if source is not None:
+            c = source.config
+            free -= source.parameters * dtype.itemsize
+            kept = 2 * c.num_hidden_layers * c.hidden_size * c.num_key_value_heads / c.num_attention_heads
+            row += width * (kept + 3 * c.intermediate_size + 8 * c.hidden_size) * dtype.itemsize
+    if free < row:
+        raise ValueError(
+            f"batch_size=auto: {main.settings.name} and one row of {width} tokens do not fit in {memory / 1e9:.0f} GB; "
+            "batch_size=1 tries it all the same"
+        )
+    return 2 ** min(5, int(free / row).bit_length() - 1)
 
 
 def choose_device(device: str) -> torch.device:

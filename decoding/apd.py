@@ -40,7 +40,7 @@ class APD(Windowed):
 
     def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
         denoiser, auxiliary = Role("denoiser", models.main), Role("auxiliary", models.auxiliary)
-        board = Board(rows, models.mask_id)
+        board = Board(rows, models)
         while board.rows:
             marginals, masks = self.look(models, board, denoiser)
             accepted = self._accept(models, board, auxiliary, marginals, masks)

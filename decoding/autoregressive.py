@@ -16,7 +16,7 @@ class Autoregressive(Sampling, Decoder):
     causal = True
 
     def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
-        role, board = Role("autoregressive", models.main), Board(rows, blank=0)
+        role, board = Role("autoregressive", models.main), Board(rows, models)
         while board.rows:
             starts, ends = [row.cached.get(role.name, 0) for row in board.rows], board.known
             last = board.tensor([[end - start - 1] for start, end in zip(starts, ends, strict=True)])

@@ -20,9 +20,19 @@ class SlotCache(Cache):
     fed positions is attended: so going back needs no cropping, and no step copies what is kept.
     """
 
-    def __init__(self, length: int):
+    def __init__(self, size: int, length: int):
         super().__init__(layers=[])
-        self.length, self.kept = length, []
+        self.size, self.length, self.kept = size, length, []  # rows and slots
+
+    def allocate(self, model: torch.nn.Module) -> SlotCache:
+        """Allocate all layers now, outside of compiled code, where they stay: a CUDA graph writes to addresses."""
+        c, heads = model.config, model.config.num_key_value_heads or model.config.num_attention_heads
+        shape = (2, self.size, heads, self.length + 1, c.hidden_size // c.num_attention_heads)
+        self.kept = [list(torch.zeros(shape, dtype=model.dtype, device=model.device)) for _ in range(c.num_hidden_layers)]
+        for keys, values in self.kept:
+            torch._dynamo.mark_static_address(keys)
+            torch._dynamo.mark_static_address(values)
+        return self
 
     def place(self, rows: Tensor | None, slots: Tensor | range, end: int) -> None:
         """Where the next forward writes: `slots` as a range for all rows, or (len(rows), n); it reads the slots before `end`."""
@@ -30,7 +40,7 @@ class SlotCache(Cache):
 
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
         if layer_idx == len(self.kept):  # the one after the last slot takes padding
-            self.kept.append([x.new_zeros(*x.shape[:2], self.length + 1, x.size(3)) for x in (key_states, value_states)])
+            self.kept.append([x.new_zeros(self.size, x.size(1), self.length + 1, x.size(3)) for x in (key_states, value_states)])
         found = []
         for kept, new in zip(self.kept[layer_idx], (key_states, value_states), strict=True):
             if isinstance(self.slots, range):
@@ -38,11 +48,12 @@ class SlotCache(Cache):
                 found.append(kept[:, :, : self.end])
             else:
                 kept[self.rows[:, None], :, self.slots] = new.transpose(1, 2)
-                found.append(kept[:, :, : self.end] if len(self.rows) == len(kept) else kept[self.rows, :, : self.end])
+                found.append(kept[:, :, : self.end] if len(self.rows) == self.size else kept[self.rows, :, : self.end])
         return tuple(found)
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these."""
+        self.size = len(rows)
         self.kept = [[x[rows] for x in layer] for layer in self.kept]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -55,19 +66,31 @@ class SlotCache(Cache):
 class Board:
     """The unfinished rows of a batch. Column j of `ids` is a row's position j: its prompt, then its canvas."""
 
-    def __init__(self, rows: Sequence[Row], blank: int):
-        self.rows = list(rows)
-        device = rows[0].prompt.device
-        self.width = max(len(row.prompt) + len(row.canvas) for row in rows)
-        self.ids = torch.full((len(rows), self.width), blank, device=device)
+    def __init__(self, rows: Sequence[Row], models: Models):
+        self.rows, self.bucket = list(rows), models.bucket
+        if self.bucket > 1 and len(rows) > 1:
+            raise ValueError("compiled models take one row at a time: batch_size=1, or compile=false")
+        self.width = self.padded(max(len(row.prompt) + len(row.canvas) for row in rows))
+        self.ids = torch.full((len(rows), self.width), models.mask_id or 0, device=models.device)
         for ids, row in zip(self.ids, rows, strict=True):
             ids[: len(row.prompt)] = row.prompt
-        self.caches: dict[str, SlotCache] = {}
+        self.caches: dict[tuple, SlotCache] = models.caches if self.bucket > 1 else {}
+
+    def padded(self, length: int) -> int:
+        """The next multiple of the bucket."""
+        return -(-length // self.bucket) * self.bucket
 
     @property
     def known(self) -> list[int]:
         """Per row, the column after its gapless prefix: the first mask of a decoder that goes left to right."""
         return [len(row.prompt) + row.prefix for row in self.rows]
+
+    def cache(self, role: Role) -> SlotCache:
+        key = role.name, self.width
+        if key not in self.caches:
+            fresh = SlotCache(len(self.rows), self.width)
+            self.caches[key] = fresh.allocate(role.model) if self.bucket > 1 else fresh
+        return self.caches[key]
 
     def tensor(self, values) -> Tensor:
         return torch.tensor(values, device=self.ids.device)
@@ -83,8 +106,8 @@ class Board:
         only = None if only is not None and len(only) == len(self.rows) else only
         rows = self.rows if only is None else [self.rows[i] for i in only]
         end, fed = max(ends), [e - s for s, e in zip(starts, ends, strict=True)]
-        even = only is None and min(ends) == end and len(set(starts)) == 1
-        cache = self.caches.setdefault(role.name, SlotCache(self.width)) if cached else None
+        even = only is None and min(ends) == end and len(set(starts)) == 1 and self.bucket == 1
+        cache = self.cache(role) if cached else None
         if even:  # no padding: no mask, so that the attention kernels need none
             (start,) = set(starts)
             if cached:
@@ -92,8 +115,10 @@ class Board:
                 kwargs["position_ids"] = torch.arange(start, end, device=ids.device).expand(len(rows), -1)
             return role(rows, ids[:, start:end], cache=cache, **kwargs)
         limits = self.tensor(ends)[:, None]
-        columns = self.tensor(starts)[:, None] + torch.arange(max(fed), device=ids.device)
+        columns = self.tensor(starts)[:, None] + torch.arange(self.padded(max(fed)), device=ids.device)
         chosen = torch.arange(len(rows), device=ids.device) if only is None else self.tensor(only)
+        if self.bucket > 1:
+            end = self.width if cached else columns.size(1)
         if cached:
             cache.place(chosen, columns.where(columns < limits, self.width), end)
         seen = torch.arange(end, device=ids.device)
@@ -146,8 +171,10 @@ class Marginals:
 def denoise(board: Board, denoiser: Role, mask_id: int, starts: Sequence[int], ends: Sequence[int], cached: bool,
             only: Sequence[int] | None = None) -> Marginals:  # fmt: skip
     """One forward of a denoiser over the columns from start to end, of every row or of the rows `only`; the head waits."""
-    output = board.forward(denoiser, starts, ends, cached, only=only, logits_to_keep=None)
-    return Marginals(denoiser, mask_id, output.hidden_states[-1], starts)
+    hidden = board.forward(denoiser, starts, ends, cached, only=only, logits_to_keep=None).hidden_states[-1]
+    if board.bucket > 1:
+        hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
+    return Marginals(denoiser, mask_id, hidden, starts)
 
 
 @dataclass(frozen=True, kw_only=True)

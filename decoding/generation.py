@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -125,10 +125,26 @@ class Role:
 
 @dataclass(frozen=True)
 class Models:
-    """The models that a decoder runs on. `mask_id` is the denoiser's; None for a causal model."""
+    """The models that a decoder runs on. `mask_id` is the denoiser's; None for a causal model.
+
+    bucket: 1, or the multiple that fed and cached lengths are padded to, so that compiled models meet few shapes; then caches
+    are kept in `caches` from answer to answer, since a CUDA graph needs them to stay where they are.
+    """
 
     main: torch.nn.Module
     auxiliary: torch.nn.Module | None = None
+    bucket: int = 1
+    caches: dict = field(default_factory=dict)
+
+    def compiled(self, bucket: int = 32, **options) -> Models:
+        """The same models with their bodies under torch.compile, for batches of one row. `options` are torch.compile's."""
+        import torch._dynamo  # takes seconds: only where it is used
+
+        torch._dynamo.config.recompile_limit = 64  # a graph for every multiple of the bucket
+        for model in (self.main, self.auxiliary):
+            if model is not None:
+                model.model.compile(dynamic=False, **options)
+        return replace(self, bucket=bucket)
 
     @property
     def mask_id(self) -> int | None:

@@ -22,7 +22,7 @@ class LeftRight(Windowed):
         at_least_one(tokens_per_step=self.tokens_per_step)
 
     def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
-        denoiser, board = Role("denoiser", models.main), Board(rows, models.mask_id)
+        denoiser, board = Role("denoiser", models.main), Board(rows, models)
         while board.rows:
             marginals, masks = self.look(models, board, denoiser)
             logits = marginals.logits([columns[: self.tokens_per_step] for columns in masks])

@@ -36,11 +36,8 @@ class Sampling:
             return logits
         scores = logits / self.temperature
         if self.top_p < 1:
-            ordered, order = scores.sort(dim=-1, descending=True)
-            probabilities = ordered.softmax(-1)
-            before = probabilities.cumsum(-1) - probabilities
-            drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
-            scores = scores.masked_fill(drop, -torch.inf)
+            probabilities = scores.softmax(-1)
+            scores = scores.masked_fill(probabilities < least_of_top(probabilities, self.top_p), -torch.inf)
         if self.top_k is not None and self.top_k < scores.size(-1):
             least = scores.topk(self.top_k, dim=-1).values[..., -1:]
             scores = scores.masked_fill(scores < least, -torch.inf)
@@ -55,20 +52,20 @@ class Sampling:
         if noise is None:
             return logits.argmax(-1)
         scores = logits / self.temperature
-        noisy = scores + noise
-        ids = noisy.argmax(-1, keepdim=True)
         if self.top_p == 1 and self.top_k is None:
-            return ids[..., 0]
-        probabilities = scores.softmax(-1)
-        while True:
-            likelier = scores > scores.gather(-1, ids)
-            out = (probabilities * likelier).sum(-1, keepdim=True) >= self.top_p
-            if self.top_k is not None:
-                out |= likelier.sum(-1, keepdim=True) >= self.top_k
-            if not out.any():
-                return ids[..., 0]
-            noisy = noisy.masked_fill(out & ~likelier, -torch.inf)
-            ids = noisy.argmax(-1, keepdim=True)
+            return (scores + noise).argmax(-1)
+        return self._allowed(scores, noise + scores)
+
+    def _allowed(self, scores: Tensor, noisy: Tensor) -> Tensor:
+        ids = noisy.argmax(-1, keepdim=True)
+        likelier = scores > scores.gather(-1, ids)
+        out = (scores.softmax(-1) * likelier).sum(-1) >= self.top_p
+        if self.top_k is not None:
+            out |= likelier.sum(-1) >= self.top_k
+        ids = ids[..., 0]
+        if out.any():
+            ids[out] = self._allowed(scores[out], noisy[out].masked_fill(~likelier[out], -torch.inf))
+        return ids
 
     def gumbel(self, moments: Sequence[tuple[int, int]], places: range, logits: Tensor) -> Tensor | None:
         """Standard Gumbel noise for some places of each row, (len(moments), len(places), V); None when greedy.
@@ -78,18 +75,43 @@ class Sampling:
         """
         if self.temperature == 0:
             return None
-        noise = torch.empty(len(moments), len(places), logits.size(-1), device=logits.device)
+        bits = torch.empty(len(moments), len(places), logits.size(-1), dtype=torch.int32, device=logits.device)
         generator = torch.Generator(logits.device)
-        for row, moment in zip(noise, moments, strict=True):
+        for row, moment in zip(bits, moments, strict=True):
             for draws, state in zip(row, _states(*moment, places.stop)[places.start :], strict=True):
-                draws.exponential_(generator=generator.manual_seed(state))
-        return noise.log_().neg_()
+                draws.random_(generator=generator.manual_seed(state))
+        return standard_gumbel(bits)
 
     def noise(self, generator: torch.Generator, shape: Sequence[int]) -> Tensor | None:
-        """Standard Gumbel noise in float32, -log of a standard exponential; None when greedy."""
+        """Standard Gumbel noise; None when greedy."""
         if self.temperature == 0:
             return None
-        return torch.empty(*shape, device=generator.device).exponential_(generator=generator).log_().neg_()
+        bits = torch.empty(*shape, dtype=torch.int32, device=generator.device)
+        return standard_gumbel(bits.random_(generator=generator))
+
+
+def least_of_top(probabilities: Tensor, mass: float, k: int = 256) -> Tensor:
+    """The least probability that top-p keeps, (..., V) -> (..., 1): likelier tokens have less than `mass` together.
+
+    Few tokens have most of the mass, as a rule: only where the first k have too little is the vocabulary sorted.
+    """
+    k = min(k, probabilities.size(-1))
+    top = probabilities.topk(k).values
+    likelier = top.cumsum(-1) - top
+    least = top.masked_fill(likelier >= mass, 1).amin(-1, keepdim=True)
+    short = (likelier[..., -1] < mass) & (k < probabilities.size(-1))
+    if short.any():
+        least[short] = least_of_top(probabilities[short], mass, probabilities.size(-1))
+    return least
+
+
+def standard_gumbel(bits: Tensor) -> Tensor:
+    """Standard Gumbel noise in float32 from uniform integers in [0, 2^31): -log(-log(1 - u)).
+
+    A third of the time of exponential_ on a CPU. The winners are the draws of small u, where float32 keeps all 31 bits of it; the
+    24 bits of a float32 uniform would leave a vocabulary of 100,000 with coarse winners, and infinite ones.
+    """
+    return bits.float().add_(0.5).mul_(-(2.0**-31)).log1p_().neg_().log_().neg_()
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:

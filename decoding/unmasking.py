@@ -43,7 +43,7 @@ class Unmasking(Sampling, Decoder):
             yield from ((range(b * block, (b + 1) * block), i) for i in range(left, 0, -1))
 
     def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
-        denoiser, board, budget = Role("denoiser", models.main), Board(rows, models.mask_id), len(rows[0].canvas)
+        denoiser, board, budget = Role("denoiser", models.main), Board(rows, models), len(rows[0].canvas)
         for step, (block, left) in enumerate(self.schedule(budget)):
             if not board.rows:
                 return

@@ -36,3 +36,47 @@ def with_interval(summary: dict, name: str, form: str, ends_form: str, scale: fl
         return "-"
     number = form.format(scale * value)
     return number if ends is None else f"{number}\n[{', '.join(ends_form.format(scale * end) for end in ends)}]"
+
+
+def speed_table(arms: dict[str, dict]) -> Table:
+    """One row an arm (speed.timing): how fast, against the first, and the work per answer."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("arm", min_width=12)
+    for name in ("tokens/s", "times\nthe first", "tokens\nper step", "forwards\nper answer", "positions\nper answer"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, arm in arms.items():
+        costs = {what: {key.removeprefix(what + " "): f"{value:,.1f}" for key, value in arm["per_answer"].items()
+                        if key.startswith(what) and value} for what in ("forwards", "positions")}  # fmt: skip
+        table.add_row(
+            name,
+            _estimate(arm["tokens_per_second"], "{:.1f}"),
+            _estimate(arm["ratio"], "{:.2f}"),
+            f"{arm['tokens_per_step']:.2f}",
+            *("\n".join(f"{role} {value}" for role, value in costs[what].items()) for what in costs),
+        )
+    return table
+
+
+def _estimate(interval, form: str) -> str:
+    value, low, high = map(form.format, interval)
+    return value if low == "nan" else f"{value}\n[{low}, {high}]"
+
+
+def anatomy_table(arms: dict[str, dict]) -> Table:
+    """One row an arm (speed.anatomy): where its time, memory and arithmetic go."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("arm", min_width=12)
+    for name in ("bodies %", "heads %", "everything\nelse %", "ceiling\ntokens/s", "head rows\nper step",
+                 "MFLOP per\nuseful token", "peak MB\n+ weights"):  # fmt: skip
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, arm in arms.items():
+        ceiling = arm["ceiling_tokens_per_second"]
+        table.add_row(
+            name,
+            *(f"{100 * share:.1f}" for share in arm["shares"].values()),
+            "-" if ceiling is None else f"{ceiling:.1f}",
+            "\n".join(f"{role} {rows:.1f}" for role, rows in arm["head_rows_per_step"].items()),
+            f"{arm['mflop_per_useful_token']:,.0f}",
+            f"{arm['peak_mb']:,.1f} + {arm['weights_mb']:,.0f}",
+        )
+    return table

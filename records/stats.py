@@ -70,6 +70,11 @@ def bootstrap_speedup(
     return _bootstrap(speedup, (base_numerators, base_denominators, numerators, denominators), seed)
 
 
+def bootstrap_median(values: ArrayLike, seed: int = 0) -> Interval:
+    """The median with a percentile bootstrap interval (nan for a single value)."""
+    return _bootstrap(np.median, (values,), seed)
+
+
 def paired_difference(baseline: ArrayLike, other: ArrayLike, seed: int = 0) -> Difference:
     """mean(other - baseline) over the same documents, bootstrapped, and McNemar's exact p.
 

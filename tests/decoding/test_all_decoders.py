@@ -131,7 +131,7 @@ def test_a_text_stop_ends_decoding_as_an_id_does(lab, decoder, models, temperatu
 
 
 def test_a_row_does_not_know_its_neighbours(lab, decoder, models, temperature):
-    decoder, stop = replace(decoder, temperature=temperature), lab.Stop(frozenset({lab.EOS, 5}))
+    decoder, stop = replace(decoder, temperature=temperature), lab.Stop(frozenset({lab.EOS, 5, 7}))
     alone = [
         lab.essence(decoder.decode(models, [prompt], BUDGET, stop, [seed])[0])
         for prompt, seed in zip(PROMPTS, SEEDS, strict=True)

@@ -83,7 +83,7 @@ def test_a_repeated_forward_still_feeds_dream_the_token_before(lab, dream):
     from decoding.generation import Role, Row
 
     row, decoder, models = Row(0, torch.tensor(PROMPT), [None] * 4, 0), LeftRight(kv_window=0), lab.Models(dream)
-    board, denoiser = Board([row], lab.MASK), Role("denoiser", dream)
+    board, denoiser = Board([row], lab.Models(dream)), Role("denoiser", dream)
     first, again = (decoder.look(models, board, denoiser)[0].logits([[5]]) for _ in range(2))
     torch.testing.assert_close(again, first)
     assert row.positions == {"denoiser": 9 + 5}

@@ -10,6 +10,9 @@ import pytest
 from config import ROOT
 
 CASES = {
+    "random model": (["auxiliary=random"], "python bench.py model=random"),
+    "batch size that is a word": (["batch_size=many"], "batch_size='many'"),
+    "compiled batch": (["compile=true", "batch_size=2"], "compile=true takes one row at a time"),
     "an unknown key": (["decoder.mixture=1"], "mixture"),
     "an unknown key at the top": (["limmit=1"], "limmit"),
     "an unknown model": (["model=tiny_drem"], "tiny_dream"),

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Qwen2Config
 
 from config import ROOT, ModelConfig
-from loading import Source, check_vocabularies, choose_device, choose_dtype
+from dream import DreamConfig
+from loading import Source, check_vocabularies, choose_device, choose_dtype, rows_that_fit
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
 
@@ -87,3 +89,15 @@ def test_a_cpu_means_float32():
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
     assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
     assert choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("gigabytes, rows", [(24, 2), (40, 16), (80, 32), (141, 32)])
+def test_batch_size_auto_fits_dream_into_a_gpu(gigabytes, rows):
+    settings = SimpleNamespace(name="dream")
+    main = SimpleNamespace(config=DreamConfig(), parameters=7_615_616_512, settings=settings)
+    shape = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "intermediate_size": 4864}
+    auxiliary = SimpleNamespace(config=Qwen2Config(num_key_value_heads=2, **shape), parameters=494_000_000, settings=settings)
+    arguments = (main, auxiliary, 600, 256, torch.device("cpu"), torch.bfloat16)
+    assert rows_that_fit(*arguments, memory=int(gigabytes * 1e9)) == rows
+    with pytest.raises(ValueError, match="do not fit in 16 GB"):
+        rows_that_fit(*arguments, memory=int(16e9))

@@ -1,0 +1,76 @@
+"""torch.compile: padded shapes and caches that stay give the ids of the plain models, with few graphs."""
+
+import pytest
+import torch
+
+from config import RandomModel
+from decoding import Models, Stop
+from decoding.apd import APD
+from decoding.autoregressive import Autoregressive
+from decoding.confidence import Confidence
+from decoding.leftright import LeftRight
+from loading import random_model
+
+DECODERS = {
+    "apd": APD(temperature=0.5),
+    "apd, W, M": APD(kv_window=8, max_lookahead=16, temperature=0.5),
+    "leftright, W, M": LeftRight(kv_window=4, tokens_per_step=3, max_lookahead=8),
+    "confidence": Confidence(steps=8),
+}
+
+
+def models(layout, device="cpu", width=64):
+    shape = {"width": width, "depth": 2, "vocabulary": 512}
+    main, auxiliary = (random_model(RandomModel(name="random", layout=x, **shape)).to(device).eval() for x in (layout, "qwen2"))
+    return Models(main, auxiliary)
+
+
+def decode(decoder, models):
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(500, (n,), generator=generator) for n in (20, 37, 11)]
+    return [decoder.decode(models, [p], 40, Stop(), [i])[0] for i, p in enumerate(prompts)]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("layout", ["Dream", "llada"])
+def test_padded_shapes_change_no_id_and_no_count(layout):
+    plain = models(layout)
+    want = {name: decode(decoder, plain) for name, decoder in DECODERS.items()}
+    compiled = models(layout).compiled(backend="eager")
+    torch._dynamo.utils.counters.clear()
+    for name, decoder in DECODERS.items():
+        for ours, theirs in zip(decode(decoder, compiled), want[name], strict=True):
+            assert (ours.ids, ours.steps, ours.positions) == (theirs.ids, theirs.steps, theirs.positions), name
+    counted = torch._dynamo.utils.counters
+    assert not counted["graph_break"]
+    assert counted["stats"]["unique_graphs"] <= 12  # lengths here go from 1 to 77
+    held = {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}
+    decode(DECODERS["apd, W, M"], compiled)
+    assert held == {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}  # no new addresses
+
+
+def test_autoregressive_under_compile():
+    plain = Models(models("Dream").auxiliary)
+    want = [g.ids for g in decode(Autoregressive(), plain)]
+    assert [g.ids for g in decode(Autoregressive(), plain.compiled(backend="eager"))] == want
+
+
+def test_compiled_models_refuse_a_batch():
+    with pytest.raises(ValueError, match="one row at a time"):
+        LeftRight().decode(models("Dream").compiled(backend="eager"), [torch.tensor([1])] * 2, 4, Stop(), [0, 1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("layout", ["Dream", "llada"])
+def test_cuda_graphs_change_no_id(layout):
+    plain = models(layout, "cuda", width=256)
+    want = {name: decode(decoder, plain) for name, decoder in DECODERS.items()}
+    graphs = models(layout, "cuda", width=256).compiled(mode="reduce-overhead")
+    for _ in range(3):  # warm-up, recording, replay
+        for name, decoder in DECODERS.items():
+            assert [g.ids for g in decode(decoder, graphs)] == [g.ids for g in want[name]], name
