@@ -6,6 +6,7 @@ that `eval.py model=...` loads like any other, with the learning curve beside it
 
     python train.py recipe=tiny_qwen_large            # 1. the causal parent
     python train.py recipe=tiny_dream                 # 2. adapted from it to masked diffusion
+    python train.py recipe=tiny_dream_more            # 3. trained on, in a second plan
     python train.py recipe=tiny_qwen tokens=4_000_000 # any setting of the recipe can be given
 
 On GPUs the same command trains in bfloat16 (autocast), and torchrun shares each step between processes:
@@ -17,14 +18,16 @@ import quiet  # noqa: F401  (before the libraries it quiets)
 
 import inspect
 import json
-import shutil
 import sys
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -104,6 +107,15 @@ def build_model(cfg: TrainConfig, tokenizer) -> torch.nn.Module:
     return model
 
 
+def earlier(cfg: TrainConfig) -> dict | None:
+    """Story and curve of the recipe before this one, where init_from is this same model after it."""
+    story = Path(cfg.init_from or cfg.output) / "training.json"
+    if cfg.init_from is None or not story.exists():
+        return None
+    told, curve = json.loads(story.read_text()), (story.parent / "learning_curve.csv").read_text()
+    return {"story": told, "curve": curve} if told["settings"]["name"] == cfg.name else None
+
+
 def export(trainer: Trainer, tokenizer, output: Path) -> None:
     """Write the model as a Hugging Face folder, float16 on disk: small, and loaded as float32 on a CPU."""
     model = trainer.model
@@ -111,11 +123,18 @@ def export(trainer: Trainer, tokenizer, output: Path) -> None:
     weights = {k: halves.setdefault(v.data_ptr(), v.half()) for k, v in model.state_dict().items()}
     model.save_pretrained(output, state_dict=weights)
     tokenizer.save_pretrained(output)
-    story = {"settings": trainer.settings, "parameters": sum(p.numel() for p in model.parameters())}
+    story = {"recipe": HydraConfig.get().runtime.choices["recipe"], "settings": trainer.settings}
+    story |= {"parameters": sum(p.numel() for p in model.parameters())}
     story |= {"tokens": trainer.seen, "steps": trainer.steps, "seconds": round(trainer.seconds)}
     story |= {"sittings": trainer.sittings, "environment": environment()}
+    curve = pd.read_csv(trainer.folder / "curve.csv")
+    if trainer.earlier:
+        story["earlier"], before = trainer.earlier["story"], pd.read_csv(StringIO(trainer.earlier["curve"]))
+        totals = ["step", "tokens", "seconds"]
+        curve[totals] += before[totals].iloc[-1]
+        curve = pd.concat([before, curve])
     (output / "training.json").write_text(json.dumps(story, indent=1) + "\n")
-    shutil.copy(trainer.folder / "curve.csv", output / "learning_curve.csv")
+    curve.to_csv(output / "learning_curve.csv", index=False)
     learning_curve(output / "learning_curve.csv", output / "learning_curve.png")
 
 
@@ -152,7 +171,7 @@ def main(cfg) -> None:
     trainer = Trainer(
         model, stream, cfg.objective, Path(cfg.folder), cfg.tokens, Schedule(cfg.lr, cfg.warmup, cfg.decay), cfg.weight_decay,
         cfg.seed, settings, cfg.objective_options, validation if cfg.validation_problems else None, cfg.accumulate, place,
-        choose_dtype(cfg.dtype, place.device),
+        choose_dtype(cfg.dtype, place.device), earlier=earlier(cfg),
     )  # fmt: skip
     size = sum(p.numel() for p in model.parameters())
     resumed = trainer.resume()

@@ -57,15 +57,18 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     """The text of one card; measures what is not measured yet."""
     folder = ROOT / "checkpoints" / name
     story = json.loads((folder / "training.json").read_text())
+    stages = [story]  # a model may have been trained by one recipe after another
+    while "earlier" in stages[0]:
+        stages.insert(0, stages[0]["earlier"])
     settings, machine = story["settings"], story["environment"]
     diffusion = settings["objective"] == "masked_diffusion"
     label, baseline = next(iter((GREEDY if diffusion else CAUSAL).items()))
     trade = effects(name, max(2, int(EFFECTS * documents)), overrides) if diffusion else []
     main = {t: measure(name, baseline, documents, overrides, t).summary for t in ("gsm_symbolic", "chain_sum")}
     Console().print(summary_table({f"{name}, {task}": summary for task, summary in main.items()}))
-    last = settings["final_mixture"] or settings["mixture"]
-    shares = "; ".join(f"{name} {100 * s:.0f} to {100 * last.get(name, 0):.0f}%" for name, s in settings["mixture"].items())
-    sittings = "; ".join(f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in story["sittings"])
+    sat = [s for stage in stages for s in stage["sittings"]]
+    sittings = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in sat]
+    tokens, steps, seconds = (sum(stage[key] for stage in stages) for key in ("tokens", "steps", "seconds"))
     lines = [
         f"# {name}",
         "",
@@ -76,16 +79,16 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         f"| parameters | {story['parameters']:,} |",
         f"| layout | {', '.join(f'{k} {v}' for k, v in settings['architecture'].items() if not isinstance(v, dict))} |",
         f"| objective | {settings['objective']} {json.dumps(settings['objective_options'] or {})} |",
-        f"| starts from | {settings['init_from'] or 'nothing'} |",
+        f"| starts from | {stages[0]['settings']['init_from'] or 'nothing'} |",
         f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; shares of the tokens over "
-        f"training: {shares} |",
+        f"training: {', then '.join(map(mixture, stages))} |",
         f"| filter | whole numbers from 0 to {problems.MAX_NUMBER}, questions of at most {problems.MAX_QUESTION} and solutions "
         f"of at most {problems.MAX_SOLUTION} characters; no question of the test or validation problems (exact text; most test "
         "problems differ from some training problem in names and things only, see problems.py) |",
-        f"| tokens seen | {story['tokens'] / 1e6:.1f}M, padding included, in {story['steps']:,} steps |",
-        f"| sittings | {sittings}. (The learning rate follows the tokens planned; retraining plans all at once.) |",
-        f"| training time | {story['seconds'] / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores |",
-        f"| retrain | `python train.py recipe={name}` |",
+        f"| tokens seen | {tokens / 1e6:.1f}M, padding included, in {steps:,} steps |",
+        f"| sittings | {'; '.join(sittings)}. (The learning rate follows the tokens planned; retraining plans all at once.) |",
+        f"| training time | {seconds / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores |",
+        f"| retrain | {', then '.join('`python train.py recipe=' + s.get('recipe', name) + '`' for s in stages)} |",
         "",
         "![learning curve](learning_curve.png)",
         "",
@@ -98,6 +101,13 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         *trade,
     ]
     return "\n".join(lines)
+
+
+def mixture(stage: dict) -> str:
+    """The shares of the data over one stage of training, in words."""
+    first = stage["settings"]["mixture"]
+    last = stage["settings"]["final_mixture"] or first
+    return "; ".join(f"{name} {100 * share:.0f} to {100 * last.get(name, 0):.0f}%" for name, share in first.items())
 
 
 def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:

@@ -21,7 +21,7 @@ from training.muon import Muon
 from training.objectives import OBJECTIVES, Loss
 from training.validation import Validation
 
-PROGRESS = ("seen", "steps", "seconds", "curve", "window", "sittings")
+PROGRESS = ("seen", "steps", "seconds", "curve", "window", "sittings", "earlier")
 
 
 @dataclass
@@ -104,6 +104,7 @@ class Trainer:
     accumulate: int = 1
     place: Place = field(default_factory=Place)
     dtype: torch.dtype = torch.float32
+    earlier: dict | None = None  # what the recipe before this one left to tell
     # progress, saved with the weights
     seen: int = 0
     steps: int = 0
@@ -139,7 +140,7 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.stream.position, self.stream.shares = state["position"], state["shares"]
         for name in PROGRESS:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name) or getattr(self, name))
         return True
 
     def save(self) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -193,6 +194,17 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(tmp_path, monkeypat
     story = json.loads((tmp_path / "model" / "training.json").read_text())
     assert story["tokens"] >= 2000 and [s["from_step"] for s in story["sittings"]] == [0]
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+
+    # A second recipe goes on from there, twice the same: the story and the curve tell of both.
+    new = [f"folder={tmp_path / 'more'}", f"init_from={tmp_path / 'model'}", "seed=1"]
+    more = [a for a in arguments if "folder" not in a] + new
+    monkeypatch.setattr(sys, "argv", ["train.py", *more])
+    for _ in range(2):
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        told = json.loads((tmp_path / "model" / "training.json").read_text())
+        assert told["earlier"] == story and told["recipe"] == "tiny_qwen"
+        curve = pd.read_csv(tmp_path / "model" / "learning_curve.csv")
+        assert curve.tokens.is_monotonic_increasing and curve.tokens.iloc[-1] == story["tokens"] + told["tokens"]
 
 
 def test_train_refuses_a_missing_parent(monkeypatch, capsys):
