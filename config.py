@@ -74,13 +74,16 @@ class EvalConfig:
     output: str | None = None  # this run's own folder; None = <results>/<run id>
     allow_code_execution: bool = False  # humaneval runs programs that a model wrote
     threads: int = 2  # of torch on a CPU
+    # figures whose settings are no grid: named ones, of which `arm` chooses
+    arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line
+    arm: str | None = None
 
 
 @dataclass
 class BenchConfig(EvalConfig):
     """A comparison of speeds: the settings of eval.py for all arms, and what each arm changes."""
 
-    arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line; ratios are to the first
+    # `arms` are timed in turns; ratios are to the first
     prompts: int = 16  # that every arm answers: a multiple of the largest batch size
     prompt_length: int = 100  # tokens, of random prompts
     rounds: int = 5
@@ -91,6 +94,28 @@ class BenchConfig(EvalConfig):
     report: str | None = None  # JSON file (PNG and CSV beside it) for what the terminal shows
 
 
+@dataclass
+class DemoConfig(EvalConfig):
+    """One answer, live: the settings of eval.py and these."""
+
+    prompt: str | None = None  # what is asked; None = a held-out problem of the task
+    document: int = 0  # which one
+    compare: bool = False  # one token a step beside it
+    save: str | None = None  # PNG of the finished answers, tokens coloured by step
+
+
+@dataclass
+class ReportConfig:
+    """What to draw (report.py). Everything is read from `results`."""
+
+    figure: str = "all"  # fig2 | fig3 | fig4 | fig5 | fig6 | tab1 | all
+    results: str = "results"
+    output: str = "figures"
+    published: bool = True  # the paper's points in panels of their own
+
+
+ConfigStore.instance().store("demo_schema", DemoConfig)
+ConfigStore.instance().store("report_schema", ReportConfig)
 ConfigStore.instance().store("eval_schema", EvalConfig)
 ConfigStore.instance().store("bench_schema", BenchConfig)
 ConfigStore.instance().store("random", RandomModel, group="schema")
@@ -116,7 +141,7 @@ def refusals() -> Iterator[None]:
         sys.exit(130)
 
 
-def door(config_name: str) -> Callable:
+def door(config_name: str, folder: str = "eval_config") -> Callable:
     """hydra.main for a command, with `refusals`; what Hydra refuses (an unknown key or choice) exits with 2 as well."""
 
     def decorate(function: Callable) -> Callable:
@@ -130,7 +155,7 @@ def door(config_name: str) -> Callable:
 
         def main():
             try:
-                hydra.main(version_base=None, config_path=str(ROOT / "eval_config"), config_name=config_name)(task)()
+                hydra.main(version_base=None, config_path=str(ROOT / folder), config_name=config_name)(task)()
             except SystemExit as stop:
                 if stop.code == 1 and not started:  # Hydra has printed its message
                     raise SystemExit(2) from None

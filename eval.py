@@ -4,6 +4,7 @@
     python eval.py decoder=leftright decoder.tokens_per_step=4        # four tokens a step, no second opinion
     python eval.py decoder=apd decoder.mixture_weight=0.5 limit=50    # R = 0.5, 50 documents
     python eval.py model=tiny_qwen_large decoder=autoregressive       # the autoregressive baseline
+    python eval.py -m +figure=fig3                                    # all settings of a figure; scripts/fig3.sh draws it too
     python eval.py model=dream auxiliary=qwen_0.5b task=gsm8k         # the paper's setting; wants a GPU
 
 Results go to results/<run id>/, a document at a time: stopped at any moment, the same command finishes what is missing; again, it
@@ -15,6 +16,8 @@ import quiet  # noqa: F401  (before the libraries it quiets)
 import json
 import sys
 
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from config import door
@@ -24,6 +27,10 @@ from plots.tables import summary_table
 
 @door("eval")
 def main(cfg) -> None:
+    if cfg.arm is not None:
+        if cfg.arm not in cfg.arms:
+            raise ValueError(f"arm={cfg.arm}: choose one of {', '.join(cfg.arms) or 'none, since there are no arms here'}")
+        cfg = compose("eval", [*HydraConfig.get().overrides.task, *cfg.arms[cfg.arm].split()])
     evaluation = Evaluation(cfg)
     with evaluation.run:
         for note in evaluation.run.notes:

@@ -9,6 +9,7 @@ decoded, and a document that is on disk is never decoded again, so that scoring 
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from decoding import Decoder, Generation, Models, Stop
 from records import Run
+from sweep import Sweep
 
 WARM_UP = 5  # documents decoded before the clock starts, and again under it: both times to the same ids
 TASK_STRIDE = 100_000  # documents of the k-th task of a group are numbered from k * TASK_STRIDE
@@ -113,8 +115,14 @@ class DecoderLM(TemplateLM):
         if advance:
             return self._generate(missing, prompts, advance)
         with progress_bar() as bar:
-            task = bar.add_task("decoding", total=len(requests), completed=len(requests) - len(missing))
-            self._generate(missing, prompts, lambda: bar.advance(task))
+            task = bar.add_task(Sweep.describe(0, 0, 0), total=len(requests), completed=len(requests) - len(missing))
+            before, start = self.decoded, time.perf_counter()
+
+            def shown():
+                words = Sweep.describe(self.decoded - before, len(missing), time.perf_counter() - start)
+                bar.update(task, advance=1, description=words)
+
+            self._generate(missing, prompts, shown)
 
     def _generate(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]) -> None:
         for start in range(0, len(requests), self.batch_size):

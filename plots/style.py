@@ -1,5 +1,7 @@
 """One visual language for all figures: colour-blind safe (Okabe and Ito), quiet axes, captions that say what was measured."""
 
+from pathlib import Path
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -17,6 +19,8 @@ plt.rcParams.update(
         "font.size": 9,
         "figure.constrained_layout.use": True,
         "savefig.dpi": 300,
+        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "parallel decoding",  # the same figure, the same file
     }
 )
 
@@ -24,3 +28,11 @@ plt.rcParams.update(
 def caption(figure, text: str) -> None:
     """Small grey text below the axes: n, task, models, machine."""
     figure.supxlabel(text, fontsize=6.5, color="0.4", x=0.01, ha="left", wrap=True)
+
+
+def save(figure, output: Path) -> None:
+    """Write a figure as PNG and SVG."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output.with_suffix(".png"))
+    figure.savefig(output.with_suffix(".svg"), metadata={"Date": None})
+    plt.close(figure)

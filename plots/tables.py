@@ -1,7 +1,13 @@
 """Tables from summaries (records.summary): the same columns and the same words wherever numbers are printed."""
 
+from pathlib import Path
+
+import pandas as pd
 from rich import box
 from rich.table import Table
+
+from plots.pareto import front
+from records.summary import compare
 
 
 def summary_table(summaries: dict[str, dict]) -> Table:
@@ -80,3 +86,39 @@ def anatomy_table(arms: dict[str, dict]) -> Table:
             f"{arm['peak_mb']:,.1f} + {arm['weights_mb']:,.0f}",
         )
     return table
+
+
+def report_table(rows: pd.DataFrame, samples: dict[str, list[dict]]) -> pd.DataFrame:
+    """The columns of the baseline table as text, one row a run, differences paired with K = 1 of the same model and task."""
+    lines = []
+    for (model, task, _), group in rows.groupby(["model", "task", "hardware"], sort=False):
+        group = group.sort_values("label")
+        base = group[(group.decoder == "leftright") & (group.K == 1)]
+        on_front = front(group.tokens_per_second, group.accuracy)
+        for (_, row), best in zip(group.iterrows(), on_front, strict=True):
+            difference = ""
+            if len(base) and row.run != base.run.iloc[0]:
+                c = compare(samples[base.run.iloc[0]], samples[row.run])
+                difference = with_interval(c, "accuracy_difference", "{:+.1f}", "{:+.1f}", scale=100).replace("\n", " ")
+            lines.append({
+                "model": model, "task": task, "setting": row.label, "n": row.n,
+                "accuracy %": with_interval(row, "accuracy", "{:.1f}", "{:.1f}", scale=100).replace("\n", " "),
+                "difference to K = 1": difference,
+                "tokens per step": with_interval(row, "tokens_per_step", "{:.2f}", "{:.2f}").replace("\n", " "),
+                "forwards per answer": forwards(row).replace("\n", ", "),
+                "positions per answer": f"{sum(row.positions.values()) / row.samples:,.0f}",
+                "tokens/s": with_interval(row, "tokens_per_second", "{:.0f}", "{:.0f}").replace("\n", " "),
+                "mean of ratios": f"{row.tokens_per_second_macro:.0f}",
+                "latency p50 / p90 (s)": "-" if pd.isna(row.latency_p50) else f"{row.latency_p50:.2f} / {row.latency_p90:.2f}",
+                "no answer": row.extraction_failures, "Pareto": "yes" if best else "",
+            })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def write_tables(rows: pd.DataFrame, samples: dict[str, list[dict]], stem: Path) -> None:
+    """The table as Markdown and LaTeX."""
+    found = report_table(rows, samples)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    cells = [list(found.columns), ["---"] * found.shape[1], *found.astype(str).to_numpy().tolist()]
+    stem.with_suffix(".md").write_text("".join(f"| {' | '.join(line)} |\n" for line in cells))
+    stem.with_suffix(".tex").write_text(found.style.hide(axis="index").format(escape="latex").to_latex(hrules=True))

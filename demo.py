@@ -1,0 +1,147 @@
+"""Watch an answer appear, a colour per step:  python demo.py
+
+    python demo.py compare=true                                # one token a step beside it
+    python demo.py decoder.mixture_weight=0.9 document=7
+    python demo.py decoder=confidence decoder.steps=16         # not from left to right
+    python demo.py 'prompt="Tom has 5 apples. ..."'
+    python demo.py model=dream auxiliary=qwen_0.5b             # wants a GPU
+
+Masks within the canvas are faint dots. Where stdout is no terminal the finished answers are printed, plain. `save=FILE.png` draws
+them (figure 1). `python demo.py --help` lists every setting.
+"""
+
+import quiet  # noqa: F401  (before the libraries it quiets)
+
+import time
+from dataclasses import replace
+
+import torch
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from config import ROOT, door
+from evaluation import Evaluation
+from plots.trace import Trace, draw
+from records.table import label
+
+STYLES = ["bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "orange1", "deep_sky_blue1"]
+FRAME = 0.05  # seconds between two pictures
+
+
+@door("demo")
+def main(cfg) -> None:
+    evaluations = [Evaluation(cfg)]
+    if cfg.compare:
+        given = [g for g in HydraConfig.get().overrides.task if not g.lstrip("+").startswith("decoder")]
+        evaluations.append(Evaluation(compose("demo", [*given, "decoder=leftright"])))
+    first = evaluations[0]
+    if not 0 <= cfg.document < len(first.requests):
+        raise ValueError(f"document={cfg.document} must be from 0 to {len(first.requests) - 1}")
+    request = first.requests[cfg.document]
+    if cfg.prompt is not None:
+        text = first.lm.apply_chat_template([{"role": "user", "content": cfg.prompt}])
+        request = replace(request, arguments=(text, *request.arguments[1:]))
+    question = cfg.prompt or str(request.doc.get("question", ""))
+    (prompt,) = first.lm.prompts([request])
+    traces = [Trace(label({"decoder": e.cfg.decoder}), [None] * e.cfg.task.budget) for e in evaluations]
+    console = Console()
+    stage = Stage(console, question, traces)
+    models = first.lm.models
+    for evaluation in evaluations:  # warm up, so that the clock shows decoding
+        evaluation.decoder.decode(models, [prompt], min(8, cfg.task.budget), evaluation.stop, [0])
+    with stage:
+        for evaluation, trace in zip(evaluations, traces, strict=True):
+            answer(evaluation, trace, models, prompt, stage.refresh)
+    if not console.is_terminal:
+        print(question)
+        for trace in traces:
+            print(f"\n{trace.title}\n{''.join(piece for piece, step in trace.cells() if step >= 0)}\n{trace.footer}")
+    if len(traces) > 1:
+        fast, slow = traces
+        print(f"{fast.title}: {fast.steps} steps, {fast.seconds:.2f} s; {slow.title}: {slow.steps} steps, {slow.seconds:.2f} s")
+    if cfg.save:
+        stem = first.cfg.model.name + (f" + {first.cfg.auxiliary.name}" if first.auxiliary else "")
+        family = " (tiny stand-in family)" if stem.startswith("tiny_") else ""
+        machine = f"{first.identity['device']}, {first.identity['dtype']}"
+        note = f"{stem}{family}, {machine}. One colour a step (they repeat); one answer, no average."
+        draw(traces, question, ROOT / cfg.save, note)
+        print(f"figure: {cfg.save}")
+
+
+class Stage:
+    """The picture in the terminal, drawn again as tokens come. Drawing stops the clock of what is shown."""
+
+    def __init__(self, console: Console, question: str, traces: list[Trace]):
+        self.console, self.question, self.traces, self.drawn = console, question, traces, 0.0
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> "Stage":
+        if self.live:
+            self.live.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.live:
+            self.refresh(now=True)
+            self.live.__exit__(*error)
+
+    def refresh(self, now: bool = False) -> None:
+        if self.live and (now or time.perf_counter() - self.drawn > FRAME):
+            self.live.update(self.picture(), refresh=True)
+            self.drawn = time.perf_counter()
+
+    def picture(self) -> Group:
+        width = max(30, self.console.width // len(self.traces) - 2)
+        panels = [Panel(Group(coloured(trace), Text(trace.footer, style="dim")), title=trace.title, width=width)
+                  for trace in self.traces]  # fmt: skip
+        return Group(Text(self.question, style="bold"), Columns(panels))
+
+
+def coloured(trace: Trace) -> Text:
+    text = Text()
+    done = trace.seconds > 0
+    for piece, step in trace.cells(None if done or not trace.steps else len(trace.pieces)):
+        text.append(piece, style="grey37" if step < 0 else STYLES[step % len(STYLES)])
+    return text
+
+
+def answer(evaluation: Evaluation, trace: Trace, models, prompt: torch.Tensor, refresh) -> None:
+    """Decode one prompt into a trace, calling `refresh` after every step."""
+    shown, ids = 0.0, {}
+    decode = evaluation.model.tokenizer.decode
+
+    def observe(row: int, positions: list[int], tokens: list[int]) -> None:
+        nonlocal shown
+        start = time.perf_counter()
+        ids.update(zip(positions, tokens, strict=True))
+        # Where all left of a token is known, its text is what it adds: half a character may stand in a token.
+        pieces = []
+        for position, token in zip(positions, tokens, strict=True):
+            before = [ids[i] for i in range(max(0, position - 4), position) if i in ids]
+            alone = len(before) < min(4, position)
+            pieces.append(decode([token]) if alone else decode([*before, token]).removeprefix(decode(before)))
+        trace.commit(positions, pieces)
+        trace.footer = f"{trace.steps} steps"
+        refresh()
+        shown += time.perf_counter() - start
+
+    start = time.perf_counter()
+    seed = evaluation.cfg.seed
+    (generation,) = evaluation.decoder.decode(models, [prompt], evaluation.cfg.task.budget, evaluation.stop, [seed], observe)
+    trace.seconds = time.perf_counter() - start - shown
+    for position in range(generation.useful, len(trace.pieces)):  # the end token and what stands right of it is no answer
+        trace.pieces[position], trace.step_of[position] = None, -1
+    work = ", ".join(f"{count} {role} forwards" for role, count in generation.forwards.items())
+    per_step = generation.useful / max(1, next(iter(generation.forwards.values())))
+    trace.footer = (f"{generation.useful} tokens in {trace.steps} steps, {work}, {per_step:.1f} tokens a step, "
+                    f"{generation.useful / trace.seconds:.0f} tokens/s")  # fmt: skip
+    refresh(now=True)
+
+
+if __name__ == "__main__":
+    main()

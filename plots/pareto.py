@@ -1,0 +1,56 @@
+"""Figure 6: accuracy over throughput and over latency, every setting a point, the Pareto front a line."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from plots.style import COLOURS, caption, plt, save
+
+AXES = (("tokens_per_second", "throughput_tok_s", "useful tokens/s"), ("latency_p50", "latency_s", "median latency (s)"))
+
+
+def front(x: np.ndarray, y: np.ndarray, higher: bool = True) -> np.ndarray:
+    """Which points no other beats in both: at least as good in x (higher or lower) and y, and better in one."""
+    x = np.asarray(x, float) * (1 if higher else -1)
+    y = np.asarray(y, float)
+    better = (x[None] >= x[:, None]) & (y[None] >= y[:, None]) & ((x[None] > x[:, None]) | (y[None] > y[:, None]))
+    return ~better.any(1)
+
+
+def draw(rows: pd.DataFrame, published: pd.DataFrame, output: Path, note: str) -> None:
+    """A column per task of ours (and per published task), a row per axis."""
+    ours, theirs = list(rows.groupby(["task", "hardware"], sort=False)), list(published.groupby("task", sort=False))
+    figure, grid = plt.subplots(2, len(ours) + len(theirs), squeeze=False,
+                                figsize=(3.2 * (len(ours) + len(theirs)), 5.6))  # fmt: skip
+    kinds = list(dict.fromkeys([*(rows.model + " " + rows.decoder), *published.series]))
+    colours = dict(zip(kinds, COLOURS * 9, strict=False))
+    for column, ((task, _), here) in enumerate(ours):
+        grid[0, column].set_title(task, fontsize=8)
+        for axes, (x, _, _) in zip(grid[:, column], AXES, strict=True):
+            seen = here.dropna(subset=[x, "accuracy"])
+            on = front(seen[x], seen.accuracy, higher=x != "latency_p50") if len(seen) else []
+            for (_, row), best in zip(seen.iterrows(), on, strict=True):
+                low, high = (100 * end for end in row.accuracy_interval)
+                y = 100 * row.accuracy
+                colour = colours[f"{row.model} {row.decoder}"]
+                axes.errorbar(row[x], y, yerr=[[y - low], [high - y]], fmt="o" if best else ".", color=colour, elinewidth=0.6,
+                              alpha=1 if best else 0.5)  # fmt: skip
+                if best:
+                    axes.annotate(f"{row.model} {row.label}", (row[x], y), xytext=(4, 4), textcoords="offset points", fontsize=5,
+                                  color=colour)  # fmt: skip
+            edge = seen[on].sort_values(x)
+            axes.plot(edge[x], 100 * edge.accuracy, "-", color="0.7", linewidth=1, zorder=0)
+    for column, (task, here) in enumerate(theirs, len(ours)):
+        grid[0, column].set_title(f"published: {task}", fontsize=8)
+        for axes, (_, x, _) in zip(grid[:, column], AXES, strict=True):
+            for _, row in here.dropna(subset=[x]).iterrows():
+                axes.plot(row[x], 100 * row.accuracy, "s", color=colours[row.series], markersize=4)
+                axes.annotate(row.series, (row[x], 100 * row.accuracy), xytext=(4, 4), textcoords="offset points", fontsize=5)
+    for row, (_, _, label) in zip(grid, AXES, strict=True):
+        for axes in row:
+            axes.set(xlabel=label, ylim=(0, 100))
+        row[0].set_ylabel("accuracy (%)")
+    figure.suptitle("Accuracy against speed; the line is the Pareto front", fontsize=9, x=0.01, ha="left")
+    caption(figure, note)
+    save(figure, output)

@@ -1,0 +1,54 @@
+"""Sweeps: every setting of a figure is a run of its own, computed once, and the bar says how many are left."""
+
+import json
+import runpy
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from config import ROOT
+from sweep import Sweep
+
+
+@pytest.fixture
+def sweep(monkeypatch, capsys, models, tmp_path):
+    def run(*arguments):
+        # Hydra writes multirun.yaml there.
+        shared = [*models, "limit=2", f"results={tmp_path / 'results'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+        monkeypatch.setattr(sys, "argv", ["eval.py", "-m", *arguments, *shared])
+        try:
+            runpy.run_path(str(ROOT / "eval.py"), run_name="__main__")
+        finally:
+            Sweep.number = Sweep.total = 0
+        captured = capsys.readouterr()
+        return [json.loads(line) for line in captured.out.splitlines() if line.startswith("{")], captured.err
+
+    return run
+
+
+def test_arms_of_a_figure_are_runs_and_are_computed_once(sweep):
+    first, err = sweep("+figure=fig6", "arm=one,careful", "task=gsm_symbolic")
+    assert [line["decoded_now"] for line in first] == [2, 2]
+    assert ["leftright" in line["run"] for line in first] == [True, False]
+    assert "setting 2 of 2" in err
+    again, _ = sweep("+figure=fig2", "model=tiny_dream", "decoder.tokens_per_step=1,2")  # K = 1 is figure 6's `one`
+    assert [line["decoded_now"] for line in again] == [0, 2] and again[0]["run"] == first[0]["run"]
+
+
+def test_estimate_of_the_whole_sweep(monkeypatch):
+    assert Sweep.describe(3, 10, 6.0) == "decoding"
+    monkeypatch.setattr(Sweep, "total", 3)
+    monkeypatch.setattr(Sweep, "number", 2)
+    assert Sweep.describe(0, 10, 0) == "setting 2 of 3"
+    assert Sweep.describe(4, 10, 8.0) == "setting 2 of 3 (all: 0:00:32)"  # 6 documents here, 10 in the last: 2 s each
+
+
+@pytest.mark.parametrize("figure", sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml")))
+def test_figures_compose_and_name_their_arms(figure):
+    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+        cfg = compose("eval", [f"+figure={figure}"], return_hydra_config=True)
+        assert cfg.hydra.sweeper.params
+        assert list(cfg.arms) == ([] if not cfg.arms else cfg.hydra.sweeper.params.arm.split(","))
+        for changes in cfg.arms.values():
+            compose("eval", [f"+figure={figure}", *changes.split()])

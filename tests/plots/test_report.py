@@ -1,0 +1,147 @@
+"""Figures and tables from records: what is chosen, joined and said. The records are written here, by the real writer."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import report
+from plots.knobs import FIGURES, _places, rows_of
+from plots.pareto import front
+from plots.trace import Trace, draw
+from records import Run, environment
+from records.table import label, table
+
+WHERE = environment()
+
+
+def record(root, decoder, accuracy, model="tiny_dream", cpu="this", task="gsm_symbolic", seconds=1.0, documents=20, **settings):
+    """A finished run of `documents`, the first of them right."""
+    config = {
+        "model": {"name": model}, "auxiliary": None, "task": {"name": task}, "batch_size": 1, "device": "cpu, 2 threads",
+        "dtype": "float32", "decoder": {"_target_": f"decoding.{decoder}.X"} | settings,
+    }  # fmt: skip
+    name = "-".join(map(str, [task, model, decoder, cpu, *settings.values()]))
+    with Run.open(root / name, config, WHERE | {"cpu": cpu}) as run:
+        for i in range(documents):
+            run.append({"doc_id": i, "repeat": 0, "task": task, "prompt_hash": "ab", "seed": i, "ids": [5, 6, 2], "text": "",
+                        "useful": 2, "finish": "stop", "steps": [3], "forwards": {"denoiser": 1}, "positions": {"denoiser": 16},
+                        "seconds": seconds, "budget": 8, "batch_size": 1})  # fmt: skip
+        run.write_scores({"doc_id": i, "repeat": 0, "correct": float(i < accuracy * documents), "extraction_failed": False}
+                         for i in range(documents))  # fmt: skip
+        run.update(status="finished")
+
+
+@pytest.fixture
+def results(tmp_path):
+    root = tmp_path / "results"
+    for k, accuracy in ((1, 0.8), (2, 0.5), (4, 0.2)):
+        record(root, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, seconds=1 / k)
+    for r, accuracy in ((0.1, 0.7), (0.9, 0.4)):
+        record(root, "apd", accuracy, mixture_weight=r, kv_window=None, max_lookahead=None, seconds=0.3)
+    for w, accuracy in ((16, 0.8), (1, 0.7)):
+        record(root, "leftright", accuracy, tokens_per_step=1, kv_window=w, max_lookahead=None, seconds=0.5)
+    return root
+
+
+def run_report(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
+    try:
+        report.main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+def test_every_figure_takes_its_runs_and_no_others(results):
+    runs, samples = table(results)
+    assert len(runs) == 7 and len(samples[runs.run[0]]) == 20
+    assert rows_of(FIGURES["fig2"], runs).K.tolist() == [1, 2, 4]
+    assert sorted(rows_of(FIGURES["fig3"], runs).R) == [0.1, 0.9]
+    assert rows_of(FIGURES["fig4"], runs).empty
+    fig5 = rows_of(FIGURES["fig5"], runs)
+    assert set(fig5.series) == {"leftright K=1"} and sorted(fig5.W.fillna(-1)) == [-1, 1, 16]
+    assert fig5.positions_per_answer.tolist() == [16, 16, 16]
+
+
+def test_an_unfinished_run_is_not_drawn(results):
+    run = next(results.rglob("run.json"))
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"status": "running"}))
+    assert len(table(results)[0]) == 6
+
+
+def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, monkeypatch, capsys):
+    code, out, err = run_report(monkeypatch, capsys, f"results={results}", f"output={tmp_path / 'figures'}")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1]).keys() == {"fig2", "fig3", "fig5", "fig6", "tab1"}
+    assert "fig4: no finished runs" in err and "scripts/fig4.sh" in err
+    for name in ("fig2", "fig3", "fig5", "fig6"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 20_000
+        words = (tmp_path / "figures" / f"{name}.svg").read_text()
+        assert "n = 20" in words and "tiny stand-in family" in words and "this, 2 threads" in words
+    assert "published: Dream-7B APD" in (tmp_path / "figures" / "fig3.svg").read_text()
+    assert pd.read_csv(tmp_path / "figures" / "fig2.csv").accuracy.tolist() == [0.8, 0.5, 0.2]
+    first = (tmp_path / "figures" / "fig3.svg").read_bytes()
+    run_report(monkeypatch, capsys, f"results={results}", f"output={tmp_path / 'figures'}", "figure=fig3")
+    assert (tmp_path / "figures" / "fig3.svg").read_bytes() == first
+
+
+def test_table_pairs_with_one_token_a_step(results, tmp_path, monkeypatch, capsys):
+    code, _, err = run_report(monkeypatch, capsys, f"results={results}", f"output={tmp_path}", "figure=tab1")
+    assert code == 0, err
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "tab1.md").read_text().splitlines()]
+    lines = {row[2]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+    assert lines.keys() == {"apd R=0.1", "apd R=0.9", "leftright K=1"}
+    assert lines["leftright K=1"]["difference to K = 1"] == ""
+    assert lines["apd R=0.9"]["difference to K = 1"].startswith("-40.0 [")
+    assert {name: line["Pareto"] for name, line in lines.items()} == {"leftright K=1": "yes", "apd R=0.1": "yes", "apd R=0.9": ""}
+    assert r"\begin{tabular}" in (tmp_path / "tab1.tex").read_text()
+
+
+def test_rows_from_different_hardware_are_not_joined(results):
+    for k, accuracy in ((1, 0.9), (2, 0.6)):
+        record(results, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, cpu="other")
+    rows = rows_of(FIGURES["fig2"], table(results)[0])
+    assert rows.groupby("hardware").size().to_dict() == {"other, 2 threads": 2, "this, 2 threads": 3}
+    assert "rows from different hardware are not joined" in report.note(rows, 0)
+
+
+def test_bad_input(results, monkeypatch, capsys, tmp_path):
+    assert run_report(monkeypatch, capsys, "figure=fig9")[0] == 2
+    code, _, err = run_report(monkeypatch, capsys, f"results={tmp_path / 'none'}")
+    assert code == 2 and "no such folder" in err
+    damaged = next(results.rglob("samples.jsonl"))
+    damaged.write_text("nonsense\n" + damaged.read_text())
+    code, _, err = run_report(monkeypatch, capsys, f"results={results}")
+    assert code == 2 and "samples.jsonl:1" in err
+
+
+def test_front():
+    x, y = np.array([1, 2, 3, 3]), np.array([5, 5, 4, 3])
+    assert front(x, y).tolist() == [False, True, True, False]
+    assert front(x, y, higher=False).tolist() == [True, False, False, False]
+
+
+def test_places_of_a_knob_with_none():
+    places, names = _places(pd.Series(["none", "16", 1]))
+    assert places.tolist() == [2, 1, 0] and names == ["none", "16", "1"]
+    places, names = _places(pd.Series([0.1, 0.9]))
+    assert places.tolist() == [0.1, 0.9]
+
+
+def test_label():
+    settings = {"_target_": "decoding.random_order.X", "steps": 96, "schedule_kind": "origin", "temperature": 0.2}
+    assert label({"decoder": settings}) == "random_order T=96 schedule_kind=origin"
+
+
+def test_a_trace_knows_the_step_of_every_token(tmp_path):
+    trace = Trace("apd", [None] * 4)
+    trace.commit([2], ["c\n"])
+    assert trace.cells() == [("·", -1), ("·", -1), ("c\n", 0)]
+    trace.commit([0, 1], ["a$", " b"])
+    assert trace.cells() == [("a$", 1), (" b", 1), ("c\n", 0)] and trace.steps == 2
+    draw([trace], "why?", tmp_path / "figure.png", "one answer")
+    assert (tmp_path / "figure.png").exists() and "one answer" in (tmp_path / "figure.svg").read_text()
