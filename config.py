@@ -74,6 +74,7 @@ class EvalConfig:
     output: str | None = None  # this run's own folder; None = <results>/<run id>
     allow_code_execution: bool = False  # humaneval runs programs that a model wrote
     threads: int = 2  # of torch on a CPU
+    shard: str | None = None  # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
     # figures whose settings are no grid: named ones, of which `arm` chooses
     arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line
     arm: str | None = None

@@ -4,6 +4,7 @@
     python eval.py decoder=leftright decoder.tokens_per_step=4        # four tokens a step, no second opinion
     python eval.py decoder=apd decoder.mixture_weight=0.5 limit=50    # R = 0.5, 50 documents
     python eval.py model=tiny_qwen_large decoder=autoregressive       # the autoregressive baseline
+    python eval.py shard=1/4                                          # a quarter of the documents, for one of four machines
     python eval.py -m +figure=fig3                                    # all settings of a figure; scripts/fig3.sh draws it too
     python eval.py model=dream auxiliary=qwen_0.5b task=gsm8k         # the paper's setting; wants a GPU
 
@@ -33,6 +34,11 @@ def main(cfg) -> None:
         cfg = compose("eval", [*HydraConfig.get().overrides.task, *cfg.arms[cfg.arm].split()])
     evaluation = Evaluation(cfg)
     with evaluation.run:
+        if cfg.shard:
+            print(json.dumps(evaluation.decode()))
+            return
+        if joined := evaluation.gather():
+            print(f"joined {joined} documents of other shards")
         for note in evaluation.run.notes:
             print(note, file=sys.stderr)
         if not evaluation.missing:

@@ -75,7 +75,8 @@ class Evaluation:
             longest = min(max(map(len, prompts.values())) + cfg.task.budget, self.lm.context)
             cfg.batch_size = rows_that_fit(self.model, self.auxiliary, longest, cfg.task.budget, self.device, self.dtype)
         self.lm.batch_size = cfg.batch_size
-        self.requests = [r for r in every if cfg.limit is None or r.doc_id < cfg.limit]
+        number, count = parse_shard(cfg.shard)
+        self.requests = [r for r in every if (cfg.limit is None or r.doc_id < cfg.limit) and r.doc_id % count == number - 1]
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
 
@@ -100,10 +101,13 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        if self.cfg.output:
-            return Path(self.cfg.output)
         decoder = self.cfg.decoder["_target_"].split(".")[1]
-        return ROOT / self.cfg.results / f"{self.cfg.task.name}-{self.cfg.model.name}-{decoder}-{config_hash(self.identity)}"
+        name = f"{self.cfg.task.name}-{self.cfg.model.name}-{decoder}-{config_hash(self.identity)}"
+        folder = Path(self.cfg.output) if self.cfg.output else ROOT / self.cfg.results / name
+        return self._shards(folder) / self.cfg.shard.replace("/", "-of-") if self.cfg.shard else folder
+
+    def _shards(self, folder: Path) -> Path:
+        return folder.with_name(f"{folder.name}.shards")
 
     @property
     def circumstances(self) -> dict:
@@ -140,6 +144,25 @@ class Evaluation:
     def missing(self) -> list[Instance]:
         """Requests that the record has no answer to."""
         return [r for r in self.requests if self.lm.key(r) not in self.run.done]
+
+    def gather(self) -> int:
+        """Copy what shards have decoded into this run's record; returns how many answers that were missing."""
+        found = 0
+        for info in sorted(self._shards(self.folder).glob("*/run.json")):
+            shard = Run.read(info.parent)
+            if config_hash(shard.config) != config_hash(self.run.config):
+                raise ValueError(f"{info}: is of another config; move this shard away, or choose another `output`")
+            for sample in shard.samples():
+                if (sample["doc_id"], sample["repeat"]) not in self.run.done:
+                    self.run.append(sample)
+                    found += 1
+        return found
+
+    def decode(self) -> dict:
+        """Generate what is missing and leave the scoring to whoever joins the shards; returns how far it is."""
+        self.lm.generate(self.requests)
+        self.run.update(status="decoded")
+        return {"run": str(self.folder), "shard": self.cfg.shard, "documents": len(self.requests), "decoded_now": self.lm.decoded}
 
     def score(self) -> dict:
         """Generate what is missing, score with lm-eval, write scores and summary; returns the summary."""
@@ -192,6 +215,16 @@ class Evaluation:
         names = ["n", "accuracy", "accuracy_interval", "useful_tokens", "forwards", "tokens_per_step", "tokens_per_second"]
         names += [name for name in ("accuracy_mean_of_tasks", "accuracy_per_task") if name in summary]
         return {"run": str(self.folder), "decoded_now": self.lm.decoded} | {name: summary[name] for name in names}
+
+
+def parse_shard(shard: str | None) -> tuple[int, int]:
+    """(i, n) of "i/n", (1, 1) of None; ValueError for anything else."""
+    if shard is None:
+        return 1, 1
+    parts = shard.split("/")
+    if len(parts) != 2 or not all(part.isdigit() for part in parts) or not 1 <= int(parts[0]) <= int(parts[1]):
+        raise ValueError(f"shard={shard}: must be i/n with i from 1 to n, for example shard=1/4")
+    return int(parts[0]), int(parts[1])
 
 
 def build_decoder(settings: dict) -> Decoder:
