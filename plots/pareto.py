@@ -22,7 +22,7 @@ def draw(rows: pd.DataFrame, published: pd.DataFrame, output: Path, note: str) -
     """A column per task of ours (and per published task), a row per axis."""
     ours, theirs = list(rows.groupby(["task", "hardware"], sort=False)), list(published.groupby("task", sort=False))
     figure, grid = plt.subplots(2, len(ours) + len(theirs), squeeze=False,
-                                figsize=(3.2 * (len(ours) + len(theirs)), 5.6))  # fmt: skip
+                                figsize=(2.3 * (len(ours) + len(theirs)) + 2, 5))  # fmt: skip
     kinds = list(dict.fromkeys([*(rows.model + " " + rows.decoder), *published.series]))
     colours = dict(zip(kinds, COLOURS * 9, strict=False))
     for column, ((task, _), here) in enumerate(ours):
@@ -36,9 +36,8 @@ def draw(rows: pd.DataFrame, published: pd.DataFrame, output: Path, note: str) -
                 colour = colours[f"{row.model} {row.decoder}"]
                 axes.errorbar(row[x], y, yerr=[[y - low], [high - y]], fmt="o" if best else ".", color=colour, elinewidth=0.6,
                               alpha=1 if best else 0.5)  # fmt: skip
-                if best:
-                    axes.annotate(f"{row.model} {row.label}", (row[x], y), xytext=(4, 4), textcoords="offset points", fontsize=5,
-                                  color=colour)  # fmt: skip
+                if best and (settings := row.label.removeprefix(row.decoder).strip()):
+                    axes.annotate(settings, (row[x], y), xytext=(3, 3), textcoords="offset points", fontsize=5, color=colour)
             edge = seen[on].sort_values(x)
             axes.plot(edge[x], 100 * edge.accuracy, "-", color="0.7", linewidth=1, zorder=0)
     for column, (task, here) in enumerate(theirs, len(ours)):
@@ -46,11 +45,16 @@ def draw(rows: pd.DataFrame, published: pd.DataFrame, output: Path, note: str) -
         for axes, (_, x, _) in zip(grid[:, column], AXES, strict=True):
             for _, row in here.dropna(subset=[x]).iterrows():
                 axes.plot(row[x], 100 * row.accuracy, "s", color=colours[row.series], markersize=4)
-                axes.annotate(row.series, (row[x], 100 * row.accuracy), xytext=(4, 4), textcoords="offset points", fontsize=5)
     for row, (_, _, label) in zip(grid, AXES, strict=True):
         for axes in row:
             axes.set(xlabel=label, ylim=(0, 100))
         row[0].set_ylabel("accuracy (%)")
+    marks = []
+    for kind in kinds:
+        theirs = kind in set(published.series)
+        marks.append(plt.Line2D([], [], color=colours[kind], marker="s" if theirs else "o", linestyle="", markersize=4,
+                                label=f"published: {kind}" if theirs else kind))  # fmt: skip
+    figure.legend(handles=marks, loc="outside right upper", fontsize=6, frameon=False)
     figure.suptitle("Accuracy against speed; the line is the Pareto front", fontsize=9, x=0.01, ha="left")
     caption(figure, note)
     save(figure, output)
