@@ -24,6 +24,7 @@ TURN = 5  # documents that one arm answers before the other's turn
 RESULTS = "results/main_job"  # of its own: runs made elsewhere were not made in turns
 ARMS = {
     "one token a step": ["decoder=leftright"],
+    "APD, R = 0, M = 4": ["decoder=apd", "decoder.mixture_weight=0.0", "decoder.max_lookahead=4"],  # short, strict
     "APD, R = 0.1": ["decoder=apd", "decoder.mixture_weight=0.1"],  # leans on the auxiliary's judgement
     "APD, R = 0.7": ["decoder=apd", "decoder.mixture_weight=0.7"],  # leans on the draft itself
 }

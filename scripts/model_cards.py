@@ -33,6 +33,7 @@ DIFFUSION = {
     "K = 2": ["decoder=leftright", "decoder.tokens_per_step=2"],
     "K = 4": ["decoder=leftright", "decoder.tokens_per_step=4"],
     **APD,
+    **{f"APD, R = {r:g}, M = 4": ["decoder=apd", f"decoder.mixture_weight={r}", "decoder.max_lookahead=4"] for r in (0.0, 0.1)},
     "confidence, a step per token": ["decoder=confidence"],
     "random, a step per token": ["decoder=random"],
 }
@@ -61,6 +62,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     while "earlier" in stages[0]:
         stages.insert(0, stages[0]["earlier"])
     settings, machine = story["settings"], story["environment"]
+    machines = ", then ".join(dict.fromkeys(f"{s['environment']['cpu']}, {s['environment']['cores']} cores" for s in stages))
     diffusion = settings["objective"] == "masked_diffusion"
     label, baseline = next(iter((GREEDY if diffusion else CAUSAL).items()))
     trade = effects(name, max(2, int(EFFECTS * documents)), overrides) if diffusion else []
@@ -87,7 +89,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "problems differ from some training problem in names and things only, see problems.py) |",
         f"| tokens seen | {tokens / 1e6:.1f}M, padding included, in {steps:,} steps |",
         f"| sittings | {'; '.join(sittings)}. (The learning rate follows the tokens planned; retraining plans all at once.) |",
-        f"| training time | {seconds / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores |",
+        f"| training time | {seconds / 60:.0f} minutes on {machines} |",
         f"| retrain | {', then '.join('`python train.py recipe=' + s.get('recipe', name) + '`' for s in stages)} |",
         "",
         "![learning curve](learning_curve.png)",

@@ -11,9 +11,9 @@ DOCUMENTS = 24
 GOLDEN = {
     "model=tiny_qwen_large decoder=autoregressive": (23 / 24, 0.98),
     "model=tiny_qwen decoder=autoregressive": (16 / 24, 0.98),
-    "model=tiny_dream decoder=leftright": (18 / 24, 0.98),
-    "model=tiny_dream decoder=apd decoder.mixture_weight=0.1": (17 / 24, 4.83),
-    "model=tiny_llada decoder=leftright": (6 / 24, 0.98),
+    "model=tiny_dream decoder=leftright": (22 / 24, 0.98),
+    "model=tiny_dream decoder=apd decoder.mixture_weight=0.1": (20 / 24, 6.15),
+    "model=tiny_llada decoder=leftright": (11 / 24, 0.98),
 }
 
 
