@@ -25,7 +25,7 @@ FIGURES = [*knobs.FIGURES, "fig6", "tab1"]
 TAB1 = ["random", "entropy", "confidence", "leftright", "apd"]
 
 
-@door("report", "eval_config/report")  # a folder of its own: elsewhere `figure` is a group of settings
+@door("report", "plots/report")  # a folder of its own: in eval_config `figure` is a group of settings
 def main(cfg) -> None:
     if cfg.figure not in ("all", *FIGURES):
         raise ValueError(f"figure={cfg.figure}: choose one of {', '.join(FIGURES)} or all")
