@@ -48,7 +48,7 @@ def main(cfg) -> None:
         request = replace(request, arguments=(text, *request.arguments[1:]))
     question = cfg.prompt or str(request.doc.get("question", ""))
     (prompt,) = first.lm.prompts([request])
-    traces = [Trace(label({"decoder": e.cfg.decoder}), [None] * e.cfg.task.budget) for e in evaluations]
+    traces = [Trace(label(e.identity), [None] * e.cfg.task.budget) for e in evaluations]
     console = Console()
     stage = Stage(console, question, traces)
     models = first.lm.models

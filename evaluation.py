@@ -20,6 +20,7 @@ from harness import DecoderLM, text_stop
 from loading import Source, check_vocabularies, choose_device, choose_dtype, rows_that_fit
 from records import Run, config_hash, environment
 from records.summary import summarise
+from records.table import decoder_name, label
 
 
 class Evaluation:
@@ -101,8 +102,7 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        decoder = self.cfg.decoder["_target_"].split(".")[1]
-        name = f"{self.cfg.task.name}-{self.cfg.model.name}-{decoder}-{config_hash(self.identity)}"
+        name = f"{self.cfg.task.name}-{self.cfg.model.name}-{decoder_name(self.identity)}-{config_hash(self.identity)}"
         folder = Path(self.cfg.output) if self.cfg.output else ROOT / self.cfg.results / name
         return self._shards(folder) / self.cfg.shard.replace("/", "-of-") if self.cfg.shard else folder
 
@@ -203,12 +203,7 @@ class Evaluation:
     @property
     def label(self) -> str:
         """The setting in a few words, for tables."""
-        settings = self.cfg.decoder | {}
-        name = settings.pop("_target_").split(".")[1]
-        symbols = {"mixture_weight": "R", "tokens_per_step": "K", "kv_window": "W", "max_lookahead": "M", "steps": "T",
-                   "block_length": "B"}  # fmt: skip
-        chosen = [f"{symbols[k]}={v}" for k, v in settings.items() if k in symbols and v is not None]
-        return " ".join([name, *chosen, "on", self.cfg.model.name])
+        return f"{label(self.identity)} on {self.cfg.model.name}"
 
     def headline(self, summary: dict) -> dict:
         """What the last line of stdout says."""

@@ -22,7 +22,7 @@ from records.table import table
 
 PUBLISHED = ROOT / "plots" / "paper_figures.csv"
 FIGURES = [*knobs.FIGURES, "fig6", "tab1"]
-TAB1 = ["random", "entropy", "confidence", "leftright", "apd"]
+TAB1 = ["random_order", "entropy", "confidence", "leftright", "apd"]
 
 
 @door("report", "plots/report")  # a folder of its own: in eval_config `figure` is a group of settings
@@ -38,7 +38,7 @@ def main(cfg) -> None:
     for name in FIGURES if cfg.figure == "all" else [cfg.figure]:
         rows = select(name, runs)
         if rows.empty:
-            print(f"{name}: no finished runs in {cfg.results} ({command(name)} makes them)", file=sys.stderr)
+            print(f"{name}: no finished runs in {cfg.results} (scripts/{name}.sh makes them)", file=sys.stderr)
             continue
         theirs, stem = published[published.figure.astype(str) == name.removeprefix("fig")], output / name
         if name == "tab1":
@@ -53,10 +53,6 @@ def main(cfg) -> None:
     if not drawn:
         raise ValueError(f"nothing to draw: {cfg.results} has no finished runs of {cfg.figure}")
     print(json.dumps(drawn))
-
-
-def command(name: str) -> str:
-    return f"scripts/{name}.sh"
 
 
 def select(name: str, runs: pd.DataFrame) -> pd.DataFrame:

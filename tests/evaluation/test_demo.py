@@ -1,7 +1,5 @@
 """demo.py without a terminal: plain text, the answer that eval.py would get, a picture when asked."""
 
-import sys
-
 import pytest
 
 import demo
@@ -9,17 +7,8 @@ from eval_config.tasks import prepare  # noqa: F401  (lm-eval's first import is 
 
 
 @pytest.fixture
-def run_demo(monkeypatch, capsys, models):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["demo.py", *models, *arguments])
-        try:
-            demo.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+def run_demo(run_command, models):
+    return lambda *arguments: run_command(demo, *models, *arguments)
 
 
 def test_plain_output_is_the_answer_with_its_cost(run_demo, evaluate, tmp_path):

@@ -1,7 +1,6 @@
 """Figures and tables from records: what is chosen, joined and said. The records are written here, by the real writer."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -46,14 +45,9 @@ def results(tmp_path):
     return root
 
 
-def run_report(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
-    try:
-        report.main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
+@pytest.fixture
+def run_report(run_command):
+    return lambda *arguments: run_command(report, *arguments)
 
 
 def test_every_figure_takes_its_runs_and_no_others(results):
@@ -73,8 +67,8 @@ def test_an_unfinished_run_is_not_drawn(results):
     assert len(table(results)[0]) == 6
 
 
-def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, monkeypatch, capsys):
-    code, out, err = run_report(monkeypatch, capsys, f"results={results}", f"output={tmp_path / 'figures'}")
+def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, run_report):
+    code, out, err = run_report(f"results={results}", f"output={tmp_path / 'figures'}")
     assert code == 0, err
     assert json.loads(out.splitlines()[-1]).keys() == {"fig2", "fig3", "fig5", "fig6", "tab1"}
     assert "fig4: no finished runs" in err and "scripts/fig4.sh" in err
@@ -85,12 +79,12 @@ def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, monke
     assert "published: Dream-7B APD" in (tmp_path / "figures" / "fig3.svg").read_text()
     assert pd.read_csv(tmp_path / "figures" / "fig2.csv").accuracy.tolist() == [0.8, 0.5, 0.2]
     first = (tmp_path / "figures" / "fig3.svg").read_bytes()
-    run_report(monkeypatch, capsys, f"results={results}", f"output={tmp_path / 'figures'}", "figure=fig3")
+    run_report(f"results={results}", f"output={tmp_path / 'figures'}", "figure=fig3")
     assert (tmp_path / "figures" / "fig3.svg").read_bytes() == first
 
 
-def test_table_pairs_with_one_token_a_step(results, tmp_path, monkeypatch, capsys):
-    code, _, err = run_report(monkeypatch, capsys, f"results={results}", f"output={tmp_path}", "figure=tab1")
+def test_table_pairs_with_one_token_a_step(results, tmp_path, run_report):
+    code, _, err = run_report(f"results={results}", f"output={tmp_path}", "figure=tab1")
     assert code == 0, err
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "tab1.md").read_text().splitlines()]
     lines = {row[2]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
@@ -101,6 +95,13 @@ def test_table_pairs_with_one_token_a_step(results, tmp_path, monkeypatch, capsy
     assert r"\begin{tabular}" in (tmp_path / "tab1.tex").read_text()
 
 
+def test_table_has_every_order_of_decoding(results):
+    for decoder in ("random_order", "entropy", "confidence"):
+        record(results, decoder, 0.5, steps=8)
+    chosen = report.select("tab1", table(results)[0])
+    assert set(chosen.decoder) == {"random_order", "entropy", "confidence", "leftright", "apd"}
+
+
 def test_rows_from_different_hardware_are_not_joined(results):
     for k, accuracy in ((1, 0.9), (2, 0.6)):
         record(results, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, cpu="other")
@@ -109,13 +110,13 @@ def test_rows_from_different_hardware_are_not_joined(results):
     assert "rows from different hardware are not joined" in report.note(rows, 0)
 
 
-def test_bad_input(results, monkeypatch, capsys, tmp_path):
-    assert run_report(monkeypatch, capsys, "figure=fig9")[0] == 2
-    code, _, err = run_report(monkeypatch, capsys, f"results={tmp_path / 'none'}")
+def test_bad_input(results, run_report, tmp_path):
+    assert run_report("figure=fig9")[0] == 2
+    code, _, err = run_report(f"results={tmp_path / 'none'}")
     assert code == 2 and "no such folder" in err
     damaged = next(results.rglob("samples.jsonl"))
     damaged.write_text("nonsense\n" + damaged.read_text())
-    code, _, err = run_report(monkeypatch, capsys, f"results={results}")
+    code, _, err = run_report(f"results={results}")
     assert code == 2 and "samples.jsonl:1" in err
 
 

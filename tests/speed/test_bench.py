@@ -1,7 +1,6 @@
 """bench.py: what it counts is what happens. No test looks at a time."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -107,19 +106,8 @@ def test_median_interval():
 
 
 @pytest.fixture
-def run_bench(monkeypatch, capsys):
-    """bench.py with these arguments: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench.py", "threads=1", *arguments])
-        try:
-            bench.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+def run_bench(run_command):
+    return lambda *arguments: run_command(bench, "threads=1", *arguments)
 
 
 def test_bench_from_the_command_line(run_bench, tmp_path):
