@@ -137,8 +137,7 @@ class Evaluation:
         torch.set_num_threads(self.cfg.threads)
         auxiliary = self.auxiliary and self.auxiliary.load(self.device, self.dtype)
         models = Models(self.model.load(self.device, self.dtype), auxiliary)
-        # "reduce-overhead": CUDA graphs
-        return models.compiled(mode="reduce-overhead") if self.cfg.compile else models
+        return models.compiled() if self.cfg.compile else models
 
     @property
     def missing(self) -> list[Instance]:

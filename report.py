@@ -42,7 +42,7 @@ def main(cfg) -> None:
             continue
         theirs, stem = published[published.figure.astype(str) == name.removeprefix("fig")], output / name
         if name == "tab1":
-            write_tables(rows, samples, stem)
+            write_tables(rows, samples, runs, stem)
         elif name == "fig6":
             pareto.draw(rows, theirs, stem, note(rows, len(theirs)))
         else:

@@ -72,7 +72,7 @@ class TrainConfig:
     dtype: str = "auto"  # of the forwards, under autocast: bfloat16 on CUDA, float32 on a CPU
     threads: int = 2
     checkpoint_minutes: float = 5.0
-    folder: str = "runs/train/${name}"  # training state: model, optimizers, random state, curve
+    folder: str = "runs/train/${hydra:runtime.choices.recipe}"  # training state: model, optimizers, random state, curve
     output: str = "checkpoints/${name}"  # the model, ready to load
 
 

@@ -137,13 +137,16 @@ class Models:
     caches: dict = field(default_factory=dict)
 
     def compiled(self, bucket: int = 32, **options) -> Models:
-        """The same models with their bodies under torch.compile, for batches of one row. `options` are torch.compile's."""
+        """The same models with their bodies under torch.compile, for batches of one row.
+
+        options: torch.compile's; by default CUDA graphs ("reduce-overhead").
+        """
         import torch._dynamo  # takes seconds: only where it is used
 
         torch._dynamo.config.recompile_limit = 64  # a graph for every multiple of the bucket
         for model in (self.main, self.auxiliary):
             if model is not None:
-                model.model.compile(dynamic=False, **options)
+                model.model.compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
         return replace(self, bucket=bucket)
 
     @property

@@ -1,5 +1,7 @@
 """Figure 6: accuracy over throughput and over latency, every setting a point, the Pareto front a line."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,35 @@ def front(x: np.ndarray, y: np.ndarray, higher: bool = True) -> np.ndarray:
     y = np.asarray(y, float)
     better = (x[None] >= x[:, None]) & (y[None] >= y[:, None]) & ((x[None] > x[:, None]) | (y[None] > y[:, None]))
     return ~better.any(1)
+
+
+AUP_ALPHA, AUP_LOSS = 3, 5  # how fast points below the best accuracy lose weight; points lost before a setting is left out
+
+
+def aup(tokens_per_step: Sequence[float], accuracy: Sequence[float], best: float) -> float:
+    """Accuracy under parallelism (d3LLM, arXiv 2601.07568) of a method's settings: the area below its accuracy (0 to 100) over
+    tokens per step, where accuracies below `best`, the best of all methods on the task, count less, and settings more than 5
+    points below the method's slowest not at all. It depends on which methods are compared."""
+    points = sorted(zip(tokens_per_step, accuracy, strict=True), key=lambda point: (point[0], -point[1]))
+    (begin, first), *_ = points
+    points = [(x, y) for x, y in points if y >= first - AUP_LOSS]
+    weighed = [y * min(1.0, math.exp(-AUP_ALPHA * (1 - y / best))) for _, y in points]
+    return begin * first + sum((x1 - x0) * (y0 + y1) / 2 for (x0, _), (x1, _), y0, y1 in
+                               zip(points, points[1:], weighed, weighed[1:], strict=False))  # fmt: skip
+
+
+def aups(runs: pd.DataFrame) -> dict[tuple, float]:
+    """AUP by (model, task, hardware, decoder), for decoders with three settings or more. One token a step of the same model is
+    the first point of all its decoders."""
+    found = {}
+    for place, here in runs.groupby(["task", "hardware"]):
+        for model, mine in here.groupby("model"):
+            one = (mine.decoder == "leftright") & (mine.K == 1) & mine[["W", "M"]].isna().all(axis=1)
+            for decoder in mine.decoder.unique():
+                points = mine[(mine.decoder == decoder) | one]
+                if one.any() and len(points) >= 3:
+                    found[(model, *place, decoder)] = aup(points.tokens_per_step, 100 * points.accuracy, 100 * here.accuracy.max())
+    return found
 
 
 def draw(rows: pd.DataFrame, published: pd.DataFrame, output: Path, note: str) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from plots.pareto import front
+from plots.pareto import aups, front
 from records.summary import compare
 
 
@@ -88,10 +88,13 @@ def anatomy_table(arms: dict[str, dict]) -> Table:
     return table
 
 
-def report_table(rows: pd.DataFrame, samples: dict[str, list[dict]]) -> pd.DataFrame:
-    """The columns of the baseline table as text, one row a run, differences paired with K = 1 of the same model and task."""
-    lines = []
-    for (model, task, _), group in rows.groupby(["model", "task", "hardware"], sort=False):
+def report_table(rows: pd.DataFrame, samples: dict[str, list[dict]], runs: pd.DataFrame) -> pd.DataFrame:
+    """The columns of the baseline table as text, one row a run, differences paired with K = 1 of the same model and task.
+
+    runs: all that there are; AUP is of a decoder with all its settings.
+    """
+    lines, areas = [], aups(runs)
+    for (model, task, hardware), group in rows.groupby(["model", "task", "hardware"], sort=False):
         group = group.sort_values("label")
         base = group[(group.decoder == "leftright") & (group.K == 1)]
         on_front = front(group.tokens_per_second, group.accuracy)
@@ -111,13 +114,14 @@ def report_table(rows: pd.DataFrame, samples: dict[str, list[dict]]) -> pd.DataF
                 "mean of ratios": f"{row.tokens_per_second_macro:.0f}",
                 "latency p50 / p90 (s)": "-" if pd.isna(row.latency_p50) else f"{row.latency_p50:.2f} / {row.latency_p90:.2f}",
                 "no answer": row.extraction_failures, "Pareto": "yes" if best else "",
+                "AUP": f"{areas[key]:.0f}" if (key := (model, task, hardware, row.decoder)) in areas else "",
             })  # fmt: skip
     return pd.DataFrame(lines)
 
 
-def write_tables(rows: pd.DataFrame, samples: dict[str, list[dict]], stem: Path) -> None:
+def write_tables(rows: pd.DataFrame, samples: dict[str, list[dict]], runs: pd.DataFrame, stem: Path) -> None:
     """The table as Markdown and LaTeX."""
-    found = report_table(rows, samples)
+    found = report_table(rows, samples, runs)
     stem.parent.mkdir(parents=True, exist_ok=True)
     cells = [list(found.columns), ["---"] * found.shape[1], *found.astype(str).to_numpy().tolist()]
     stem.with_suffix(".md").write_text("".join(f"| {' | '.join(line)} |\n" for line in cells))

@@ -20,10 +20,9 @@ REPEATS = 3
 
 def anatomy(arm: Arm, count: int) -> dict:
     """All of the below for the first `count` prompts, one batch or more."""
-    shares, rows = _shares(arm, count)
+    shares, rows, done = _shares(arm, count)
     ceiling = _ceiling(arm, count)
-    generations = arm.answer(0, count)
-    useful, steps = (work(generations)[key] for key in ("useful", "steps"))
+    useful, steps = done["useful"], done["steps"]
     return {
         "shares": shares,
         "head_rows_per_step": {role: n / steps for role, n in rows.items()},
@@ -56,8 +55,8 @@ def _hooks(modules, before, after=None):
             handle.remove()
 
 
-def _shares(arm: Arm, count: int) -> tuple[dict[str, float], dict[str, int]]:
-    """Shares of the wall time inside model bodies, inside heads, and elsewhere; and the rows that heads computed, per role."""
+def _shares(arm: Arm, count: int) -> tuple[dict[str, float], dict[str, int], dict[str, int]]:
+    """Shares of the wall time inside model bodies, inside heads, and elsewhere; rows that heads computed, per role; the work."""
     parts, spent, begun, rows = _parts(arm), defaultdict(float), {}, defaultdict(int)
 
     def before(module, args, kwargs):
@@ -73,10 +72,10 @@ def _shares(arm: Arm, count: int) -> tuple[dict[str, float], dict[str, int]]:
 
     with _hooks(parts, before, after):
         start = time.perf_counter()
-        arm.answer(0, count)
+        generations = arm.answer(0, count)
         total = time.perf_counter() - start
     shares = {part: spent[part] / total for part in ("bodies", "heads")}
-    return shares | {"everything else": 1 - sum(shares.values())}, dict(rows)
+    return shares | {"everything else": 1 - sum(shares.values())}, dict(rows), work(generations)
 
 
 def _ceiling(arm: Arm, count: int) -> float | None:

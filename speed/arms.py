@@ -40,8 +40,7 @@ def build(name: str, cfg: DictConfig) -> Arm:
         arm = _random(name, settings)
     else:
         evaluation = Evaluation(cfg)
-        models = Models(*(source and _load(source.settings, evaluation.device, evaluation.dtype)
-                          for source in (evaluation.model, evaluation.auxiliary)))  # fmt: skip
+        models = _models(evaluation.cfg, evaluation.decoder, evaluation.device, evaluation.dtype)
         requests = evaluation.requests[: settings.prompts]
         if len(requests) < settings.prompts:
             raise ValueError(f"prompts={settings.prompts}: with this limit task {settings.task.name} has {len(requests)}")
@@ -62,19 +61,25 @@ def _random(name: str, settings) -> Arm:
         raise ValueError(f"auxiliary={auxiliary.name}: model=random goes with auxiliary=random")
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    models = Models(*(m and _load(m, device, dtype) for m in (settings.model, auxiliary)))
+    models = _models(settings, decoder, device, dtype)
     generator = torch.Generator().manual_seed(settings.seed)
     words = min(m.config.vocab_size for m in (models.main, models.auxiliary) if m) * 9 // 10  # special ids come last
     prompts = [torch.randint(words, (settings.prompt_length,), generator=generator) for _ in range(settings.prompts)]
     return Arm(name, decoder, models, prompts, Stop(), settings.task.budget, settings.batch_size, settings.seed)
 
 
+def _models(settings, decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Models:
+    wanted = (settings.model, settings.auxiliary if decoder.needs_auxiliary else None)
+    models = Models(*(m and _load(m, device, dtype, settings.compile) for m in wanted))
+    return models.compiled() if settings.compile else models
+
+
 _loaded: dict = {}
 
 
-def _load(settings, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    """Arms of the same model share its weights."""
-    key = (repr(settings), device, dtype)
+def _load(settings, device: torch.device, dtype: torch.dtype, compiled: bool) -> torch.nn.Module:
+    """Arms of the same model share its weights; but compiling changes a model, so compiled ones are others."""
+    key = (repr(settings), device, dtype, compiled)
     if key not in _loaded:
         model = random_model(settings) if isinstance(settings, RandomModel) else Source(settings).load(device, dtype)
         _loaded[key] = model.to(device, dtype).eval()

@@ -1,6 +1,7 @@
 """Figures and tables from records: what is chosen, joined and said. The records are written here, by the real writer."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 import report
 from plots.knobs import FIGURES, _places, rows_of
-from plots.pareto import front
+from plots.pareto import aup, aups, front
 from plots.trace import Trace, draw
 from records import Run, environment
 from records.table import label, table
@@ -124,6 +125,25 @@ def test_front():
     x, y = np.array([1, 2, 3, 3]), np.array([5, 5, 4, 3])
     assert front(x, y).tolist() == [False, True, True, False]
     assert front(x, y, higher=False).tolist() == [True, False, False, False]
+
+
+def test_aup_by_hand_and_beside_the_published_values():
+    weighed = [w * math.exp(-3 * (1 - w / 80)) for w in (78, 76)]
+    assert aup([3, 1, 2], [76, 80, 78], 80) == pytest.approx(80 + (80 + weighed[0]) / 2 + sum(weighed) / 2)
+    assert aup([1, 2, 9], [80, 78, 74.9], 80) == pytest.approx(80 + (80 + weighed[0]) / 2)  # more than 5 points down
+    assert aup([2], [72.55], 74.68) == pytest.approx(2 * 72.55)
+    # d3LLM's leaderboard, LLaDA rows on GSM8K: TPF, accuracy and AUP are published, the accuracy at TPF = 1 is not; it lies
+    # between LLaDA's own and the best of all.
+    for tpf, accuracy, published in ((2.77, 74.68, 205.8), (2.88, 74.39, 213.8), (5.14, 72.63, 358.1), (9.11, 73.09, 637.7)):
+        low, high = (aup([1, tpf], [first, accuracy], 74.68) for first in (72.55, 74.68))
+        assert low < published < high
+
+
+def test_aup_of_runs_starts_at_one_token_a_step(results):
+    found = aups(table(results)[0])
+    where = ("tiny_dream", "gsm_symbolic", "this, 2 threads")
+    assert found.keys() == {(*where, "leftright"), (*where, "apd")}
+    assert found[(*where, "apd")] == found[(*where, "leftright")] == pytest.approx(2 * 80)  # tokens per step are all alike here
 
 
 def test_places_of_a_knob_with_none():
