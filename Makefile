@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: eval test test-all lint setup clean
+.PHONY: eval test test-all setup cluster
 
 eval: .venv/ready
 	$(BIN)/python -m scripts.main_job
@@ -16,6 +16,9 @@ test-all: .venv/ready
 	$(BIN)/python -m pytest
 
 setup: .venv/ready
+
+cluster: .venv/ready
+	$(BIN)/pip install --quiet -r requirements-cluster.txt
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
