@@ -40,12 +40,13 @@ def aups(runs: pd.DataFrame) -> dict[tuple, float]:
     the first point of all its decoders."""
     found = {}
     for place, here in runs.groupby(["task", "hardware"]):
+        best = 100 * here.accuracy.max()
         for model, mine in here.groupby("model"):
             one = (mine.decoder == "leftright") & (mine.K == 1) & mine[["W", "M"]].isna().all(axis=1)
             for decoder in mine.decoder.unique():
                 points = mine[(mine.decoder == decoder) | one]
                 if one.any() and len(points) >= 3:
-                    found[(model, *place, decoder)] = aup(points.tokens_per_step, 100 * points.accuracy, 100 * here.accuracy.max())
+                    found[(model, *place, decoder)] = aup(points.tokens_per_step, 100 * points.accuracy, best)
     return found
 
 

@@ -32,8 +32,8 @@ Key = tuple[int, int]
 
 
 def find_runs(root: Path) -> list["Run"]:
-    """Every run below a folder, in order of path, opened with `Run.read`."""
-    return [Run.read(path.parent) for path in sorted(Path(root).rglob(RUN))]
+    """Every run in a folder, in order of name, opened with `Run.read`; not those of folders in it: they are other collections."""
+    return [Run.read(path.parent) for path in sorted(Path(root).glob(f"*/{RUN}"))]
 
 
 class Run:

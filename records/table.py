@@ -1,4 +1,4 @@
-"""All runs below a folder as one table: what was run, where, and every number that is made of it."""
+"""All runs in a folder as one table: what was run, where, and every number that is made of it."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from records.run import find_runs
 
 LAUNCHERS = {
     "joblib": ["hydra.launcher.n_jobs=2"],
-    "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],  # a cluster of two workers
+    "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],  # two workers
     "submitit_local": ["hydra.launcher.timeout_min=10"],  # what submitit_slurm does, without Slurm
 }
 

@@ -55,7 +55,7 @@ def test_a_race_takes_turns_and_counts_the_work(models):
 def test_head_rows_follow_what_was_accepted_and_not_the_lookahead(models):
     lazy, eager = (arm(models, APD(temperature=1, chunk=chunk, mixture_weight=0)) for chunk in (4, None))
     assert [g.ids for g in lazy.answer(0, 4)] == [g.ids for g in eager.answer(0, 4)]
-    shares, rows, done = anatomy._shares(lazy, 4)
+    shares, rows, _ = anatomy._shares(lazy, 4)
     steps = [n for g in lazy.answer(0, 4) for n in g.steps]
     assert rows["denoiser"] <= sum(n + 4 for n in steps)
     assert rows["denoiser"] < 0.6 * anatomy._shares(eager, 4)[1]["denoiser"]
