@@ -1,6 +1,7 @@
 """Watch an answer appear, a colour per step:  python demo.py
 
     python demo.py compare=true                                # one token a step beside it
+    python demo.py compare='model=tiny_qwen_large decoder=autoregressive'   # or any other settings
     python demo.py decoder.mixture_weight=0.9 document=7
     python demo.py decoder=confidence decoder.steps=16         # not from left to right
     python demo.py 'prompt="Tom has 5 apples. ..."'
@@ -37,26 +38,26 @@ FRAME = 0.05  # seconds between two pictures
 def main(cfg) -> None:
     evaluations = [Evaluation(cfg)]
     if cfg.compare:
-        given = [g for g in HydraConfig.get().overrides.task if not g.lstrip("+").startswith("decoder")]
-        evaluations.append(Evaluation(compose("demo", [*given, "decoder=leftright"])))
+        other = ["decoder=leftright"] if cfg.compare is True else str(cfg.compare).split()
+        given = HydraConfig.get().overrides.task
+        if any(setting.startswith("decoder=") for setting in other):  # settings of the first decoder are not the other's
+            given = [g for g in given if not g.lstrip("+").startswith("decoder")]
+        evaluations.append(Evaluation(compose("demo", [*given, *other])))
     first = evaluations[0]
     if not 0 <= cfg.document < len(first.requests):
         raise ValueError(f"document={cfg.document} must be from 0 to {len(first.requests) - 1}")
-    request = first.requests[cfg.document]
-    if cfg.prompt is not None:
-        text = first.lm.apply_chat_template([{"role": "user", "content": cfg.prompt}])
-        request = replace(request, arguments=(text, *request.arguments[1:]))
-    question = cfg.prompt or str(request.doc.get("question", ""))
-    (prompt,) = first.lm.prompts([request])
-    traces = [Trace(label(e.identity), [None] * e.cfg.task.budget) for e in evaluations]
+    prompts = [prompt_of(evaluation) for evaluation in evaluations]
+    question = cfg.prompt or str(first.requests[cfg.document].doc.get("question", ""))
+    several = len({e.cfg.model.name for e in evaluations}) > 1
+    traces = [Trace(e.label if several else label(e.identity), [None] * e.cfg.task.budget) for e in evaluations]
     console = Console()
     stage = Stage(console, question, traces)
-    models = first.lm.models
-    for evaluation in evaluations:  # warm up, so that the clock shows decoding
-        evaluation.decoder.decode(models, [prompt], min(8, cfg.task.budget), evaluation.stop, [0])
+    models = [(first if uses_models_of(first, e) else e).lm.models for e in evaluations]
+    for evaluation, mine, prompt in zip(evaluations, models, prompts, strict=True):  # warm up: the clock is to show decoding
+        evaluation.decoder.decode(mine, [prompt], min(8, cfg.task.budget), evaluation.stop, [0])
     with stage:
-        for evaluation, trace in zip(evaluations, traces, strict=True):
-            answer(evaluation, trace, models, prompt, stage.refresh)
+        for evaluation, trace, mine, prompt in zip(evaluations, traces, models, prompts, strict=True):
+            answer(evaluation, trace, mine, prompt, stage.refresh)
     if not console.is_terminal:
         print(question)
         for trace in traces:
@@ -65,12 +66,28 @@ def main(cfg) -> None:
         fast, slow = traces
         print(f"{fast.title}: {fast.steps} steps, {fast.seconds:.2f} s; {slow.title}: {slow.steps} steps, {slow.seconds:.2f} s")
     if cfg.save:
-        stem = first.cfg.model.name + (f" + {first.cfg.auxiliary.name}" if first.auxiliary else "")
+        names = [e.cfg.model.name + (f" + {e.cfg.auxiliary.name}" if e.auxiliary else "") for e in evaluations]
+        stem = ", ".join(dict.fromkeys(names))
         family = " (tiny stand-in family)" if stem.startswith("tiny_") else ""
         machine = f"{first.identity['device']}, {first.identity['dtype']}"
         note = f"{stem}{family}, {machine}. One colour a step (they repeat); one answer, no average."
         draw(traces, question, ROOT / cfg.save, note)
         print(f"figure: {cfg.save}")
+
+
+def uses_models_of(one: Evaluation, other: Evaluation) -> bool:
+    """Whether the models of `one` are all that `other` needs, so that they are loaded once."""
+    mine, its = one.identity, other.identity
+    return its["model"] == mine["model"] and its["auxiliary"] in (None, mine["auxiliary"])
+
+
+def prompt_of(evaluation: Evaluation) -> torch.Tensor:
+    """The ids that this evaluation's model is asked with."""
+    request = evaluation.requests[evaluation.cfg.document]
+    if evaluation.cfg.prompt is not None:
+        text = evaluation.lm.apply_chat_template([{"role": "user", "content": evaluation.cfg.prompt}])
+        request = replace(request, arguments=(text, *request.arguments[1:]))
+    return evaluation.lm.prompts([request])[0]
 
 
 class Stage:

@@ -60,7 +60,7 @@ def select(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     if runs.empty or name == "fig6":
         return runs
     if name == "tab1":
-        return runs[runs.decoder.isin(TAB1) & runs[["W", "M"]].isna().all(axis=1) & ~(runs.K > 1)]
+        return runs[runs.decoder.isin(TAB1) & runs.W.isna() & (runs.M.isna() | (runs.decoder == "apd")) & ~(runs.K > 1)]
     return knobs.rows_of(knobs.FIGURES[name], runs)
 
 

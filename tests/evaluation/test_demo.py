@@ -24,6 +24,13 @@ def test_plain_output_is_the_answer_with_its_cost(run_demo, evaluate, tmp_path):
     assert f"{generation.forwards['denoiser']} denoiser forwards" in out
 
 
+def test_two_models_side_by_side(run_command):
+    code, out, err = run_command(demo, 'compare="model=tiny_qwen_large decoder=autoregressive"', "task.budget=24", "threads=1")
+    assert code == 0, err
+    assert "apd R=0.7 on tiny_dream" in out and "autoregressive on tiny_qwen_large" in out
+    assert "autoregressive forwards" in out
+
+
 def test_another_prompt_and_another_order(run_demo):
     code, out, err = run_demo("prompt=How many?", "decoder=confidence", "decoder.steps=8")
     assert code == 0, err
