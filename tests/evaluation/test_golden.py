@@ -13,7 +13,7 @@ GOLDEN = {
     "model=tiny_qwen decoder=autoregressive": (16 / 24, 0.98),
     "model=tiny_dream decoder=leftright": (22 / 24, 0.98),
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.1": (20 / 24, 6.15),
-    "model=tiny_llada decoder=leftright": (11 / 24, 0.98),
+    "model=tiny_llada decoder=leftright": (20 / 24, 0.98),
 }
 
 
