@@ -101,7 +101,7 @@ class DemoConfig(EvalConfig):
 
     prompt: str | None = None  # what is asked; None = a held-out problem of the task
     document: int = 0  # which one
-    compare: Any = False  # true: one token a step beside it; or other settings, as in compare='decoder.mixture_weight=0.9'
+    compare: Any = False  # true: one token a step beside it; or other settings, as in 'compare="decoder.mixture_weight=0.9"'
     save: str | None = None  # PNG of the finished answers, tokens coloured by step
 
 

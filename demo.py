@@ -1,7 +1,7 @@
 """Watch an answer appear, a colour per step:  python demo.py
 
     python demo.py compare=true                                # one token a step beside it
-    python demo.py compare='model=tiny_qwen_large decoder=autoregressive'   # or any other settings
+    python demo.py 'compare="model=tiny_qwen_large decoder=autoregressive"'   # or any other settings
     python demo.py decoder.mixture_weight=0.9 document=7
     python demo.py decoder=confidence decoder.steps=16         # not from left to right
     python demo.py 'prompt="Tom has 5 apples. ..."'

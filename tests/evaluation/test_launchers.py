@@ -1,6 +1,5 @@
 """Sweeps over several processes (requirements-cluster.txt): the same answers as one after the other."""
 
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ def sweep(tmp_path, name, *launcher):
     runs = find_runs(tmp_path / name)
     assert [run.info["status"] for run in runs] == ["finished"] * 2
     ids = {run.config["decoder"]["tokens_per_step"]: [s["ids"] for s in run.samples()] for run in runs}
-    return ids, {json.loads((run.folder / "run.json").read_text())["pid"] for run in runs}
+    return ids, {run.info["pid"] for run in runs}
 
 
 @pytest.mark.slow
