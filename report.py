@@ -18,7 +18,7 @@ import pandas as pd
 from config import ROOT, door
 from plots import knobs, pareto
 from plots.tables import write_tables
-from records.table import table
+from records.table import one_token, table
 
 PUBLISHED = ROOT / "plots" / "paper_figures.csv"
 FIGURES = [*knobs.FIGURES, "fig6", "tab1"]
@@ -46,7 +46,7 @@ def main(cfg) -> None:
         elif name == "fig6":
             pareto.draw(rows, theirs, stem, note(rows, len(theirs)))
         else:
-            knobs.draw(knobs.FIGURES[name], rows, theirs, stem, note(rows, len(theirs)))
+            knobs.draw(knobs.FIGURES[name], rows, theirs, stem, note(rows, len(theirs)), runs[one_token(runs)])
         rows.to_csv(stem.with_suffix(".csv"), index=False)
         drawn[name] = os.path.relpath(stem.with_suffix(".md" if name == "tab1" else ".png"))
         print(f"{name}: {drawn[name]} ({len(rows)} runs)")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from plots.style import COLOURS, caption, plt, save
+from plots.style import DECODERS, PUBLISHED, caption, headline, plt, save, styles
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,11 @@ class Knob:
     measures: Sequence[Measure]
 
 
-BY_K = "K (tokens per step)"
 FIGURES = {
-    "fig2": Knob("Tokens committed at once, from the left", "K", BY_K, ["leftright"], ["W", "M"], [ACCURACY, SPEED]),
-    "fig3": Knob("APD: how much the draft is trusted", "R", "R (weight of the denoiser)", ["apd"], ["W", "M"], [ACCURACY, STEP]),
-    "fig4": Knob("Masks that a forward sees", "M", "M (lookahead)", ["leftright", "apd"], ["W"], [ACCURACY, LENGTH]),
-    "fig5": Knob("Positions recomputed", "W", "W (window)", ["leftright", "apd"], ["M"], [ACCURACY, FED]),
+    "fig2": Knob("Tokens committed at once, from the left", "K", "K", ["leftright"], ["W", "M"], [ACCURACY, SPEED, STEP]),
+    "fig3": Knob("APD: how far the denoiser is trusted", "R", "R (its weight)", ["apd"], ["W", "M"], [ACCURACY, SPEED, STEP]),
+    "fig4": Knob("Masks that a forward sees", "M", "M (lookahead)", ["leftright", "apd"], ["W"], [ACCURACY, SPEED, LENGTH]),
+    "fig5": Knob("Positions recomputed", "W", "W (window)", ["leftright", "apd"], ["M"], [ACCURACY, SPEED, FED]),
 }
 
 
@@ -59,31 +58,41 @@ def rows_of(knob: Knob, runs: pd.DataFrame) -> pd.DataFrame:
 
     chosen["series"] = [name(row) for _, row in chosen.iterrows()]
     size = chosen.groupby(["model", "task", "hardware", "series"])[knob.x].transform("size")
-    return chosen[size > 1]  # a lone point is no curve
+    longest = size.groupby([chosen[c] for c in ("model", "task", "hardware")]).transform("max")
+    return chosen[(size > 1) & (2 * size >= longest)]  # a lone point is no curve, and what other figures left over neither
 
 
-def draw(knob: Knob, rows: pd.DataFrame, published: pd.DataFrame, output: Path, note: str) -> None:
-    """A column per model and task, and one for each published model; a row per measure."""
+def draw(knob: Knob, rows: pd.DataFrame, published: pd.DataFrame, output: Path, note: str, one: pd.DataFrame) -> None:
+    """A column per model and task, and one for each published model; a row per measure. `one`: runs of one token a step, which
+    figures without that point show as a level."""
     ours = list(rows.groupby(["model", "task"], sort=False))
     theirs = list(published.groupby("series", sort=False))
-    figure, grid = plt.subplots(len(knob.measures), len(ours) + len(theirs), squeeze=False, sharex="col",
-                                figsize=(2.6 * (len(ours) + len(theirs)) + 0.6, 2.1 * len(knob.measures) + 0.9))  # fmt: skip
+    columns = len(ours) + len(theirs)
+    figure, grid = plt.subplots(len(knob.measures), columns, squeeze=False, sharex="col",
+                                figsize=(1.85 * columns + 0.5, 1.45 * len(knob.measures) + 1))  # fmt: skip
     for column, ((model, task), here) in enumerate(ours):
-        grid[0, column].set_title(f"{model}, {task}", fontsize=8)
+        grid[0, column].set_title(f"{model}\n{task}")
         lines, several = list(here.groupby(["hardware", "series"], sort=False)), here.hardware.nunique() > 1
+        looks = styles([line.decoder.iloc[0] for _, line in lines])
         for axes, measure in zip(grid[:, column], knob.measures, strict=True):
-            for colour, ((hardware, series), line) in zip(COLOURS, lines, strict=False):
-                _line(axes, knob, line, measure, colour, f"{series} ({hardware})" if several else series)
+            for look, (_, line) in zip(looks, lines, strict=True):
+                _line(axes, knob, line, measure, **look)
+            for _, level in one[(one.model == model) & (one.task == task) & one.hardware.isin(here.hardware)].iterrows():
+                if level.run not in set(here.run):
+                    _level(axes, measure.scale * level[measure.column])
         if len(lines) > 1:
-            grid[0, column].legend(fontsize=6, frameon=False)
+            names = [f"{series} ({hardware})" if several else series for (hardware, series), _ in lines]
+            _name(grid[0, column], knob, [line for _, line in lines], knob.measures[0], names, [look["color"] for look in looks])
     for column, (series, line) in enumerate(theirs, len(ours)):
-        grid[0, column].set_title(f"published: {series}", fontsize=8)
+        task = ", ".join(dict.fromkeys(line.task))
+        grid[0, column].set_title(f"published: {series.partition(' ')[0]}\n{task}", color=PUBLISHED)
         for axes, measure in zip(grid[:, column], knob.measures, strict=True):
             if measure.published is None or line[measure.published].isna().all():
-                axes.text(0.5, 0.5, "not published", ha="center", va="center", transform=axes.transAxes, color="0.5", fontsize=7)
+                axes.text(0.5, 0.5, "not published", ha="center", va="center", transform=axes.transAxes, color=PUBLISHED)
+                axes.set_yticks([])
                 continue
             places, names = _places(line.x)
-            axes.plot(places, measure.scale * line[measure.published], "s--", color="0.4", markersize=3, linewidth=1)
+            axes.plot(places, measure.scale * line[measure.published], "s--", color=PUBLISHED)
             _ticks(axes, places, names)
     for axes, measure in zip(grid[:, 0], knob.measures, strict=True):
         axes.set_ylabel(measure.label)
@@ -92,21 +101,47 @@ def draw(knob: Knob, rows: pd.DataFrame, published: pd.DataFrame, output: Path, 
     for axes in grid[0]:
         axes.set_ylim(0, 100)
     for axes in grid[1:].flat:
-        axes.set_ylim(bottom=0)
-    figure.suptitle(knob.title, fontsize=9, x=0.01, ha="left")
+        axes.set_ylim(0, 1.12 * axes.dataLim.ymax if axes.lines else 1)
+    figure.align_ylabels()
+    headline(figure, knob.title)
     caption(figure, note)
     save(figure, output)
 
 
-def _line(axes, knob: Knob, line: pd.DataFrame, measure: Measure, colour: str, name: str) -> None:
+def _line(axes, knob: Knob, line: pd.DataFrame, measure: Measure, color: str, **style) -> None:
+    places, values, names = _curve(knob, line, measure)
+    axes.plot(places, values, marker="o", color=color, **style)
+    if (ends := f"{measure.column}_interval") in line:
+        order = np.argsort(_places(line[knob.x])[0])
+        low, high = (measure.scale * np.array([e[k] if e else np.nan for e in line[ends]])[order] for k in (0, 1))
+        axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+    _ticks(axes, places, names)
+
+
+def _level(axes, value: float) -> None:
+    """A dotted line across the panel: one token a step."""
+    axes.axhline(value, color=DECODERS["leftright"], linestyle=":", linewidth=1)
+    axes.annotate("K=1", (1, value), xycoords=("axes fraction", "data"), xytext=(0, 1), textcoords="offset points",
+                  color=DECODERS["leftright"], ha="right", va="bottom", fontsize=7)  # fmt: skip
+
+
+def _curve(knob: Knob, line: pd.DataFrame, measure: Measure) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Places on the x axis from left to right, values, names of the places."""
     places, names = _places(line[knob.x])
     order = np.argsort(places)
-    values = measure.scale * line[measure.column].to_numpy()
-    axes.plot(places[order], values[order], "o-", color=colour, markersize=3, label=name)
-    if (ends := f"{measure.column}_interval") in line:
-        low, high = (measure.scale * np.array([e[k] if e else np.nan for e in line[ends]]) for k in (0, 1))
-        axes.fill_between(places[order], low[order], high[order], color=colour, alpha=0.15, linewidth=0)
-    _ticks(axes, places, names)
+    return places[order], measure.scale * line[measure.column].to_numpy()[order], [names[i] for i in order]
+
+
+def _name(axes, knob: Knob, lines: list[pd.DataFrame], measure: Measure, names: list[str], colours: list[str]) -> None:
+    """Write each line's name beside it, where it is farthest from all others."""
+    curves = [_curve(knob, line, measure)[:2] for line in lines]
+    for i, ((places, values), name, colour) in enumerate(zip(curves, names, colours, strict=True)):
+        others = np.array([np.interp(places, *curve) for j, curve in enumerate(curves) if j != i])
+        at = np.abs(others - values).min(0).argmax()
+        above = values[at] > others[:, at].mean()
+        align = "left" if at == 0 else "right" if at == len(places) - 1 else "center"
+        axes.annotate(name, (places[at], values[at]), xytext=(0, 5 if above else -5), textcoords="offset points", color=colour,
+                      ha=align, va="bottom" if above else "top", fontsize=7)  # fmt: skip
 
 
 def _places(values: pd.Series) -> tuple[np.ndarray, list[str]]:
@@ -120,4 +155,4 @@ def _places(values: pd.Series) -> tuple[np.ndarray, list[str]]:
 
 def _ticks(axes, places: np.ndarray, names: list[str]) -> None:
     at = dict(zip(places.tolist(), names, strict=True))
-    axes.set_xticks(sorted(at), [at[place] for place in sorted(at)], fontsize=7)
+    axes.set_xticks(sorted(at), [at[place] for place in sorted(at)])

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from plots.pareto import aups, front
 from records.summary import compare
+from records.table import one_token
 
 
 def summary_table(summaries: dict[str, dict]) -> Table:
@@ -96,7 +97,7 @@ def report_table(rows: pd.DataFrame, samples: dict[str, list[dict]], runs: pd.Da
     lines, areas = [], aups(runs)
     for (model, task, hardware), group in rows.groupby(["model", "task", "hardware"], sort=False):
         group = group.sort_values("label")
-        base = group[(group.decoder == "leftright") & (group.K == 1)]
+        base = group[one_token(group)]
         on_front = front(group.tokens_per_second, group.accuracy)
         for (_, row), best in zip(group.iterrows(), on_front, strict=True):
             difference = ""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from plots.style import COLOURS, caption, plt, save
 
+MONOSPACE = 0.602  # width of a character over the font's size
+
 
 @dataclass
 class Trace:
@@ -37,9 +39,12 @@ def draw(traces: list[Trace], prompt: str, output: Path, note: str, width: int =
     lines = [_wrap(trace.cells(), width) for trace in traces]
     tall = max(map(len, lines))
     figure, panels = plt.subplots(1, len(traces), figsize=(4.2 * len(traces), 0.22 * tall + 1.5), squeeze=False)
-    for axes, trace, text in zip(panels[0], traces, lines, strict=True):
+    for axes in panels[0]:
         axes.set_axis_off()
         axes.set(xlim=(0, width), ylim=(tall + 0.5, -0.5))
+    figure.draw_without_rendering()  # the width of the panels is known after layout
+    size = 72 * panels[0, 0].get_window_extent().width / figure.dpi / width / MONOSPACE
+    for axes, trace, text in zip(panels[0], traces, lines, strict=True):
         axes.set_title(trace.title, fontsize=9, loc="left", pad=22)
         footer = trace.footer.replace(" forwards, ", " forwards,\n", 1)
         axes.text(0, 1.01, footer, transform=axes.transAxes, fontsize=6.5, color="0.4")
@@ -47,7 +52,7 @@ def draw(traces: list[Trace], prompt: str, output: Path, note: str, width: int =
             x = 0
             for piece, step in line:
                 colour = "0.7" if step < 0 else COLOURS[step % (len(COLOURS) - 1)]
-                axes.text(x, y, piece.replace("$", r"\$"), color=colour, family="monospace", fontsize=10, va="center")
+                axes.text(x, y, piece.replace("$", r"\$"), color=colour, family="monospace", fontsize=size, va="center")
                 if piece.strip() and step >= 0:
                     axes.plot([x + 0.1, x + len(piece) - 0.1], [y + 0.42] * 2, color=colour, linewidth=1, alpha=0.5)
                 x += len(piece)

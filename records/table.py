@@ -22,6 +22,11 @@ def label(config: dict) -> str:
     return " ".join([decoder_name(config), *(f"{key}={value}" for key, value in settings.items() if value is not None)])
 
 
+def one_token(runs: pd.DataFrame) -> pd.Series:
+    """Which runs are one token a step from the left, without cache and limit: what all others are compared with."""
+    return (runs.decoder == "leftright") & (runs.K == 1) & runs[["W", "M"]].isna().all(axis=1)
+
+
 def table(root: Path) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
     """(a row per finished run, its scored samples by run folder name). RecordError names a damaged file.
 

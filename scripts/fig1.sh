@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 [ -x $python ] || python=python
-$python demo.py 'compare="model=tiny_qwen_large decoder=autoregressive"' save=figures/fig1.png "$@"
+$python demo.py decoder.mixture_weight=0.1 'compare="model=tiny_qwen_large decoder=autoregressive"' save=figures/fig1.png "$@"

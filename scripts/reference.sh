@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tiny family's reference run, which results/reference/ holds: every figure, and figures 4 and 5 for APD too (75 minutes on two idle cores).
+# The tiny family's reference run, which results/reference/ holds: every figure, and figures 4 and 5 for APD too (90 minutes on two cores).
 set -euo pipefail
 here=$(dirname "$0")
 for figure in fig2 fig3 fig4 fig5 fig6 tab1; do

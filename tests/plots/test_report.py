@@ -2,14 +2,17 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 import report
 from plots.knobs import FIGURES, _places, rows_of
 from plots.pareto import aup, aups, front
+from plots.style import name_points, plt, spread_names
 from plots.trace import Trace, draw
 from records import Run, environment
 from records.table import label, table
@@ -62,6 +65,28 @@ def test_every_figure_takes_its_runs_and_no_others(results):
     assert fig5.positions_per_answer.tolist() == [16, 16, 16]
 
 
+def test_what_other_figures_left_over_is_no_curve(results):
+    for w in (8, 4):
+        record(results, "leftright", 0.8, tokens_per_step=1, kv_window=w, max_lookahead=None)
+    for w in (16, 4):  # two points beside five: they came from figure 6
+        record(results, "apd", 0.7, mixture_weight=0.6, kv_window=w, max_lookahead=None)
+    assert set(rows_of(FIGURES["fig5"], table(results)[0]).series) == {"leftright K=1"}
+
+
+def test_names_of_points_cover_neither_each_other_nor_a_point():
+    figure, axes = plt.subplots(figsize=(3, 3))
+    x, y = [1, 1.02, 1.04, 9], [50, 51, 49, 50]
+    for point in zip(x, y, strict=True):
+        axes.plot(*point, "o")
+    name_points(axes, x, y, ["R=0.1 W=16", "R=0.1 W=32", "R=0.3 M=8", "K=1"], ["k"] * 4)
+    spread_names(figure)
+    boxes = [Text.get_window_extent(name) for name in axes.texts]
+    points = axes.transData.transform(list(zip(x, y, strict=True)))
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.count_contains(points) for box in boxes)
+    plt.close(figure)
+
+
 def test_an_unfinished_run_is_not_drawn(results):
     run = next(results.rglob("run.json"))
     run.write_text(json.dumps(json.loads(run.read_text()) | {"status": "running"}))
@@ -75,7 +100,7 @@ def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, run_r
     assert "fig4: no finished runs" in err and "scripts/fig4.sh" in err
     for name in ("fig2", "fig3", "fig5", "fig6"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 20_000
-        words = (tmp_path / "figures" / f"{name}.svg").read_text()
+        words = " ".join(re.sub("<[^>]+>", " ", (tmp_path / "figures" / f"{name}.svg").read_text()).split())
         assert "n = 20" in words and "tiny stand-in family" in words and "this, 2 threads" in words
     assert "published: Dream-7B APD" in (tmp_path / "figures" / "fig3.svg").read_text()
     assert pd.read_csv(tmp_path / "figures" / "fig2.csv").accuracy.tolist() == [0.8, 0.5, 0.2]
