@@ -19,7 +19,9 @@ SETTINGS = [
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.1",
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.7 decoder.kv_window=16 decoder.max_lookahead=40",
     "model=tiny_llada decoder=confidence decoder.steps=48",
-    "model=tiny_qwen_large decoder=autoregressive task=chain_sum",
+    "model=tiny_llada decoder=leftright decoder.tokens_per_step=4",
+    "model=tiny_qwen_large decoder=autoregressive",
+    "model=tiny_qwen decoder=autoregressive task=chain_sum",
 ]
 
 

@@ -102,7 +102,7 @@ def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, run_r
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 20_000
         words = " ".join(re.sub("<[^>]+>", " ", (tmp_path / "figures" / f"{name}.svg").read_text()).split())
         assert "n = 20" in words and "tiny stand-in family" in words and "this, 2 threads" in words
-    assert "published: Dream-7B APD" in (tmp_path / "figures" / "fig3.svg").read_text()
+    assert "published: Dream-7B" in (tmp_path / "figures" / "fig3.svg").read_text()
     assert pd.read_csv(tmp_path / "figures" / "fig2.csv").accuracy.tolist() == [0.8, 0.5, 0.2]
     first = (tmp_path / "figures" / "fig3.svg").read_bytes()
     run_report(f"results={results}", f"output={tmp_path / 'figures'}", "figure=fig3")
