@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import lm_eval.evaluator
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
@@ -21,6 +22,8 @@ from loading import Source, check_vocabularies, choose_device, choose_dtype, row
 from records import Run, config_hash, environment
 from records.summary import summarise
 from records.table import decoder_name, label
+
+lm_eval.evaluator.add_env_info = lambda storage: None  # run.json says it; lm-eval runs `pip list` for it, a second each time
 
 
 class Evaluation:
