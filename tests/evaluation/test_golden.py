@@ -1,0 +1,28 @@
+"""The shipped checkpoints still answer as well, and cost as much, as when they were committed: the real path, end to end."""
+
+import pytest
+
+from evaluation import Evaluation
+
+DOCUMENTS = 24
+
+# accuracy and tokens per step on the first 24 held-out word problems, at batch 8. Another CPU rounds differently, and a single
+# different token can turn an answer: hence the tolerances.
+GOLDEN = {
+    "model=tiny_qwen_large decoder=autoregressive": (23 / 24, 0.98),
+    "model=tiny_qwen decoder=autoregressive": (16 / 24, 0.98),
+    "model=tiny_dream decoder=leftright": (22 / 24, 0.98),
+    "model=tiny_dream decoder=apd decoder.mixture_weight=0.1": (20 / 24, 6.15),
+    "model=tiny_llada decoder=leftright": (20 / 24, 0.98),
+}
+
+
+@pytest.mark.parametrize("setting", GOLDEN)
+def test_shipped_checkpoints_reproduce_their_scores(setting, tmp_path):
+    overrides = [*setting.split(), f"limit={DOCUMENTS}", "batch_size=8", "threads=1", f"output={tmp_path / 'run'}"]
+    evaluation = Evaluation.of(*overrides)
+    with evaluation.run:
+        summary = evaluation.score()
+    accuracy, tokens_per_step = GOLDEN[setting]
+    assert summary["accuracy"] == pytest.approx(accuracy, abs=2.1 / DOCUMENTS), summary
+    assert summary["tokens_per_step"] == pytest.approx(tokens_per_step, rel=0.05), summary
