@@ -72,7 +72,8 @@ def draw(knob: Knob, rows: pd.DataFrame, published: pd.DataFrame, output: Path, 
                                 figsize=(1.85 * columns + 0.5, 1.45 * len(knob.measures) + 1))  # fmt: skip
     for column, ((model, task), here) in enumerate(ours):
         grid[0, column].set_title(f"{model}\n{task}")
-        lines, several = list(here.groupby(["hardware", "series"], sort=False)), here.hardware.nunique() > 1
+        here = here.sort_values(knob.x, kind="stable")  # from left to right, "none" at the end
+        lines, several = list(here.groupby(["hardware", "series"])), here.hardware.nunique() > 1
         looks = styles([line.decoder.iloc[0] for _, line in lines])
         for axes, measure in zip(grid[:, column], knob.measures, strict=True):
             for look, (_, line) in zip(looks, lines, strict=True):
@@ -84,8 +85,8 @@ def draw(knob: Knob, rows: pd.DataFrame, published: pd.DataFrame, output: Path, 
             names = [f"{series} ({hardware})" if several else series for (hardware, series), _ in lines]
             _name(grid[0, column], knob, [line for _, line in lines], knob.measures[0], names, [look["color"] for look in looks])
     for column, (series, line) in enumerate(theirs, len(ours)):
-        task = ", ".join(dict.fromkeys(line.task))
-        grid[0, column].set_title(f"published: {series.partition(' ')[0]}\n{task}", color=PUBLISHED)
+        model, _, method = series.partition(" ")
+        grid[0, column].set_title(f"published: {model}\n{method}, {line.task.iloc[0]}", color=PUBLISHED)
         for axes, measure in zip(grid[:, column], knob.measures, strict=True):
             if measure.published is None or line[measure.published].isna().all():
                 axes.text(0.5, 0.5, "not published", ha="center", va="center", transform=axes.transAxes, color=PUBLISHED)
@@ -109,11 +110,10 @@ def draw(knob: Knob, rows: pd.DataFrame, published: pd.DataFrame, output: Path, 
 
 
 def _line(axes, knob: Knob, line: pd.DataFrame, measure: Measure, color: str, **style) -> None:
-    places, values, names = _curve(knob, line, measure)
-    axes.plot(places, values, marker="o", color=color, **style)
+    places, names = _places(line[knob.x])
+    axes.plot(places, measure.scale * line[measure.column], marker="o", color=color, **style)
     if (ends := f"{measure.column}_interval") in line:
-        order = np.argsort(_places(line[knob.x])[0])
-        low, high = (measure.scale * np.array([e[k] if e else np.nan for e in line[ends]])[order] for k in (0, 1))
+        low, high = (measure.scale * np.array([e[k] if e else np.nan for e in line[ends]]) for k in (0, 1))
         axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
     _ticks(axes, places, names)
 
@@ -125,16 +125,9 @@ def _level(axes, value: float) -> None:
                   color=DECODERS["leftright"], ha="right", va="bottom", fontsize=7)  # fmt: skip
 
 
-def _curve(knob: Knob, line: pd.DataFrame, measure: Measure) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Places on the x axis from left to right, values, names of the places."""
-    places, names = _places(line[knob.x])
-    order = np.argsort(places)
-    return places[order], measure.scale * line[measure.column].to_numpy()[order], [names[i] for i in order]
-
-
 def _name(axes, knob: Knob, lines: list[pd.DataFrame], measure: Measure, names: list[str], colours: list[str]) -> None:
     """Write each line's name beside it, where it is farthest from all others."""
-    curves = [_curve(knob, line, measure)[:2] for line in lines]
+    curves = [(_places(line[knob.x])[0], measure.scale * line[measure.column].to_numpy()) for line in lines]
     for i, ((places, values), name, colour) in enumerate(zip(curves, names, colours, strict=True)):
         others = np.array([np.interp(places, *curve) for j, curve in enumerate(curves) if j != i])
         at = np.abs(others - values).min(0).argmax()

@@ -49,6 +49,11 @@ def results(tmp_path):
     return root
 
 
+def words_of(picture) -> str:
+    """What an SVG says, lines joined."""
+    return " ".join(re.sub("<[^>]+>", " ", picture.read_text()).split())
+
+
 @pytest.fixture
 def run_report(run_command):
     return lambda *arguments: run_command(report, *arguments)
@@ -100,9 +105,9 @@ def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, run_r
     assert "fig4: no finished runs" in err and "scripts/fig4.sh" in err
     for name in ("fig2", "fig3", "fig5", "fig6"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 20_000
-        words = " ".join(re.sub("<[^>]+>", " ", (tmp_path / "figures" / f"{name}.svg").read_text()).split())
+        words = words_of(tmp_path / "figures" / f"{name}.svg")
         assert "n = 20" in words and "tiny stand-in family" in words and "this, 2 threads" in words
-    assert "published: Dream-7B" in (tmp_path / "figures" / "fig3.svg").read_text()
+    assert "published: Dream-7B APD" in words_of(tmp_path / "figures" / "fig3.svg")
     assert pd.read_csv(tmp_path / "figures" / "fig2.csv").accuracy.tolist() == [0.8, 0.5, 0.2]
     first = (tmp_path / "figures" / "fig3.svg").read_bytes()
     run_report(f"results={results}", f"output={tmp_path / 'figures'}", "figure=fig3")
