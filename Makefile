@@ -18,7 +18,7 @@ test-all: .venv/ready
 setup: .venv/ready
 
 cluster: .venv/ready
-	$(BIN)/pip install --quiet -r requirements-cluster.txt
+	$(BIN)/pip install --quiet -e ".[cluster]"
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

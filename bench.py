@@ -1,17 +1,19 @@
 """How fast decoders are, as ratios measured side by side:  python bench.py bench=laziness
 
     python bench.py                                   # APD against one token a step, on the tiny family
-    python bench.py bench=overhead                    # what APD spends outside the models, at Dream's vocabulary
-    python bench.py bench=batches decoder=confidence  # what batches gain
+    python bench.py bench=overhead                    # what APD spends outside the models, at Dream's
+    vocabulary python bench.py bench=batches decoder=confidence  # what batches gain
     python bench.py bench=growth                      # what a step costs as the canvas grows, drawn as curves
-    python bench.py bench=none model=random auxiliary=random '+arms={greedy: "decoder.temperature=0", sampled: ""}'
+    python bench.py bench=none model=random auxiliary=random '+arms={greedy: "decoder.temperature=0", sampled:
+    ""}'
 
-Arms answer the same prompts in turn (A B A B ...) after a warm-up; speeds and ratios are medians with 95% bootstrap intervals,
-paired by prompt. Shares, memory, arithmetic and the ceiling (the same forwards replayed alone) come from passes of their own. The
-last line on stdout is one JSON object. `python bench.py --help` lists every choice.
+Arms answer the same prompts in turn (A B A B ...) after a warm-up; speeds and ratios are medians with 95%
+bootstrap intervals, paired by prompt. Shares, memory, arithmetic and the ceiling (the same forwards replayed
+alone) come from passes of their own. The last line on stdout is one JSON object. `python bench.py --help`
+lists every choice.
 """
 
-import quiet  # noqa: F401  (before the libraries it quiets)
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import json
 import os
@@ -23,32 +25,48 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
-from config import door
-from decoding.sampling import at_least_one
-from harness import progress_bar
-from plots.scaling import curves
-from plots.tables import anatomy_table, speed_table
-from records import environment
-from speed.anatomy import anatomy
-from speed.arms import Arm, build
-from speed.timing import race, ratio, speed
+from unmask.cli import door, progress_bar
+from unmask.decoding.sampling import at_least_one
+from unmask.plots.scaling import curves
+from unmask.plots.tables import anatomy_table, speed_table
+from unmask.records import environment
+from unmask.speed.anatomy import anatomy
+from unmask.speed.arms import Arm, build
+from unmask.speed.timing import race, ratio, speed
 
 
 @door("bench")
 def main(cfg) -> None:
-    at_least_one(prompts=cfg.prompts, rounds=cfg.rounds, prompt_length=cfg.prompt_length, tokens=cfg.tokens, threads=cfg.threads)
+    at_least_one(
+        prompts=cfg.prompts,
+        rounds=cfg.rounds,
+        prompt_length=cfg.prompt_length,
+        tokens=cfg.tokens,
+        threads=cfg.threads,
+    )
     if not cfg.arms:
-        raise ValueError("arms: nothing to compare; bench=paper has some, and --help shows how to give your own")
+        raise ValueError(
+            "arms: nothing to compare; bench=paper has some, and --help shows how to give your own"
+        )
     if bool(cfg.sweep) != bool(cfg.points):
-        raise ValueError(f"sweep={cfg.sweep} and points={list(cfg.points)} go together: what varies, and its values")
+        raise ValueError(
+            f"sweep={cfg.sweep} and points={list(cfg.points)} go together: what varies, and its values"
+        )
     torch.set_num_threads(cfg.threads)
     given = list(HydraConfig.get().overrides.task)
 
     def arms(*overrides: str) -> list[Arm]:
-        return [build(name, compose("bench", [*given, *changes.split(), *overrides])) for name, changes in cfg.arms.items()]
+        return [
+            build(name, compose("bench", [*given, *changes.split(), *overrides]))
+            for name, changes in cfg.arms.items()
+        ]
 
     report = sweep(cfg, arms) if cfg.sweep else comparison(cfg, arms())
-    report |= {"bench": HydraConfig.get().runtime.choices.get("bench"), "settings": given, "environment": environment()}
+    report |= {
+        "bench": HydraConfig.get().runtime.choices.get("bench"),
+        "settings": given,
+        "environment": environment(),
+    }
     report |= {"threads": cfg.threads}
     report = json.loads(json.dumps(report), parse_constant=lambda nan: None)  # JSON has no NaN
     if cfg.report:
@@ -76,7 +94,9 @@ def comparison(cfg, arms: list[Arm]) -> dict:
 
 def measures(rows: pd.DataFrame, arm: str, base: str) -> dict:
     mine = rows[rows.arm == arm]
-    costs = {c: float(mine[c].sum() / mine.answers.sum()) for c in mine if c.startswith(("forwards", "positions"))}
+    costs = {
+        c: float(mine[c].sum() / mine.answers.sum()) for c in mine if c.startswith(("forwards", "positions"))
+    }
     main = "denoiser" if mine.get("forwards denoiser", default=pd.Series()).any() else "autoregressive"
     return {
         "tokens_per_second": speed(rows, arm),
@@ -95,10 +115,15 @@ def sweep(cfg, arms) -> dict:
         for value in bar.track(list(cfg.points), description=cfg.sweep):
             here = arms(f"{cfg.sweep}={value}")
             run = race(here, cfg.rounds)
-            rows += [{"arm": arm.name, cfg.sweep: value} | measures(run, arm.name, here[0].name) for arm in here]
+            rows += [
+                {"arm": arm.name, cfg.sweep: value} | measures(run, arm.name, here[0].name) for arm in here
+            ]
     table = pd.DataFrame(rows).drop(columns="per_answer")
-    Console(width=110).print(table[["arm", cfg.sweep, "positions_per_step", "milliseconds_per_step", "tokens_per_step"]]
-                             .round(1).to_string(index=False))  # fmt: skip
+    Console(width=110).print(
+        table[["arm", cfg.sweep, "positions_per_step", "milliseconds_per_step", "tokens_per_step"]]
+        .round(1)
+        .to_string(index=False)
+    )
     if cfg.report:
         stem = Path(cfg.report).with_suffix("")
         table.to_csv(stem.with_suffix(".csv"), index=False)

@@ -7,11 +7,11 @@
     python demo.py 'prompt="Tom has 5 apples. ..."'
     python demo.py model=dream auxiliary=qwen_0.5b             # wants a GPU
 
-Masks within the canvas are faint dots. Where stdout is no terminal the finished answers are printed, plain. `save=FILE.png` draws
-them (figure 1). `python demo.py --help` lists every setting.
+Masks within the canvas are faint dots. Where stdout is no terminal the finished answers are printed, plain.
+`save=FILE.png` draws them (figure 1). `python demo.py --help` lists every setting.
 """
 
-import quiet  # noqa: F401  (before the libraries it quiets)
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import time
 from dataclasses import replace
@@ -25,10 +25,12 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from config import ROOT, door
-from evaluation import Evaluation
-from plots.trace import Trace, draw
-from records.table import label
+from unmask.cli import door
+
+from unmask.config import ROOT
+from unmask.evaluation import Evaluation
+from unmask.plots.trace import Trace, draw
+from unmask.records.table import label
 
 STYLES = ["bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "orange1", "deep_sky_blue1"]
 FRAME = 0.05  # seconds between two pictures
@@ -40,7 +42,9 @@ def main(cfg) -> None:
     if cfg.compare:
         other = ["decoder=leftright"] if cfg.compare is True else str(cfg.compare).split()
         given = HydraConfig.get().overrides.task
-        if any(setting.startswith("decoder=") for setting in other):  # settings of the first decoder are not the other's
+        if any(
+            setting.startswith("decoder=") for setting in other
+        ):  # settings of the first decoder are not the other's
             given = [g for g in given if not g.lstrip("+").startswith("decoder")]
         evaluations.append(Evaluation(compose("demo", [*given, *other])))
     first = evaluations[0]
@@ -49,11 +53,15 @@ def main(cfg) -> None:
     prompts = [prompt_of(evaluation) for evaluation in evaluations]
     question = cfg.prompt or str(first.requests[cfg.document].doc.get("question", ""))
     several = len({e.cfg.model.name for e in evaluations}) > 1
-    traces = [Trace(e.label if several else label(e.identity), [None] * e.cfg.task.budget) for e in evaluations]
+    traces = [
+        Trace(e.label if several else label(e.identity), [None] * e.cfg.task.budget) for e in evaluations
+    ]
     console = Console()
     stage = Stage(console, question, traces)
     models = [(first if uses_models_of(first, e) else e).lm.models for e in evaluations]
-    for evaluation, mine, prompt in zip(evaluations, models, prompts, strict=True):  # warm up: the clock is to show decoding
+    for evaluation, mine, prompt in zip(
+        evaluations, models, prompts, strict=True
+    ):  # warm up: the clock is to show decoding
         evaluation.decoder.decode(mine, [prompt], min(8, cfg.task.budget), evaluation.stop, [0])
     with stage:
         for evaluation, trace, mine, prompt in zip(evaluations, traces, models, prompts, strict=True):
@@ -61,12 +69,18 @@ def main(cfg) -> None:
     if not console.is_terminal:
         print(question)
         for trace in traces:
-            print(f"\n{trace.title}\n{''.join(piece for piece, step in trace.cells() if step >= 0)}\n{trace.footer}")
+            print(
+                f"\n{trace.title}\n{''.join(piece for piece, step in trace.cells() if step >= 0)}\n{trace.footer}"
+            )
     if len(traces) > 1:
         fast, slow = traces
-        print(f"{fast.title}: {fast.steps} steps, {fast.seconds:.2f} s; {slow.title}: {slow.steps} steps, {slow.seconds:.2f} s")
+        print(
+            f"{fast.title}: {fast.steps} steps, {fast.seconds:.2f} s; {slow.title}: {slow.steps} steps, {slow.seconds:.2f} s"
+        )
     if cfg.save:
-        names = [e.cfg.model.name + (f" + {e.cfg.auxiliary.name}" if e.auxiliary else "") for e in evaluations]
+        names = [
+            e.cfg.model.name + (f" + {e.cfg.auxiliary.name}" if e.auxiliary else "") for e in evaluations
+        ]
         stem = ", ".join(dict.fromkeys(names))
         family = " (tiny stand-in family)" if stem.startswith("tiny_") else ""
         machine = f"{first.identity['device']}, {first.identity['dtype']}"
@@ -114,8 +128,10 @@ class Stage:
 
     def picture(self) -> Group:
         width = max(30, self.console.width // len(self.traces) - 2)
-        panels = [Panel(Group(coloured(trace), Text(trace.footer, style="dim")), title=trace.title, width=width)
-                  for trace in self.traces]  # fmt: skip
+        panels = [
+            Panel(Group(coloured(trace), Text(trace.footer, style="dim")), title=trace.title, width=width)
+            for trace in self.traces
+        ]
         return Group(Text(self.question, style="bold"), Columns(panels))
 
 
@@ -149,14 +165,20 @@ def answer(evaluation: Evaluation, trace: Trace, models, prompt: torch.Tensor, r
 
     start = time.perf_counter()
     seed = evaluation.cfg.seed
-    (generation,) = evaluation.decoder.decode(models, [prompt], evaluation.cfg.task.budget, evaluation.stop, [seed], observe)
+    (generation,) = evaluation.decoder.decode(
+        models, [prompt], evaluation.cfg.task.budget, evaluation.stop, [seed], observe
+    )
     trace.seconds = time.perf_counter() - start - shown
-    for position in range(generation.useful, len(trace.pieces)):  # the end token and what stands right of it is no answer
+    for position in range(
+        generation.useful, len(trace.pieces)
+    ):  # the end token and what stands right of it is no answer
         trace.pieces[position], trace.step_of[position] = None, -1
     work = ", ".join(f"{count} {role} forwards" for role, count in generation.forwards.items())
     per_step = generation.useful / max(1, next(iter(generation.forwards.values())))
-    trace.footer = (f"{generation.useful} tokens in {trace.steps} steps, {work}, {per_step:.1f} tokens a step, "
-                    f"{generation.useful / trace.seconds:.0f} tokens/s")  # fmt: skip
+    trace.footer = (
+        f"{generation.useful} tokens in {trace.steps} steps, {work}, {per_step:.1f} tokens a step, "
+        f"{generation.useful / trace.seconds:.0f} tokens/s"
+    )
     refresh(now=True)
 
 

@@ -1,8 +1,9 @@
 """lm-eval's view of a decoder, and this project's view of lm-eval.
 
-`DecoderLM` is an in-process lm-eval model over any decoder: lm-eval builds prompts (chat template and system prompt included) and
-scores answers; the decoding between the two, its accounting and its record are ours. Every document is on disk as soon as it is
-decoded, and a document that is on disk is never decoded again, so that scoring twice generates once.
+`DecoderLM` is an in-process lm-eval model over any decoder: lm-eval builds prompts (chat template and system
+prompt included) and scores answers; the decoding between the two, its accounting and its record are ours.
+Every document is on disk as soon as it is decoded, and a document that is on disk is never decoded again, so
+that scoring twice generates once.
 
     lm = DecoderLM(decoder, load, tokenizer, stop, budget, run)
     results = simple_evaluate(lm, tasks=["gsm8k"], apply_chat_template=True, ...)
@@ -17,12 +18,10 @@ from functools import cached_property
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from decoding import Decoder, Generation, Models, Stop
-from records import Run
-from sweep import Sweep
+from unmask.cli import Sweep, progress_bar
+from unmask.decoding import Decoder, Generation, Models, Stop
+from unmask.records import Run
 
 WARM_UP = 5  # documents decoded before the clock starts, and again under it: both times to the same ids
 TASK_STRIDE = 100_000  # documents of the k-th task of a group are numbered from k * TASK_STRIDE
@@ -32,13 +31,26 @@ class DecoderLM(TemplateLM):
     """A decoder on loaded models, as lm-eval's language model.
 
     load: returns the Models; called once, and only when something has to be decoded.
-    stop: where answers end. budget: new tokens at most. context: positions of prompt and answer together at most.
+    stop: where answers end. budget: new tokens at most. context: positions of prompt and answer together at
+        most.
     tasks: names of the tasks, in the order that numbers their documents.
-    run: the record that answers are read from and appended to; may be set later, before anything is generated.
+    run: the record that answers are read from and appended to; may be set later, before anything is
+        generated.
     """
 
-    def __init__(self, decoder: Decoder, load: Callable[[], Models], tokenizer, stop: Stop, budget: int, context: int,
-                 tasks: Sequence[str], batch_size: int = 1, seed: int = 0, run: Run | None = None):  # fmt: skip
+    def __init__(
+        self,
+        decoder: Decoder,
+        load: Callable[[], Models],
+        tokenizer,
+        stop: Stop,
+        budget: int,
+        context: int,
+        tasks: Sequence[str],
+        batch_size: int = 1,
+        seed: int = 0,
+        run: Run | None = None,
+    ):
         super().__init__()
         self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
         self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
@@ -50,7 +62,8 @@ class DecoderLM(TemplateLM):
     def models(self) -> Models:
         return self._load()
 
-    # -- lm-eval's side ------------------------------------------------------------------------------------------------
+    # -- lm-eval's side
+    # ------------------------------------------------------------------------------------------------
     tokenizer_name = property(lambda self: self.tokenizer.name_or_path.replace("/", "__"))
     eot_token_id = property(lambda self: self.tokenizer.eos_token_id)
 
@@ -64,11 +77,13 @@ class DecoderLM(TemplateLM):
         )
 
     def tok_encode(self, string: str, **kwargs) -> list[int]:
-        # The chat template has written all special tokens that the model expects (a second BOS changes scores).
+        # The chat template has written all special tokens that the model expects (a second BOS changes
+        # scores).
         return self.tokenizer.encode(string, add_special_tokens=False)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answers of all requests, decoding those that the record lacks. Stop strings come from the config, not the task."""
+        """Answers of all requests, decoding those that the record lacks. Stop strings come from the config,
+        not the task."""
         self.generate(requests)
         texts = {(s["doc_id"], s["repeat"]): s["text"] for s in self.run.samples()}
         return [texts[self.key(request)] for request in requests]
@@ -81,7 +96,8 @@ class DecoderLM(TemplateLM):
 
     _loglikelihood_tokens = loglikelihood_rolling = loglikelihood
 
-    # -- our side ------------------------------------------------------------------------------------------------------
+    # -- our side
+    # ------------------------------------------------------------------------------------------------------
     def key(self, request: Instance) -> tuple[int, int]:
         """(document, repeat) as the record numbers them: unique over the tasks of a group."""
         return self.number(request.task_name, request.doc_id), request.idx
@@ -115,7 +131,9 @@ class DecoderLM(TemplateLM):
         if advance:
             return self._generate(missing, prompts, advance)
         with progress_bar() as bar:
-            task = bar.add_task(Sweep.describe(0, 0, 0), total=len(requests), completed=len(requests) - len(missing))
+            task = bar.add_task(
+                Sweep.describe(0, 0, 0), total=len(requests), completed=len(requests) - len(missing)
+            )
             before, start = self.decoded, time.perf_counter()
 
             def shown():
@@ -124,13 +142,19 @@ class DecoderLM(TemplateLM):
 
             self._generate(missing, prompts, shown)
 
-    def _generate(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]) -> None:
+    def _generate(
+        self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]
+    ) -> None:
         for start in range(0, len(requests), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            for request, sample in zip(requests[batch], self.decode(requests[batch], prompts[batch]), strict=True):
+            for request, sample in zip(
+                requests[batch], self.decode(requests[batch], prompts[batch]), strict=True
+            ):
                 first = self._first.pop(self.key(request), sample["ids"])
                 if first != sample["ids"]:
-                    raise AssertionError(f"document {sample['doc_id']} decoded twice with one seed gave different ids")
+                    raise AssertionError(
+                        f"document {sample['doc_id']} decoded twice with one seed gave different ids"
+                    )
                 self.run.append(sample)
                 self.decoded += 1
                 advance()
@@ -156,8 +180,8 @@ class DecoderLM(TemplateLM):
         }
 
     def _warm_up(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> None:
-        """Decode the first batches untimed: warms caches and kernels, checks the claimed forwards against the models' own,
-        and leaves the ids that the timed pass must repeat."""
+        """Decode the first batches untimed: warms caches and kernels, checks the claimed forwards against the
+        models' own, and leaves the ids that the timed pass must repeat."""
         self._first, self._warm = {}, True
         for start in range(0, min(len(requests), max(WARM_UP, self.batch_size)), self.batch_size):
             batch = slice(start, start + self.batch_size)
@@ -188,12 +212,6 @@ class ForwardCounter:
         self.rows += kwargs["input_ids"].size(0)
 
 
-def progress_bar() -> Progress:
-    """A bar with ETA on stderr, so that stdout stays for results."""
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
-                    TimeRemainingColumn(), console=Console(stderr=True))  # fmt: skip
-
-
 def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:
     """Stop at any of the token ids, and before the first of the strings, found in the decoded text."""
     strings = [s for s in strings if s]
@@ -210,7 +228,8 @@ def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:
             return None
         text = tokenizer.decode(tokens)
         cut = min(text.index(s) for s in strings if s in text)
-        # The most tokens whose text ends before the stop string: a string inside a token cuts before that token.
+        # The most tokens whose text ends before the stop string: a string inside a token cuts before that
+        # token.
         low, high = 0, len(tokens)
         while low < high:
             middle = (low + high + 1) // 2

@@ -1,8 +1,9 @@
 """Train a model of the tiny family from nothing:  python train.py recipe=tiny_dream
 
-A recipe (eval_config/recipe/) names the layout, the objective, the data mixture and the schedule. Training checkpoints every few
-minutes and on Ctrl-C; the same command goes on from there, batch for batch. The result is a Hugging Face folder in checkpoints/
-that `eval.py model=...` loads like any other, with the learning curve beside it.
+A recipe (eval_config/recipe/) names the layout, the objective, the data mixture and the schedule. Training
+checkpoints every few minutes and on Ctrl-C; the same command goes on from there, batch for batch. The result
+is a Hugging Face folder in checkpoints/ that `eval.py model=...` loads like any other, with the learning
+curve beside it.
 
     python train.py recipe=tiny_qwen_large            # 1. the causal parent
     python train.py recipe=tiny_dream                 # 2. adapted from it to masked diffusion
@@ -14,7 +15,7 @@ On GPUs the same command trains in bfloat16 (autocast), and torchrun shares each
     torchrun --nproc-per-node 4 train.py recipe=tiny_dream accumulate=2
 """
 
-import quiet  # noqa: F401  (before the libraries it quiets)
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import inspect
 import json
@@ -33,17 +34,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
-import problems
-from config import door
-from decoding.sampling import at_least_one
-from loading import choose_dtype
-from plots.learning import learning_curve
-from records import config_hash, environment
-from training import tokenizer as shared_tokenizer
-from training.data import Stream
-from training.loop import Place, Schedule, Trainer
-from training.objectives import OBJECTIVES
-from training.validation import Validation
+from unmask.tasks import problems
+from unmask.cli import door
+from unmask.decoding.sampling import at_least_one
+from unmask.models.loading import choose_dtype
+from unmask.plots.learning import learning_curve
+from unmask.records import config_hash, environment
+from unmask.training import tokenizer as shared_tokenizer
+from unmask.training.data import Stream
+from unmask.training.loop import Place, Schedule, Trainer
+from unmask.training.objectives import OBJECTIVES
+from unmask.training.validation import Validation
 
 
 @dataclass
@@ -55,7 +56,9 @@ class TrainConfig:
     init_from: str | None = None  # a checkpoint folder whose weights have the same names and shapes
     mixture: dict[str, float] = field(default_factory=dict)  # source -> share of the tokens
     final_mixture: dict[str, float] | None = None  # what it becomes, linearly
-    canvas: int | None = None  # masked diffusion: answers and the silence after them fill up to this many tokens
+    canvas: int | None = (
+        None  # masked diffusion: answers and the silence after them fill up to this many tokens
+    )
     budget: int = 96  # new tokens of a validation answer
     tokens: int = MISSING  # training tokens in all
     batch_tokens: int = 3000
@@ -64,7 +67,8 @@ class TrainConfig:
     decay: float = 0.3  # share of the tokens
     weight_decay: float = 0.01
     seed: int = 0
-    # how good it is by then: greedy answers to this many validation problems, every so many tokens; 0 problems: never
+    # how good it is by then: greedy answers to this many validation problems, every so many tokens; 0
+    # problems: never
     validation_problems: int = 50
     validation_tokens: int = 2_000_000
     accumulate: int = 1  # batches of a step (for each process, under torchrun)
@@ -72,16 +76,28 @@ class TrainConfig:
     dtype: str = "auto"  # of the forwards, under autocast: bfloat16 on CUDA, float32 on a CPU
     threads: int = 2
     checkpoint_minutes: float = 5.0
-    folder: str = "runs/train/${hydra:runtime.choices.recipe}"  # training state: model, optimizers, random state, curve
+    folder: str = (
+        "runs/train/${hydra:runtime.choices.recipe}"  # training state: model, optimizers, random state, curve
+    )
     output: str = "checkpoints/${name}"  # the model, ready to load
 
 
 ConfigStore.instance().store("train_schema", TrainConfig)
 
-# What may change when a training resumes. `tokens` is among them, to extend or to shorten it: the learning rate then follows
-# the new total from there on.
-FREE = {"tokens", "threads", "device", "dtype", "checkpoint_minutes", "folder", "output", "budget", "validation_problems",
-        "validation_tokens"}  # fmt: skip
+# What may change when a training resumes. `tokens` is among them, to extend or to shorten it: the learning
+# rate then follows the new total from there on.
+FREE = {
+    "tokens",
+    "threads",
+    "device",
+    "dtype",
+    "checkpoint_minutes",
+    "folder",
+    "output",
+    "budget",
+    "validation_problems",
+    "validation_tokens",
+}
 
 
 def build_model(cfg: TrainConfig, tokenizer) -> torch.nn.Module:
@@ -103,7 +119,9 @@ def build_model(cfg: TrainConfig, tokenizer) -> torch.nn.Module:
         try:
             model.load_state_dict(parent.state_dict())
         except RuntimeError as error:
-            raise ValueError(f"init_from={cfg.init_from} does not have this recipe's architecture ({error})") from error
+            raise ValueError(
+                f"init_from={cfg.init_from} does not have this recipe's architecture ({error})"
+            ) from error
     return model
 
 
@@ -145,17 +163,29 @@ def main(cfg) -> None:
         raise ValueError(f"objective={cfg.objective!r} is not one of {', '.join(OBJECTIVES)}")
     if cfg.init_from and not Path(cfg.init_from).exists():
         parent = Path(cfg.init_from).name
-        raise ValueError(f"init_from={cfg.init_from}: no such folder; train it first (python train.py recipe={parent})")
-    at_least_one(tokens=cfg.tokens, batch_tokens=cfg.batch_tokens, accumulate=cfg.accumulate, threads=cfg.threads,
-                 validation_tokens=cfg.validation_tokens)  # fmt: skip
+        raise ValueError(
+            f"init_from={cfg.init_from}: no such folder; train it first (python train.py recipe={parent})"
+        )
+    at_least_one(
+        tokens=cfg.tokens,
+        batch_tokens=cfg.batch_tokens,
+        accumulate=cfg.accumulate,
+        threads=cfg.threads,
+        validation_tokens=cfg.validation_tokens,
+    )
     if not 0 <= cfg.validation_problems <= problems.HELD_OUT:
-        raise ValueError(f"validation_problems={cfg.validation_problems} must be from 0 to {problems.HELD_OUT}")
+        raise ValueError(
+            f"validation_problems={cfg.validation_problems} must be from 0 to {problems.HELD_OUT}"
+        )
     known = list(inspect.signature(OBJECTIVES[cfg.objective]).parameters)[3:]
     if unknown := cfg.objective_options.keys() - set(known):
-        raise ValueError(f"objective_options: {cfg.objective} has no {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"objective_options: {cfg.objective} has no {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
+        )
     if cfg.dtype == "float16":
         raise ValueError("dtype=float16 needs loss scaling, which this loop has not: use bfloat16")
-    # Numbers below float32's normal range made backward passes twice as slow. Before any thread starts: threads inherit it.
+    # Numbers below float32's normal range made backward passes twice as slow. Before any thread starts:
+    # threads inherit it.
     torch.set_flush_denormal(True)
     torch.set_num_threads(cfg.threads)
     place = Place.join(cfg.device)
@@ -169,20 +199,36 @@ def main(cfg) -> None:
     settings |= {"data": {task: problems.fingerprint(task) for task in problems.OPTIONS}}
     validation = Validation(tokenizer, cfg.validation_problems, cfg.budget, cfg.validation_tokens)
     trainer = Trainer(
-        model, stream, cfg.objective, Path(cfg.folder), cfg.tokens, Schedule(cfg.lr, cfg.warmup, cfg.decay), cfg.weight_decay,
-        cfg.seed, settings, cfg.objective_options, validation if cfg.validation_problems else None, cfg.accumulate, place,
-        choose_dtype(cfg.dtype, place.device), earlier=earlier(cfg),
-    )  # fmt: skip
+        model,
+        stream,
+        cfg.objective,
+        Path(cfg.folder),
+        cfg.tokens,
+        Schedule(cfg.lr, cfg.warmup, cfg.decay),
+        cfg.weight_decay,
+        cfg.seed,
+        settings,
+        cfg.objective_options,
+        validation if cfg.validation_problems else None,
+        cfg.accumulate,
+        place,
+        choose_dtype(cfg.dtype, place.device),
+        earlier=earlier(cfg),
+    )
     size = sum(p.numel() for p in model.parameters())
     resumed = trainer.resume()
     if place.leads:
         start = "resumed at" if resumed else "from"
-        print(f"{cfg.name}: {size:,} parameters, {start} {trainer.seen:,} of {cfg.tokens:,} tokens, "
-              f"{place.world} x {place.device}")  # fmt: skip
+        print(
+            f"{cfg.name}: {size:,} parameters, {start} {trainer.seen:,} of {cfg.tokens:,} tokens, "
+            f"{place.world} x {place.device}"
+        )
     # A half-trained model stays beside its state; only a finished one replaces what `output` holds.
     look = Path(cfg.folder) / "model"
     try:
-        trainer.run(checkpoint_minutes=cfg.checkpoint_minutes, on_checkpoint=lambda: export(trainer, tokenizer, look))
+        trainer.run(
+            checkpoint_minutes=cfg.checkpoint_minutes, on_checkpoint=lambda: export(trainer, tokenizer, look)
+        )
     except KeyboardInterrupt as stop:
         sys.exit(f"\n{stop}" if place.leads else 1)
     if place.leads:

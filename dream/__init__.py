@@ -3,11 +3,12 @@
 Importing registers it with transformers. Loads `Dream-org/Dream-v0-Instruct-7B` (and -Base) with no remote
 code: the tensor names are Qwen2's own.
 """
+
 import torch
 from transformers import Qwen2Config, Qwen2Model
 from transformers.models.qwen2.modeling_qwen2 import Qwen2PreTrainedModel
 
-from bidirectional import BidirectionalLM, PublishedConfig, register
+from unmask.models.bidirectional import BidirectionalLM, PublishedConfig, register
 
 
 class DreamConfig(PublishedConfig, Qwen2Config):
@@ -35,7 +36,8 @@ class DreamConfig(PublishedConfig, Qwen2Config):
 
 
 class DreamModel(BidirectionalLM, Qwen2PreTrainedModel):
-    """Dream with aligned logits: `logits[i]` predicts token i, from the hidden state at i-1 (0: from its own).
+    """Dream with aligned logits: `logits[i]` predicts token i, from the hidden state at i-1 (0: from its
+    own).
 
     `lookback` is 1: to predict position i in a cached forward, i-1 must be fed too, since a cache holds keys
     and values but no hidden states. The first *fed* position thus has no predictor; unless it is position 0,

@@ -3,6 +3,7 @@
 Importing registers it with transformers. Loads `GSAI-ML/LLaDA-8B-Instruct` (and -Base) with no remote code:
 config fields and tensor names are OLMo's, mapped to Llama's when reading and back when writing.
 """
+
 from typing import ClassVar
 
 from transformers import LlamaModel, PreTrainedConfig
@@ -10,7 +11,7 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import WeightRenaming
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
-from bidirectional import BidirectionalLM, PublishedConfig, register
+from unmask.models.bidirectional import BidirectionalLM, PublishedConfig, register
 
 # The only value of each architecture switch that Llama's blocks compute (None: the switch is left to its
 # default).

@@ -1,10 +1,11 @@
 """The main job (`make eval`): APD against one token a step, on the tiny family and held-out word problems.
 
-The decoders answer the same problems in turns (a few each, A B C A B C), so that a busy moment of the machine hits both. Prints a
-table and what it means, and writes figures/main_job.png. Interrupted, it goes on where it was; finished, it only prints.
+The decoders answer the same problems in turns (a few each, A B C A B C), so that a busy moment of the machine
+hits both. Prints a table and what it means, and writes figures/main_job.png. Interrupted, it goes on where it
+was; finished, it only prints.
 """
 
-import quiet  # noqa: F401  (before the libraries it quiets)
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import json
 import os
@@ -12,25 +13,34 @@ from pathlib import Path
 
 from rich.console import Console
 
-from config import ROOT, refusals
-from evaluation import Evaluation
-from harness import progress_bar
-from plots.tables import summary_table, with_interval
-from plots.tradeoff import tradeoff
-from records.summary import compare
+from unmask.cli import refusals, progress_bar
+
+from unmask.config import ROOT
+from unmask.evaluation import Evaluation
+from unmask.plots.tables import summary_table, with_interval
+from unmask.plots.tradeoff import tradeoff
+from unmask.records.summary import compare
 
 DOCUMENTS = 60
 TURN = 5  # documents that one arm answers before the other's turn
 RESULTS = "results/main_job"  # of its own: runs made elsewhere were not made in turns
 ARMS = {
     "one token a step": ["decoder=leftright"],
-    "APD, R = 0, M = 4": ["decoder=apd", "decoder.mixture_weight=0.0", "decoder.max_lookahead=4"],  # short, strict
+    "APD, R = 0, M = 4": [
+        "decoder=apd",
+        "decoder.mixture_weight=0.0",
+        "decoder.max_lookahead=4",
+    ],  # short, strict
     "APD, R = 0.1": ["decoder=apd", "decoder.mixture_weight=0.1"],  # leans on the auxiliary's judgement
     "APD, R = 0.7": ["decoder=apd", "decoder.mixture_weight=0.7"],  # leans on the draft itself
 }
 
 
-def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Path = ROOT / "figures" / "main_job.png") -> None:
+def main(
+    documents: int = DOCUMENTS,
+    overrides: tuple[str, ...] = (),
+    figure: Path = ROOT / "figures" / "main_job.png",
+) -> None:
     """Run all arms on the first `documents` problems; `overrides` are eval.py's, for all."""
     shared = [f"limit={documents}", f"results={RESULTS}", *overrides]
     arms = {name: Evaluation.of(*setting, *shared) for name, setting in ARMS.items()}
@@ -38,7 +48,9 @@ def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Pa
     if not missing:
         print("All runs are finished: nothing to decode.")
     with progress_bar() as bar:
-        task = bar.add_task("answering", total=documents * len(arms), completed=documents * len(arms) - missing)
+        task = bar.add_task(
+            "answering", total=documents * len(arms), completed=documents * len(arms) - missing
+        )
         for start in range(0, documents, TURN):
             for arm in arms.values():
                 arm.lm.generate(arm.requests[start : start + TURN], advance=lambda: bar.advance(task))
@@ -46,13 +58,17 @@ def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Pa
 
     baseline, apd, *_ = arms.values()
     console = Console(width=max(100, Console().width))
-    console.print(f"\n[bold]{apd.cfg.model.name}[/] on {documents} held-out [bold]{apd.cfg.task.name}[/] problems, "
-                  f"auxiliary {apd.cfg.auxiliary.name}, {apd.identity['device']}")  # fmt: skip
+    console.print(
+        f"\n[bold]{apd.cfg.model.name}[/] on {documents} held-out [bold]{apd.cfg.task.name}[/] problems, "
+        f"auxiliary {apd.cfg.auxiliary.name}, {apd.identity['device']}"
+    )
     console.print(summary_table(summaries))
     for name, other in list(arms.items())[1:]:
         c = compare(baseline.scored, other.scored)
         speedup = with_interval(c, "speedup", "{:.1f}", "{:.1f}").replace("\n", " ")
-        difference = with_interval(c, "accuracy_difference", "{:+.1f}", "{:+.1f}", scale=100).replace("\n", " ")
+        difference = with_interval(c, "accuracy_difference", "{:+.1f}", "{:+.1f}", scale=100).replace(
+            "\n", " "
+        )
         console.print(
             f"{name} writes {summaries[name]['tokens_per_step']:.1f} tokens a step and {speedup} times the tokens a second of "
             f"one-token decoding, at an accuracy difference of {difference} points on the same problems: "
@@ -66,9 +82,13 @@ def main(documents: int = DOCUMENTS, overrides: tuple[str, ...] = (), figure: Pa
         markup=False,
         highlight=False,
     )
-    tradeoff(summaries, figure, f"{apd.cfg.task.name}, n = {documents}, {apd.cfg.model.name} + {apd.cfg.auxiliary.name} "
-             f"(tiny stand-in family), "
-             f"{apd.run.info['gpu'] or apd.run.info['cpu']}, {apd.identity['dtype']}. Bars: 95% intervals.")  # fmt: skip
+    tradeoff(
+        summaries,
+        figure,
+        f"{apd.cfg.task.name}, n = {documents}, {apd.cfg.model.name} + {apd.cfg.auxiliary.name} "
+        f"(tiny stand-in family), "
+        f"{apd.run.info['gpu'] or apd.run.info['cpu']}, {apd.identity['dtype']}. Bars: 95% intervals.",
+    )
     console.print(f"\nfigure: {os.path.relpath(figure)}")
     print(json.dumps({name: arm.headline(summaries[name]) for name, arm in arms.items()}))
     for arm in arms.values():

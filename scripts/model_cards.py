@@ -1,22 +1,25 @@
-"""Measure the shipped checkpoints and write their cards:  python -m scripts.model_cards [DOCUMENTS] [MODEL ...] [KEY=VALUE ...]
+"""Measure the shipped checkpoints and write their cards:  python -m scripts.model_cards [DOCUMENTS] [MODEL
+...] [KEY=VALUE ...]
 
-Each card (checkpoints/NAME/README.md) says what the model is, what it was trained on and for how long, how good it is on
-held-out problems, and the effects of decoding that it exists for, as paired differences. Runs are kept in results/cards:
-interrupted, it goes on; finished, it only writes. KEY=VALUE are settings of eval.py, such as threads=1.
+Each card (checkpoints/NAME/README.md) says what the model is, what it was trained on and for how long, how
+good it is on held-out problems, and the effects of decoding that it exists for, as paired differences. Runs
+are kept in results/cards: interrupted, it goes on; finished, it only writes. KEY=VALUE are settings of
+eval.py, such as threads=1.
 """
 
-import quiet  # noqa: F401  (before the libraries it quiets)
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import json
 import sys
 
 from rich.console import Console
 
-import problems
-from config import ROOT, refusals
-from evaluation import Evaluation
-from plots.tables import summary_table
-from records.summary import compare
+from unmask.tasks import problems
+from unmask.cli import refusals
+from unmask.config import ROOT
+from unmask.evaluation import Evaluation
+from unmask.plots.tables import summary_table
+from unmask.records.summary import compare
 
 DOCUMENTS = 500
 EFFECTS = 0.4  # share of the documents that the effects are measured on: they are paired, and many
@@ -33,13 +36,18 @@ DIFFUSION = {
     "K = 2": ["decoder=leftright", "decoder.tokens_per_step=2"],
     "K = 4": ["decoder=leftright", "decoder.tokens_per_step=4"],
     **APD,
-    **{f"APD, R = {r:g}, M = 4": ["decoder=apd", f"decoder.mixture_weight={r}", "decoder.max_lookahead=4"] for r in (0.0, 0.1)},
+    **{
+        f"APD, R = {r:g}, M = 4": ["decoder=apd", f"decoder.mixture_weight={r}", "decoder.max_lookahead=4"]
+        for r in (0.0, 0.1)
+    },
     "confidence, a step per token": ["decoder=confidence"],
     "random, a step per token": ["decoder=random"],
 }
 
 
-def measure(name: str, setting: list[str], documents: int, overrides: tuple[str, ...], task: str = "gsm_symbolic") -> Evaluation:
+def measure(
+    name: str, setting: list[str], documents: int, overrides: tuple[str, ...], task: str = "gsm_symbolic"
+) -> Evaluation:
     """A finished evaluation of one setting; `overrides` are eval.py's."""
     # In batches: what is reported here, answers and steps, does not depend on them.
     shared = [f"model={name}", f"task={task}", f"limit={documents}", "batch_size=16", "results=results/cards"]
@@ -62,11 +70,15 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     while "earlier" in stages[0]:
         stages.insert(0, stages[0]["earlier"])
     settings, machine = story["settings"], story["environment"]
-    machines = ", then ".join(dict.fromkeys(f"{s['environment']['cpu']}, {s['environment']['cores']} cores" for s in stages))
+    machines = ", then ".join(
+        dict.fromkeys(f"{s['environment']['cpu']}, {s['environment']['cores']} cores" for s in stages)
+    )
     diffusion = settings["objective"] == "masked_diffusion"
     label, baseline = next(iter((GREEDY if diffusion else CAUSAL).items()))
     trade = effects(name, max(2, int(EFFECTS * documents)), overrides) if diffusion else []
-    main = {t: measure(name, baseline, documents, overrides, t).summary for t in ("gsm_symbolic", "chain_sum")}
+    main = {
+        t: measure(name, baseline, documents, overrides, t).summary for t in ("gsm_symbolic", "chain_sum")
+    }
     Console().print(summary_table({f"{name}, {task}": summary for task, summary in main.items()}))
     sat = [s for stage in stages for s in stage["sittings"]]
     sittings = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in sat]
@@ -109,12 +121,16 @@ def mixture(stage: dict) -> str:
     """The shares of the data over one stage of training, in words."""
     first = stage["settings"]["mixture"]
     last = stage["settings"]["final_mixture"] or first
-    return "; ".join(f"{name} {100 * share:.0f} to {100 * last.get(name, 0):.0f}%" for name, share in first.items())
+    return "; ".join(
+        f"{name} {100 * share:.0f} to {100 * last.get(name, 0):.0f}%" for name, share in first.items()
+    )
 
 
 def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
     """The decoders against one token a step on the same problems, as lines of Markdown."""
-    found = {label: measure(name, setting, documents, overrides) for label, setting in (GREEDY | DIFFUSION).items()}
+    found = {
+        label: measure(name, setting, documents, overrides) for label, setting in (GREEDY | DIFFUSION).items()
+    }
     baseline = found["K = 1"]
     Console().print(summary_table({label: e.summary for label, e in found.items()}))
     lines = [
@@ -124,8 +140,14 @@ def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
         "|---|---|---|---|",
     ]
     for label, e in found.items():
-        difference = "" if e is baseline else percent(compare(baseline.scored, e.scored), "accuracy_difference", "{:+.1f}")
-        lines.append(f"| {label} | {percent(e.summary)} | {difference} | {e.summary['tokens_per_step']:.2f} |")
+        difference = (
+            ""
+            if e is baseline
+            else percent(compare(baseline.scored, e.scored), "accuracy_difference", "{:+.1f}")
+        )
+        lines.append(
+            f"| {label} | {percent(e.summary)} | {difference} | {e.summary['tokens_per_step']:.2f} |"
+        )
     return [*lines, ""]
 
 

@@ -1,4 +1,4 @@
-import quiet  # noqa: F401  (before the libraries it quiets)
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import sys
 
@@ -14,7 +14,8 @@ def one_thread():
 
 @pytest.fixture
 def run_command(monkeypatch, capsys):
-    """run_command(module, argument, ...) -> (exit code, stdout, stderr) of that module's `main`, in this process."""
+    """run_command(module, argument, ...) -> (exit code, stdout, stderr) of that module's `main`, in this
+    process."""
 
     def run(module, *arguments):
         monkeypatch.setattr(sys, "argv", [module.__file__, *arguments])

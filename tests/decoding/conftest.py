@@ -12,18 +12,20 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
-from decoding import Models, Stop
 from dream import DreamConfig, DreamModel
 from llada import LLaDAConfig, LLaDAModelLM
+from unmask.decoding import Models, Stop
 
 VOCABULARY, EOS, MASK = 16, 14, 15
 
 
 class Scripted(nn.Module):
-    """A model whose logits are `script(ids) -> (len(ids), V)`, ids being all that it can see of one row, cached and fed.
+    """A model whose logits are `script(ids) -> (len(ids), V)`, ids being all that it can see of one row,
+    cached and fed.
 
-    A denoiser's row i predicts token i, a causal model's the token after i. The ids seen so far are kept in the KV cache that
-    it is handed, so a wrong cache shows. `seen` holds, per call and row, the ids that the row can see.
+    A denoiser's row i predicts token i, a causal model's the token after i. The ids seen so far are kept in
+    the KV cache that it is handed, so a wrong cache shows. `seen` holds, per call and row, the ids that the
+    row can see.
     """
 
     device = torch.device("cpu")
@@ -35,19 +37,30 @@ class Scripted(nn.Module):
         if mask_token_id is not None:
             self.config.mask_token_id = mask_token_id
 
-    def forward(self, input_ids, past_key_values=None, use_cache=False, attention_mask=None, position_ids=None,
-                logits_to_keep=0):  # fmt: skip
+    def forward(
+        self,
+        input_ids,
+        past_key_values=None,
+        use_cache=False,
+        attention_mask=None,
+        position_ids=None,
+        logits_to_keep=0,
+    ):
         assert use_cache == (past_key_values is not None)
         ids = input_ids
         if past_key_values is not None:
             history = ids[:, None, :, None].float()
             ids = past_key_values.update(history, history, 0)[0][:, 0, :, 0].long()
-        real = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask.any(-2)[:, 0]
+        real = (
+            torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask.any(-2)[:, 0]
+        )
         logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
         for i, row in enumerate(ids):
             visible = row[real[i]].tolist()  # a row's columns from the left, in order
             self.seen.append(visible)
-            columns = torch.arange(len(visible))[-input_ids.size(1) :] if position_ids is None else position_ids[i]
+            columns = (
+                torch.arange(len(visible))[-input_ids.size(1) :] if position_ids is None else position_ids[i]
+            )
             inside = columns < len(visible)  # the rest is padding
             logits[i, inside] = self.script(visible)[columns[inside]]
         if logits_to_keep is None:
@@ -77,7 +90,8 @@ class CausalDenoiser(nn.Module):
 
 
 class Hook:
-    """Counts what a model really does: forwards, rows of all forwards, and positions fed that are not padding."""
+    """Counts what a model really does: forwards, rows of all forwards, and positions fed that are not
+    padding."""
 
     def __init__(self, model):
         self.forwards = self.rows = self.positions = 0
@@ -88,7 +102,11 @@ class Hook:
         ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
         # Padding stands right of all that a row attends to.
         fed = ids.numel() if mask is None else int((kwargs["position_ids"] < mask.any(-2).sum(-1)).sum())
-        self.forwards, self.rows, self.positions = self.forwards + 1, self.rows + len(ids), self.positions + fed
+        self.forwards, self.rows, self.positions = (
+            self.forwards + 1,
+            self.rows + len(ids),
+            self.positions + fed,
+        )
         self.fed.append(fed)
 
 
@@ -97,8 +115,15 @@ def shape(**kwargs):
 
 
 def qwen_shape(**kwargs):
-    return shape(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                 num_key_value_heads=2, rope_parameters={"rope_theta": 1e4, "rope_type": "default"}, **kwargs)  # fmt: skip
+    return shape(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_parameters={"rope_theta": 1e4, "rope_type": "default"},
+        **kwargs,
+    )
 
 
 def frozen(model):
@@ -123,7 +148,9 @@ def llada():
 def qwen():
     torch.manual_seed(3)
     model = frozen(Qwen2ForCausalLM(Qwen2Config(**qwen_shape())))
-    model.lm_head.weight[MASK] = model.lm_head.weight[:MASK].mean(0)  # a mean never wins: no causal model writes masks
+    model.lm_head.weight[MASK] = model.lm_head.weight[:MASK].mean(
+        0
+    )  # a mean never wins: no causal model writes masks
     return model
 
 
@@ -176,6 +203,16 @@ def essence(generation):
 def lab():
     """Everything above, for the tests (importlib mode has no module to import it from)."""
     return SimpleNamespace(
-        V=VOCABULARY, EOS=EOS, MASK=MASK, Scripted=Scripted, Hook=Hook, CausalDenoiser=CausalDenoiser, Models=Models,
-        Stop=Stop, favourites=favourites, on_canvas=on_canvas, trace=trace, essence=essence,
-    )  # fmt: skip
+        V=VOCABULARY,
+        EOS=EOS,
+        MASK=MASK,
+        Scripted=Scripted,
+        Hook=Hook,
+        CausalDenoiser=CausalDenoiser,
+        Models=Models,
+        Stop=Stop,
+        favourites=favourites,
+        on_canvas=on_canvas,
+        trace=trace,
+        essence=essence,
+    )

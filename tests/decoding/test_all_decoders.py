@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.apd import APD
-from decoding.autoregressive import Autoregressive
-from decoding.confidence import Confidence
-from decoding.entropy import Entropy
-from decoding.leftright import LeftRight
-from decoding.margin import Margin
-from decoding.random_order import RandomOrder
+from unmask.decoding.apd import APD
+from unmask.decoding.autoregressive import Autoregressive
+from unmask.decoding.confidence import Confidence
+from unmask.decoding.entropy import Entropy
+from unmask.decoding.leftright import LeftRight
+from unmask.decoding.margin import Margin
+from unmask.decoding.random_order import RandomOrder
 
 BUDGET = 12
 DECODERS = {
@@ -28,7 +28,9 @@ DECODERS = {
     "margin": Margin(),
     "entropy": Entropy(steps=8),
 }
-PROMPTS = [torch.tensor(ids) for ids in ([1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 0], [3, 1, 4, 1], [2, 2])]
+PROMPTS = [
+    torch.tensor(ids) for ids in ([1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 0], [3, 1, 4, 1], [2, 2])
+]
 SEEDS = [11, 12, 13, 14, 15]
 
 
@@ -43,7 +45,11 @@ def temperature(request):
 
 
 def models_for(lab, decoder, denoiser, causal):
-    return lab.Models(causal) if decoder.causal else lab.Models(denoiser, causal if decoder.needs_auxiliary else None)
+    return (
+        lab.Models(causal)
+        if decoder.causal
+        else lab.Models(denoiser, causal if decoder.needs_auxiliary else None)
+    )
 
 
 @pytest.fixture
@@ -147,7 +153,9 @@ def test_a_row_does_not_know_its_neighbours(lab, decoder, models, temperature):
 
 def test_seeds(lab, decoder, models):
     def decode(seed, **settings):
-        return lab.essence(lab.trace(replace(decoder, **settings), models, [1, 2, 3], BUDGET, stop=(), seed=seed)[0])
+        return lab.essence(
+            lab.trace(replace(decoder, **settings), models, [1, 2, 3], BUDGET, stop=(), seed=seed)[0]
+        )
 
     assert decode(1, temperature=1.0) == decode(1, temperature=1.0)
     assert len({str(decode(seed, temperature=1.5)["ids"]) for seed in range(5)}) == 5
@@ -177,7 +185,9 @@ def test_claimed_work_is_what_a_hook_sees(lab, decoder, models, temperature):
 
 def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
     rows = []
-    handle = models.main.lm_head.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1].numel()))
+    handle = models.main.lm_head.register_forward_pre_hook(
+        lambda _, args: rows.append(args[0].shape[:-1].numel())
+    )
     _, steps = lab.trace(decoder, models, [1, 2, 3], BUDGET, stop=())
     handle.remove()
     committed = [len(positions) for positions, _ in steps]
@@ -186,7 +196,9 @@ def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
     else:  # all masks that compete for this step, none of the prompt or of what is committed
         left = [BUDGET - sum(committed[:i]) for i in range(len(committed))]
         if isinstance(decoder, APD):  # chunk by chunk
-            assert sum(rows) <= sum(min(most, n + decoder.chunk) for most, n in zip(left, committed, strict=True))
+            assert sum(rows) <= sum(
+                min(most, n + decoder.chunk) for most, n in zip(left, committed, strict=True)
+            )
         else:
             assert all(n <= most for n, most in zip(rows, left, strict=True))
 
@@ -194,19 +206,37 @@ def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
 # Settings
 
 
-@pytest.mark.parametrize(("cls", "name", "value"), [
-    *((APD, "mixture_weight", value) for value in (-0.1, 1.1, float("nan"))),
-    *((APD, "coupling", value) for value in ("gumble", None)),
-    *((RandomOrder, "schedule_kind", value) for value in ("origins", None)),
-    *((LeftRight, "tokens_per_step", value) for value in (0, -3, 1.5, "a")),
-    *((cls, "max_lookahead", value) for cls in (LeftRight, APD) for value in (0, -1, 2.5, "8")),
-    *((cls, "kv_window", value) for cls in (LeftRight, APD) for value in (-1, 0.5, "8")),
-    *((cls, name, value) for cls in (Confidence, Margin, Entropy, RandomOrder)
-      for name in ("steps", "block_length") for value in (0, -1, 1.5, "a")),
-    *((cls, name, value) for cls in (Autoregressive, LeftRight, APD, Confidence, Margin, Entropy, RandomOrder)
-      for name, value in (("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")),
-                          ("top_p", 0.0), ("top_p", 1.1), ("top_p", -1.0), ("top_k", 0), ("top_k", 2.5))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        *((APD, "mixture_weight", value) for value in (-0.1, 1.1, float("nan"))),
+        *((APD, "coupling", value) for value in ("gumble", None)),
+        *((RandomOrder, "schedule_kind", value) for value in ("origins", None)),
+        *((LeftRight, "tokens_per_step", value) for value in (0, -3, 1.5, "a")),
+        *((cls, "max_lookahead", value) for cls in (LeftRight, APD) for value in (0, -1, 2.5, "8")),
+        *((cls, "kv_window", value) for cls in (LeftRight, APD) for value in (-1, 0.5, "8")),
+        *(
+            (cls, name, value)
+            for cls in (Confidence, Margin, Entropy, RandomOrder)
+            for name in ("steps", "block_length")
+            for value in (0, -1, 1.5, "a")
+        ),
+        *(
+            (cls, name, value)
+            for cls in (Autoregressive, LeftRight, APD, Confidence, Margin, Entropy, RandomOrder)
+            for name, value in (
+                ("temperature", -0.1),
+                ("temperature", float("nan")),
+                ("temperature", float("inf")),
+                ("top_p", 0.0),
+                ("top_p", 1.1),
+                ("top_p", -1.0),
+                ("top_k", 0),
+                ("top_k", 2.5),
+            )
+        ),
+    ],
+)
 def test_a_bad_setting_is_named(cls, name, value):
     with pytest.raises(ValueError, match=name):
         cls(**{name: value})
@@ -214,8 +244,11 @@ def test_a_bad_setting_is_named(cls, name, value):
 
 @pytest.mark.parametrize("cls", [Confidence, Margin, Entropy, RandomOrder])
 def test_a_setting_that_does_not_fit_the_budget_is_named(lab, dream, cls):
-    for settings, name in (({"block_length": 5}, "block_length"), ({"block_length": 24}, "block_length"),
-                           ({"block_length": 3, "steps": 3}, "steps")):  # fmt: skip
+    for settings, name in (
+        ({"block_length": 5}, "block_length"),
+        ({"block_length": 24}, "block_length"),
+        ({"block_length": 3, "steps": 3}, "steps"),
+    ):
         decoder = cls(**settings)
         with pytest.raises(ValueError, match=name):
             decoder.check(BUDGET)
@@ -227,7 +260,9 @@ def test_a_setting_that_does_not_fit_the_budget_is_named(lab, dream, cls):
 def test_a_causal_model_needs_a_prompt(lab, dream, qwen):
     for decoder, models in ((Autoregressive(), lab.Models(qwen)), (APD(), lab.Models(dream, qwen))):
         with pytest.raises(ValueError, match="prompt"):
-            decoder.decode(models, [torch.tensor([1]), torch.tensor([], dtype=torch.long)], 4, lab.Stop(), [0, 0])
+            decoder.decode(
+                models, [torch.tensor([1]), torch.tensor([], dtype=torch.long)], 4, lab.Stop(), [0, 0]
+            )
 
 
 def test_a_denoiser_starts_from_nothing(lab, denoiser):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from decoding.apd import APD
+from unmask.decoding.apd import APD
 
 PROMPT = [1, 2, 3, 4, 5]
 
@@ -75,8 +75,17 @@ def test_what_is_accepted_after_a_stop_is_not_useful(lab):
     assert (generation.ids, generation.useful, generation.finish) == ([2, lab.EOS, 4], 1, "stop")
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.2}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.8},
-                                      {"temperature": 1.0, "top_k": 3}, {"temperature": 0.2, "top_p": 0.95}])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0.2},
+        {"temperature": 1.0},
+        {"temperature": 1.0, "top_p": 0.8},
+        {"temperature": 1.0, "top_k": 3},
+        {"temperature": 0.2, "top_p": 0.95},
+    ],
+)
 def test_r_1_accepts_the_whole_draft(lab, denoiser, qwen, settings):
     for seed in range(5):
         decoder = APD(mixture_weight=1.0, **settings)
@@ -159,7 +168,9 @@ def agreement(p, q):
     return (1 / either.sum(1)).sum().item()
 
 
-@pytest.mark.parametrize(("temperature", "top_p", "weight"), [(1.0, 1.0, 0.3), (0.5, 1.0, 0.7), (1.0, 0.7, 0.5)])
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "weight"), [(1.0, 1.0, 0.3), (0.5, 1.0, 0.7), (1.0, 0.7, 0.5)]
+)
 def test_law_of_the_gumbel_coupling(lab, laws, temperature, top_p, weight):
     logits, auxiliary = laws
     decoder = APD(mixture_weight=weight, temperature=temperature, top_p=top_p)
@@ -175,7 +186,8 @@ def test_law_of_the_gumbel_coupling(lab, laws, temperature, top_p, weight):
 
 
 def test_the_published_coupling(lab, laws, monkeypatch):
-    """Drafts at temperature T^2 from the nucleus at T; accepts while the draft is the argmax of the mixture."""
+    """Drafts at temperature T^2 from the nucleus at T; accepts while the draft is the argmax of the
+    mixture."""
     logits, auxiliary = laws
     drafts, draft = [], APD.draft
     monkeypatch.setattr(APD, "draft", lambda *args: drafts.append(draft(*args)) or drafts[-1])
@@ -195,8 +207,17 @@ def test_couplings_agree_where_nothing_is_drawn(lab, dream, qwen):
     assert traces[0] == traces[1]
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": 1.0}, {"top_p": 0.9}, {"top_k": 4},
-                                      {"coupling": "argmax"}, {"kv_window": 1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.0},
+        {"temperature": 1.0},
+        {"top_p": 0.9},
+        {"top_k": 4},
+        {"coupling": "argmax"},
+        {"kv_window": 1},
+    ],
+)
 def test_chunks_change_the_cost_and_no_id(lab, denoiser, qwen, settings):
     prompts = [torch.tensor(PROMPT[:n]) for n in (5, 3, 4)]
     lengths = set()
@@ -204,9 +225,13 @@ def test_chunks_change_the_cost_and_no_id(lab, denoiser, qwen, settings):
 
         def decode(chunk, seeds=seeds):
             rows = []
-            handle = denoiser.lm_head.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1].numel()))
+            handle = denoiser.lm_head.register_forward_pre_hook(
+                lambda _, args: rows.append(args[0].shape[:-1].numel())
+            )
             decoder = APD(0.9, chunk=chunk, **{"temperature": 0.7, **settings})
-            found = decoder.decode(lab.Models(denoiser, qwen), prompts, 14, lab.Stop(frozenset({lab.EOS})), seeds)
+            found = decoder.decode(
+                lab.Models(denoiser, qwen), prompts, 14, lab.Stop(frozenset({lab.EOS})), seeds
+            )
             handle.remove()
             return [(g.ids, g.steps) for g in found], sum(rows)
 
@@ -221,8 +246,15 @@ def test_chunks_change_the_cost_and_no_id(lab, denoiser, qwen, settings):
 # The auxiliary
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}, {"temperature": 1.0, "kv_window": 2},
-                                      {"temperature": 1.0, "max_lookahead": 3}])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 1.0, "kv_window": 2},
+        {"temperature": 1.0, "max_lookahead": 3},
+    ],
+)
 def test_the_cached_judgement_is_that_of_an_uncached_forward(lab, denoiser, qwen, settings, monkeypatch):
     judge, fed = APD._judge, []
 
@@ -252,7 +284,9 @@ def test_vocabularies_of_different_sizes(lab, size, temperature, coupling):
     logits[:, 7] = 4.0
     auxiliary = torch.zeros(size)
     auxiliary[size - 1] = 20.0
-    models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK), lab.Scripted(constant(auxiliary), vocab_size=size))
+    models = lab.Models(
+        lab.Scripted(lab.on_canvas(logits), lab.MASK), lab.Scripted(constant(auxiliary), vocab_size=size)
+    )
     decoder = APD(0.9, temperature=temperature, coupling=coupling)
     ids = {i for seed in range(20) for i in lab.trace(decoder, models, [0, 1], 4, seed=seed)[0].ids}
     assert ids <= set(range(min(size, lab.V))) - {lab.MASK}
@@ -267,7 +301,12 @@ def test_large_windows_and_lookaheads_change_nothing(lab, denoiser, qwen):
             decoder = APD(0.8, temperature=temperature, **settings)
             return lab.trace(decoder, lab.Models(denoiser, qwen), PROMPT, 12, stop=())[1]
 
-        assert decode(max_lookahead=12) == decode(kv_window=17) == decode(kv_window=99, max_lookahead=99) == decode()
+        assert (
+            decode(max_lookahead=12)
+            == decode(kv_window=17)
+            == decode(kv_window=99, max_lookahead=99)
+            == decode()
+        )
 
 
 @pytest.mark.parametrize("window", [0, 1, 4])

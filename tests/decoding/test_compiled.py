@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from config import RandomModel
-from decoding import Models, Stop
-from decoding.apd import APD
-from decoding.autoregressive import Autoregressive
-from decoding.confidence import Confidence
-from decoding.leftright import LeftRight
-from loading import random_model
+from unmask.config import RandomModel
+from unmask.decoding import Models, Stop
+from unmask.decoding.apd import APD
+from unmask.decoding.autoregressive import Autoregressive
+from unmask.decoding.confidence import Confidence
+from unmask.decoding.leftright import LeftRight
+from unmask.models.loading import random_model
 
 DECODERS = {
     "apd": APD(temperature=0.5),
@@ -21,7 +21,10 @@ DECODERS = {
 
 def models(layout, device="cpu", width=64):
     shape = {"width": width, "depth": 2, "vocabulary": 512}
-    main, auxiliary = (random_model(RandomModel(name="random", layout=x, **shape)).to(device).eval() for x in (layout, "qwen2"))
+    main, auxiliary = (
+        random_model(RandomModel(name="random", layout=x, **shape)).to(device).eval()
+        for x in (layout, "qwen2")
+    )
     return Models(main, auxiliary)
 
 
@@ -44,13 +47,17 @@ def test_padded_shapes_change_no_id_and_no_count(layout):
     torch._dynamo.utils.counters.clear()
     for name, decoder in DECODERS.items():
         for ours, theirs in zip(decode(decoder, compiled), want[name], strict=True):
-            assert (ours.ids, ours.steps, ours.positions) == (theirs.ids, theirs.steps, theirs.positions), name
+            assert (ours.ids, ours.steps, ours.positions) == (theirs.ids, theirs.steps, theirs.positions), (
+                name
+            )
     counted = torch._dynamo.utils.counters
     assert not counted["graph_break"]
     assert counted["stats"]["unique_graphs"] <= 12  # lengths here go from 1 to 77
     held = {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}
     decode(DECODERS["apd, W, M"], compiled)
-    assert held == {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}  # no new addresses
+    assert held == {
+        id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer
+    }  # no new addresses
 
 
 def test_autoregressive_under_compile():
@@ -61,7 +68,9 @@ def test_autoregressive_under_compile():
 
 def test_compiled_models_refuse_a_batch():
     with pytest.raises(ValueError, match="one row at a time"):
-        LeftRight().decode(models("Dream").compiled(backend="eager"), [torch.tensor([1])] * 2, 4, Stop(), [0, 1])
+        LeftRight().decode(
+            models("Dream").compiled(backend="eager"), [torch.tensor([1])] * 2, 4, Stop(), [0, 1]
+        )
 
 
 @pytest.mark.gpu

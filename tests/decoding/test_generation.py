@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from decoding.generation import Row, Stop
-from decoding.leftright import LeftRight
+from unmask.decoding.generation import Row, Stop
+from unmask.decoding.leftright import LeftRight
 
 
 def row(budget):
@@ -73,7 +73,10 @@ def test_incremental_stops_equal_the_rule_on_the_whole_prefix():
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         state, stop = row(8), Stop(frozenset({0}), before(1, 2))
-        order, ids = torch.randperm(8, generator=generator).tolist(), torch.randint(0, 6, (8,), generator=generator)
+        order, ids = (
+            torch.randperm(8, generator=generator).tolist(),
+            torch.randint(0, 6, (8,), generator=generator),
+        )
         for start, end in pairwise((0, 3, 5, 6, 7, 8)):
             positions = order[start:end]
             state.commit(positions, ids[positions].tolist(), stop, None)

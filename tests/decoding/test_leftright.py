@@ -1,10 +1,11 @@
-"""Left to right: step-by-step traces, the recompute window and the lookahead, and the autoregressive limit."""
+"""Left to right: step-by-step traces, the recompute window and the lookahead, and the autoregressive
+limit."""
 
 import pytest
 import torch
 
-from decoding.autoregressive import Autoregressive
-from decoding.leftright import LeftRight
+from unmask.decoding.autoregressive import Autoregressive
+from unmask.decoding.leftright import LeftRight
 
 PROMPT = [1, 2, 3, 4, 5]
 
@@ -15,9 +16,14 @@ def test_one_token_a_step(lab):
     assert steps == [([0], [3]), ([1], [4]), ([2], [5])]
     assert model.seen == [[0, 1, 15, 15, 15], [0, 1, 3, 15, 15], [0, 1, 3, 4, 15]]
     assert lab.essence(generation) == {
-        "ids": [3, 4, 5], "useful": 3, "finish": "length", "steps": [1, 1, 1],
-        "forwards": {"denoiser": 3}, "positions": {"denoiser": 15}, "seconds": None,
-    }  # fmt: skip
+        "ids": [3, 4, 5],
+        "useful": 3,
+        "finish": "length",
+        "steps": [1, 1, 1],
+        "forwards": {"denoiser": 3},
+        "positions": {"denoiser": 15},
+        "seconds": None,
+    }
 
 
 def test_the_last_step_takes_what_is_left(lab):
@@ -79,10 +85,14 @@ def test_window_0_feeds_dream_the_token_before_the_first_mask(lab, dream):
 
 def test_a_repeated_forward_still_feeds_dream_the_token_before(lab, dream):
     """Nothing committed in between: no decoder here does it, but the cache of one that did would be right."""
-    from decoding.canvas import Board
-    from decoding.generation import Role, Row
+    from unmask.decoding.canvas import Board
+    from unmask.decoding.generation import Role, Row
 
-    row, decoder, models = Row(0, torch.tensor(PROMPT), [None] * 4, 0), LeftRight(kv_window=0), lab.Models(dream)
+    row, decoder, models = (
+        Row(0, torch.tensor(PROMPT), [None] * 4, 0),
+        LeftRight(kv_window=0),
+        lab.Models(dream),
+    )
     board, denoiser = Board([row], lab.Models(dream)), Role("denoiser", dream)
     first, again = (decoder.look(models, board, denoiser)[0].logits([[5]]) for _ in range(2))
     torch.testing.assert_close(again, first)

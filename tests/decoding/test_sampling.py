@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from decoding.sampling import Sampling, at_least_one, ban, step_generator
+from unmask.decoding.sampling import Sampling, at_least_one, ban, step_generator
 
 CPU = torch.device("cpu")
 
@@ -39,8 +39,18 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(logits, top_p, temperature
 
 def test_top_p_reached_exactly_adds_no_further_token():
     logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
-    assert Sampling(temperature=1.0, top_p=0.5).scores(logits).isfinite().tolist() == [True, False, False, False]
-    assert Sampling(temperature=1.0, top_p=0.75).scores(logits).isfinite().tolist() == [True, True, False, False]
+    assert Sampling(temperature=1.0, top_p=0.5).scores(logits).isfinite().tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert Sampling(temperature=1.0, top_p=0.75).scores(logits).isfinite().tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 22, 23, 99])

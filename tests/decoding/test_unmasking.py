@@ -4,18 +4,19 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from decoding.confidence import Confidence
-from decoding.entropy import Entropy
-from decoding.margin import Margin
-from decoding.random_order import RandomOrder
-from decoding.sampling import step_generator
+from unmask.decoding.confidence import Confidence
+from unmask.decoding.entropy import Entropy
+from unmask.decoding.margin import Margin
+from unmask.decoding.random_order import RandomOrder
+from unmask.decoding.sampling import step_generator
 
 RANKED = [Confidence, Margin, Entropy]
 ORDERED = [*RANKED, RandomOrder]
 
 
 def certain(lab, *strengths):
-    """A denoiser that is the surer of position i (token i) the higher strengths[i]; all three rankings agree on it."""
+    """A denoiser that is the surer of position i (token i) the higher strengths[i]; all three rankings agree
+    on it."""
     logits = lab.favourites(*range(len(strengths)))
     logits[range(len(strengths)), range(len(strengths))] = torch.tensor(strengths, dtype=torch.float)
     return lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))
@@ -78,11 +79,15 @@ def test_rank_sees_temperature_and_filters():
         torch.testing.assert_close(ranks, torch.full((2,), sure))
 
 
-@pytest.mark.parametrize("decoder", [cls(**kw) for cls in ORDERED for kw in ({}, {"steps": 3}, {"block_length": 4})])
+@pytest.mark.parametrize(
+    "decoder", [cls(**kw) for cls in ORDERED for kw in ({}, {"steps": 3}, {"block_length": 4})]
+)
 def test_every_forward_sees_the_whole_canvas(lab, decoder):
     models = certain(lab, *range(8))
     generation, steps = lab.trace(decoder, models, [0, 1], 8)
-    assert generation.forwards == {"denoiser": len(steps)} and generation.positions == {"denoiser": 10 * len(steps)}
+    assert generation.forwards == {"denoiser": len(steps)} and generation.positions == {
+        "denoiser": 10 * len(steps)
+    }
     canvas = [lab.MASK] * 8
     for seen, (positions, ids) in zip(models.main.seen, steps, strict=True):
         assert seen == [0, 1, *canvas]
@@ -118,10 +123,17 @@ def test_stops_once_all_left_of_a_stop_is_committed(lab):
 # Random order
 
 
-@pytest.mark.parametrize(("settings", "counts"), [
-    ({}, [1] * 8), ({"steps": 3}, [3, 3, 2]), ({"steps": 5}, [2, 2, 2, 1, 1]), ({"steps": 99}, [1] * 8),
-    ({"block_length": 4, "steps": 5}, [2, 1, 1, 2, 2]), ({"block_length": 2, "steps": 4}, [2] * 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "counts"),
+    [
+        ({}, [1] * 8),
+        ({"steps": 3}, [3, 3, 2]),
+        ({"steps": 5}, [2, 2, 2, 1, 1]),
+        ({"steps": 99}, [1] * 8),
+        ({"block_length": 4, "steps": 5}, [2, 1, 1, 2, 2]),
+        ({"block_length": 2, "steps": 4}, [2] * 4),
+    ],
+)
 def test_even_commits_exact_counts(lab, settings, counts):
     orders = set()
     for seed in range(10):

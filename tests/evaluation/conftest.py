@@ -1,15 +1,24 @@
-"""Random models of two layers in the tiny family's layouts, with its tokenizer: the real path, in milliseconds."""
+"""Random models of two layers in the tiny family's layouts, with its tokenizer: the real path, in
+milliseconds."""
 
-import quiet  # noqa: F401, I001  (before the libraries it quiets)
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
-from config import ROOT
+from unmask.config import ROOT
 
-SHAPE = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-         "intermediate_size": 64, "max_position_embeddings": 512, "initializer_range": 0.5}  # fmt: skip
+SHAPE = {
+    "vocab_size": 2048,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 64,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.5,
+}
 
 
 @pytest.fixture(scope="session")
@@ -19,19 +28,28 @@ def models(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "tiny_qwen_large")
     for name, layout in {"tiny_dream": "Dream", "tiny_qwen": "qwen2"}.items():
         torch.manual_seed(len(name))
-        special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+        special = {
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": None,
+        }
         if layout == "Dream":
             special["mask_token_id"] = tokenizer.mask_token_id
         config = AutoConfig.for_model(layout, **SHAPE, **special)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    return [f"model.path={folder / 'tiny_dream'}", f"auxiliary.path={folder / 'tiny_qwen'}", "task.budget=24", "threads=1"]
+    return [
+        f"model.path={folder / 'tiny_dream'}",
+        f"auxiliary.path={folder / 'tiny_qwen'}",
+        "task.budget=24",
+        "threads=1",
+    ]
 
 
 @pytest.fixture
 def evaluate(models, tmp_path):
     """evaluate("limit=3", ...) -> Evaluation, in a fresh output folder unless one is given."""
-    from evaluation import Evaluation
+    from unmask.evaluation import Evaluation
 
     def build(*overrides):
         output = [] if any(o.startswith("output=") for o in overrides) else [f"output={tmp_path / 'run'}"]

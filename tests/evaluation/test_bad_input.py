@@ -1,4 +1,5 @@
-"""Bad input: a message that names the key and says what to do, exit code 2, nothing loaded, nothing written."""
+"""Bad input: a message that names the key and says what to do, exit code 2, nothing loaded, nothing
+written."""
 
 import json
 import runpy
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from config import ROOT
+from unmask.config import ROOT
 
 CASES = {
     "a shard that is none": (["shard=5/4"], "shard=5/4: must be i/n"),
@@ -36,7 +37,10 @@ CASES = {
     "limit below 1": (["limit=0"], "limit"),
     "a prompt longer than the context": (["task.budget=500"], "context"),
     "no such model folder": (["model.path=nowhere/at/all"], "nowhere/at/all"),
-    "a model of the family that is not trained yet": (["model.path=checkpoints/tiny_other"], "train.py recipe=tiny_other"),
+    "a model of the family that is not trained yet": (
+        ["model.path=checkpoints/tiny_other"],
+        "train.py recipe=tiny_other",
+    ),
     "no such data file": (["task=gsm8k", "task.data=nowhere.jsonl"], "nowhere.jsonl"),
     "code without permission": (["task=humaneval"], "allow_code_execution"),
     "no such device": (["device=gpu7"], "device"),
@@ -58,7 +62,9 @@ def run_eval(monkeypatch, *overrides) -> int:
 def no_weights(monkeypatch):
     from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights were loaded")
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -66,7 +72,11 @@ def test_refused_with_a_message(monkeypatch, capsys, tmp_path, models, no_weight
     overrides, named = CASES[case]
     output = tmp_path / "run"
     given = {o.partition("=")[0] for o in overrides}
-    kept = [o for o in models if o.partition("=")[0] not in given and not ("auxiliary=none" in overrides and "aux" in o)]
+    kept = [
+        o
+        for o in models
+        if o.partition("=")[0] not in given and not ("auxiliary=none" in overrides and "aux" in o)
+    ]
     assert run_eval(monkeypatch, *kept, f"output={output}", *overrides) == 2
     captured = capsys.readouterr()
     assert named in captured.err
@@ -95,12 +105,22 @@ def test_output_folder_of_another_config_is_refused(monkeypatch, capsys, tmp_pat
     assert "seed: 0 there, 7 here" in capsys.readouterr().err
 
 
-def test_last_line_is_one_json_object_and_a_second_run_says_it_did_nothing(monkeypatch, capsys, tmp_path, models):
+def test_last_line_is_one_json_object_and_a_second_run_says_it_did_nothing(
+    monkeypatch, capsys, tmp_path, models
+):
     arguments = [*models, f"output={tmp_path / 'run'}", "limit=2"]
     assert run_eval(monkeypatch, *arguments) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert first["n"] == 2 and first["decoded_now"] == 2
-    wanted = {"run", "accuracy", "accuracy_interval", "useful_tokens", "forwards", "tokens_per_step", "tokens_per_second"}
+    wanted = {
+        "run",
+        "accuracy",
+        "accuracy_interval",
+        "useful_tokens",
+        "forwards",
+        "tokens_per_step",
+        "tokens_per_second",
+    }
     assert wanted <= first.keys()
     assert run_eval(monkeypatch, *arguments) == 0
     out = capsys.readouterr().out

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from decoding import Stop
 from harness import ForwardCounter, text_stop
-from records import Run
+from unmask.decoding import Stop
+from unmask.records import Run
 
 DECODERS = ["apd", "leftright", "confidence", "margin", "entropy", "random"]
 
@@ -93,9 +93,19 @@ def test_another_prompt_is_another_run_and_another_metric_is_not(evaluate):
 
 
 def test_accuracy_of_a_group_is_the_mean_of_its_tasks(evaluate, tmp_path):
-    rows = [{"problem": "1+1?", "solution": r"\boxed{2}", "type": t} for t in
-            ("Algebra", "Algebra", "Geometry", "Number Theory", "Prealgebra", "Precalculus", "Intermediate Algebra",
-             "Counting & Probability")]  # fmt: skip
+    rows = [
+        {"problem": "1+1?", "solution": r"\boxed{2}", "type": t}
+        for t in (
+            "Algebra",
+            "Algebra",
+            "Geometry",
+            "Number Theory",
+            "Prealgebra",
+            "Precalculus",
+            "Intermediate Algebra",
+            "Counting & Probability",
+        )
+    ]
     (tmp_path / "math.json").write_text(json.dumps(rows))
     evaluation = evaluate("task=math", f"task.data={tmp_path / 'math.json'}", "task.budget=4")
     summary = evaluation.score()

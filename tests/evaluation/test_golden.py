@@ -1,13 +1,14 @@
-"""The shipped checkpoints still answer as well, and cost as much, as when they were committed: the real path, end to end."""
+"""The shipped checkpoints still answer as well, and cost as much, as when they were committed: the real path,
+end to end."""
 
 import pytest
 
-from evaluation import Evaluation
+from unmask.evaluation import Evaluation
 
 DOCUMENTS = 24
 
-# accuracy and tokens per step on the first 24 held-out word problems, at batch 8. Another CPU rounds differently, and a single
-# different token can turn an answer: hence the tolerances.
+# accuracy and tokens per step on the first 24 held-out word problems, at batch 8. Another CPU rounds
+# differently, and a single different token can turn an answer: hence the tolerances.
 GOLDEN = {
     "model=tiny_qwen_large decoder=autoregressive": (23 / 24, 0.98),
     "model=tiny_qwen decoder=autoregressive": (16 / 24, 0.98),
@@ -19,7 +20,13 @@ GOLDEN = {
 
 @pytest.mark.parametrize("setting", GOLDEN)
 def test_shipped_checkpoints_reproduce_their_scores(setting, tmp_path):
-    overrides = [*setting.split(), f"limit={DOCUMENTS}", "batch_size=8", "threads=1", f"output={tmp_path / 'run'}"]
+    overrides = [
+        *setting.split(),
+        f"limit={DOCUMENTS}",
+        "batch_size=8",
+        "threads=1",
+        f"output={tmp_path / 'run'}",
+    ]
     evaluation = Evaluation.of(*overrides)
     with evaluation.run:
         summary = evaluation.score()

@@ -6,21 +6,32 @@ import sys
 
 import pytest
 
-from config import ROOT
-from records.run import find_runs
+from unmask.config import ROOT
+from unmask.records.run import find_runs
 
 LAUNCHERS = {
     "joblib": ["hydra.launcher.n_jobs=2"],
-    "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],  # two workers
+    "ray": [
+        "+hydra.launcher.ray.init.num_cpus=2",
+        "+hydra.launcher.ray.init.include_dashboard=false",
+    ],  # two workers
     "submitit_local": ["hydra.launcher.timeout_min=10"],  # what submitit_slurm does, without Slurm
 }
 
 
 def sweep(tmp_path, name, *launcher):
     """ids of every answer by tokens per step, and the processes that found them."""
-    settings = ["decoder=leftright", "decoder.tokens_per_step=4,8", "limit=2", "threads=1", f"results={tmp_path / name}"]
+    settings = [
+        "decoder=leftright",
+        "decoder.tokens_per_step=4,8",
+        "limit=2",
+        "threads=1",
+        f"results={tmp_path / name}",
+    ]
     settings += [f"hydra.sweep.dir={tmp_path / 'sweeps' / name}"]
-    done = subprocess.run([sys.executable, "eval.py", "-m", *settings, *launcher], cwd=ROOT, text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "eval.py", "-m", *settings, *launcher], cwd=ROOT, text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     runs = find_runs(tmp_path / name)
     assert [run.info["status"] for run in runs] == ["finished"] * 2

@@ -8,34 +8,45 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config
 
-from config import ROOT, ModelConfig
 from dream import DreamConfig
-from loading import Source, check_vocabularies, choose_device, choose_dtype, rows_that_fit
+from unmask.config import ROOT, ModelConfig
+from unmask.models.loading import Source, check_vocabularies, choose_device, choose_dtype, rows_that_fit
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
 
 
 @pytest.fixture
 def published_dream(tmp_path):
-    """A folder laid out as Dream-org/Dream-v0-Instruct-7B: vocab.json, merges.txt, classes that exist only in remote code."""
+    """A folder laid out as Dream-org/Dream-v0-Instruct-7B: vocab.json, merges.txt, classes that exist only in
+    remote code."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "tiny_qwen_large")
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     words = sorted((w for w in model["vocab"] if w not in SPECIAL), key=model["vocab"].get)
     (tmp_path / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])) + "\n")
     added = {str(len(words) + i): {"content": s, "special": True} for i, s in enumerate(SPECIAL)}
-    settings = {"tokenizer_class": "DreamTokenizer", "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
-                "added_tokens_decoder": added, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-                "mask_token": "<|mask|>"}  # fmt: skip
+    settings = {
+        "tokenizer_class": "DreamTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+        "added_tokens_decoder": added,
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "mask_token": "<|mask|>",
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     config = json.loads((ROOT / "tests" / "golden" / "dream" / "config.json").read_text())
-    config["auto_map"] = {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"}
+    config["auto_map"] = {
+        "AutoConfig": "configuration_dream.DreamConfig",
+        "AutoModel": "modeling_dream.DreamModel",
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
 
 
 def test_published_dream_folder_needs_no_remote_code(published_dream):
-    source = Source(ModelConfig(name="dream", path=str(published_dream), kind="diffusion", end_tokens=["<|im_end|>"]))
+    source = Source(
+        ModelConfig(name="dream", path=str(published_dream), kind="diffusion", end_tokens=["<|im_end|>"])
+    )
     ids = source.tokenizer.encode("a = 127<|mask|>")
     assert [source.tokenizer.decode([i]) for i in ids] == ["a", " =", " ", "1", "2", "7", "<|mask|>"]
     assert {source.tokenizer.decode([i]) for i in source.end_ids} == {"<|endoftext|>", "<|im_end|>"}
@@ -66,7 +77,9 @@ def test_kind_must_be_the_models_own():
 
 
 def test_unknown_end_token():
-    source = Source(ModelConfig(name="x", path="checkpoints/tiny_qwen_large", kind="causal", end_tokens=["<|eot|>"]))
+    source = Source(
+        ModelConfig(name="x", path="checkpoints/tiny_qwen_large", kind="causal", end_tokens=["<|eot|>"])
+    )
     with pytest.raises(ValueError, match="eot"):
         _ = source.end_ids
 
@@ -95,8 +108,15 @@ def test_a_cpu_means_float32():
 def test_batch_size_auto_fits_dream_into_a_gpu(gigabytes, rows):
     settings = SimpleNamespace(name="dream")
     main = SimpleNamespace(config=DreamConfig(), parameters=7_615_616_512, settings=settings)
-    shape = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "intermediate_size": 4864}
-    auxiliary = SimpleNamespace(config=Qwen2Config(num_key_value_heads=2, **shape), parameters=494_000_000, settings=settings)
+    shape = {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "intermediate_size": 4864,
+    }
+    auxiliary = SimpleNamespace(
+        config=Qwen2Config(num_key_value_heads=2, **shape), parameters=494_000_000, settings=settings
+    )
     arguments = (main, auxiliary, 600, 256, torch.device("cpu"), torch.bfloat16)
     assert rows_that_fit(*arguments, memory=int(gigabytes * 1e9)) == rows
     with pytest.raises(ValueError, match="do not fit in 16 GB"):

@@ -7,7 +7,9 @@ def test_card_tells_what_the_model_is_and_what_decoding_does_to_it(models, tmp_p
     text = card("tiny_dream", 3, (*models, f"results={tmp_path}"))
     assert "| gsm_symbolic | 3 | 0.0% [0.0, 56.1] |" in text
     assert "| chain_sum | 3 |" in text and "python train.py recipe=tiny_dream" in text
-    rows = [line for line in text.splitlines() if line.startswith(("| K =", "| APD", "| confidence", "| random"))]
+    rows = [
+        line for line in text.splitlines() if line.startswith(("| K =", "| APD", "| confidence", "| random"))
+    ]
     assert len(rows) == 1 + len(DIFFUSION) and all("+0.0 [" in row for row in rows[1:])
     assert "| K = 4 |" in text and text.count("learning_curve.png") == 1
 

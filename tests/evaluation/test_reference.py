@@ -1,4 +1,5 @@
-"""The committed reference run is what this code and these checkpoints give, and the committed figures are drawn from it."""
+"""The committed reference run is what this code and these checkpoints give, and the committed figures are
+drawn from it."""
 
 import subprocess
 
@@ -6,10 +7,10 @@ import pandas as pd
 import pytest
 
 import report
-from config import ROOT
-from evaluation import Evaluation
-from records import Run
-from records.table import table
+from unmask.config import ROOT
+from unmask.evaluation import Evaluation
+from unmask.records import Run
+from unmask.records.table import table
 
 REFERENCE = ROOT / "results" / "reference"
 DOCUMENTS = 5
@@ -32,7 +33,8 @@ def runs():
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_slice_of_the_reference_run_comes_out_again(setting, tmp_path):
-    """Id for id, forward for forward. Another CPU rounds differently, which may turn an answer or two: hence the tolerance."""
+    """Id for id, forward for forward. Another CPU rounds differently, which may turn an answer or two: hence
+    the tolerance."""
     evaluation = Evaluation.of(*setting.split(), f"limit={DOCUMENTS}", f"results={tmp_path}")
     with evaluation.run:
         evaluation.score()

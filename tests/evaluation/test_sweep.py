@@ -1,4 +1,5 @@
-"""Sweeps: every setting of a figure is a run of its own, computed once, and the bar says how many are left."""
+"""Sweeps: every setting of a figure is a run of its own, computed once, and the bar says how many are
+left."""
 
 import json
 import runpy
@@ -7,15 +8,20 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 
-from config import ROOT
-from sweep import Sweep
+from unmask.cli import Sweep
+from unmask.config import ROOT
 
 
 @pytest.fixture
 def sweep(monkeypatch, capsys, models, tmp_path):
     def run(*arguments):
         # Hydra writes multirun.yaml there.
-        shared = [*models, "limit=2", f"results={tmp_path / 'results'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+        shared = [
+            *models,
+            "limit=2",
+            f"results={tmp_path / 'results'}",
+            f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        ]
         monkeypatch.setattr(sys, "argv", ["eval.py", "-m", *arguments, *shared])
         try:
             runpy.run_path(str(ROOT / "eval.py"), run_name="__main__")
@@ -32,7 +38,9 @@ def test_arms_of_a_figure_are_runs_and_are_computed_once(sweep):
     assert [line["decoded_now"] for line in first] == [2, 2]
     assert ["leftright" in line["run"] for line in first] == [True, False]
     assert "setting 2 of 2" in err
-    again, _ = sweep("+figure=fig2", "model=tiny_dream", "decoder.tokens_per_step=1,2")  # K = 1 is figure 6's `one`
+    again, _ = sweep(
+        "+figure=fig2", "model=tiny_dream", "decoder.tokens_per_step=1,2"
+    )  # K = 1 is figure 6's `one`
     assert [line["decoded_now"] for line in again] == [0, 2] and again[0]["run"] == first[0]["run"]
 
 
@@ -41,10 +49,14 @@ def test_estimate_of_the_whole_sweep(monkeypatch):
     monkeypatch.setattr(Sweep, "total", 3)
     monkeypatch.setattr(Sweep, "number", 2)
     assert Sweep.describe(0, 10, 0) == "setting 2 of 3"
-    assert Sweep.describe(4, 10, 8.0) == "setting 2 of 3 (all: 0:00:32)"  # 6 documents here, 10 in the last: 2 s each
+    assert (
+        Sweep.describe(4, 10, 8.0) == "setting 2 of 3 (all: 0:00:32)"
+    )  # 6 documents here, 10 in the last: 2 s each
 
 
-@pytest.mark.parametrize("figure", sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "figure", sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
+)
 def test_figures_compose_and_name_their_arms(figure):
     with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
         cfg = compose("eval", [f"+figure={figure}"], return_hydra_config=True)

@@ -1,4 +1,5 @@
 """What both families promise, on the two-layer golden models: layout, attention, cache, selected logits."""
+
 import json
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, DynamicCache
 
-from bidirectional import published_shapes
 from dream import DreamModel
 from llada import LLaDAModelLM
+from unmask.models.bidirectional import published_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FAMILIES = {"dream": DreamModel, "llada": LLaDAModelLM}

@@ -1,15 +1,22 @@
 """Dream: the published layout of the 7B, the shift, and the start from a causal Qwen2."""
+
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from bidirectional import published_shapes
 from dream import DreamConfig, DreamModel
+from unmask.models.bidirectional import published_shapes
 
 TINY = {
-    "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": None,
-}  # fmt: skip
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": None,
+}
 
 
 @pytest.fixture
@@ -24,11 +31,23 @@ def pair():
 
 def test_the_published_7b():
     published = {
-        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-        "num_attention_heads": 28, "num_key_value_heads": 4, "rope_theta": 1000000.0, "rope_scaling": None,
-        "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "mask_token_id": 151666, "pad_token_id": 151643,
-        "bos_token_id": 151643, "eos_token_id": 151643, "use_sliding_window": False, "sliding_window": None,
-    }  # fmt: skip
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "rope_theta": 1000000.0,
+        "rope_scaling": None,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "mask_token_id": 151666,
+        "pad_token_id": 151643,
+        "bos_token_id": 151643,
+        "eos_token_id": 151643,
+        "use_sliding_window": False,
+        "sliding_window": None,
+    }
     config = DreamConfig(**published)
     assert config.to_diff_dict() == DreamConfig().to_diff_dict()
     assert config.rope_parameters == {"rope_theta": 1e6, "rope_type": "default"}

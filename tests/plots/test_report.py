@@ -1,4 +1,5 @@
-"""Figures and tables from records: what is chosen, joined and said. The records are written here, by the real writer."""
+"""Figures and tables from records: what is chosen, joined and said. The records are written here, by the real
+writer."""
 
 import json
 import math
@@ -10,30 +11,63 @@ import pytest
 from matplotlib.text import Text
 
 import report
-from plots.knobs import FIGURES, _places, rows_of
-from plots.pareto import aup, aups, front
-from plots.style import name_points, plt, spread_names
-from plots.trace import Trace, draw
-from records import Run, environment
-from records.table import label, table
+from unmask.plots.knobs import FIGURES, _places, rows_of
+from unmask.plots.pareto import aup, aups, front
+from unmask.plots.style import name_points, plt, spread_names
+from unmask.plots.trace import Trace, draw
+from unmask.records import Run, environment
+from unmask.records.table import label, table
 
 WHERE = environment()
 
 
-def record(root, decoder, accuracy, model="tiny_dream", cpu="this", task="gsm_symbolic", seconds=1.0, documents=20, **settings):
+def record(
+    root,
+    decoder,
+    accuracy,
+    model="tiny_dream",
+    cpu="this",
+    task="gsm_symbolic",
+    seconds=1.0,
+    documents=20,
+    **settings,
+):
     """A finished run of `documents`, the first of them right."""
     config = {
-        "model": {"name": model}, "auxiliary": None, "task": {"name": task}, "batch_size": 1, "device": "cpu, 2 threads",
-        "dtype": "float32", "decoder": {"_target_": f"decoding.{decoder}.X"} | settings,
-    }  # fmt: skip
+        "model": {"name": model},
+        "auxiliary": None,
+        "task": {"name": task},
+        "batch_size": 1,
+        "device": "cpu, 2 threads",
+        "dtype": "float32",
+        "decoder": {"_target_": f"decoding.{decoder}.X"} | settings,
+    }
     name = "-".join(map(str, [task, model, decoder, cpu, *settings.values()]))
     with Run.open(root / name, config, WHERE | {"cpu": cpu}) as run:
         for i in range(documents):
-            run.append({"doc_id": i, "repeat": 0, "task": task, "prompt_hash": "ab", "seed": i, "ids": [5, 6, 2], "text": "",
-                        "useful": 2, "finish": "stop", "steps": [3], "forwards": {"denoiser": 1}, "positions": {"denoiser": 16},
-                        "seconds": seconds, "budget": 8, "batch_size": 1})  # fmt: skip
-        run.write_scores({"doc_id": i, "repeat": 0, "correct": float(i < accuracy * documents), "extraction_failed": False}
-                         for i in range(documents))  # fmt: skip
+            run.append(
+                {
+                    "doc_id": i,
+                    "repeat": 0,
+                    "task": task,
+                    "prompt_hash": "ab",
+                    "seed": i,
+                    "ids": [5, 6, 2],
+                    "text": "",
+                    "useful": 2,
+                    "finish": "stop",
+                    "steps": [3],
+                    "forwards": {"denoiser": 1},
+                    "positions": {"denoiser": 16},
+                    "seconds": seconds,
+                    "budget": 8,
+                    "batch_size": 1,
+                }
+            )
+        run.write_scores(
+            {"doc_id": i, "repeat": 0, "correct": float(i < accuracy * documents), "extraction_failed": False}
+            for i in range(documents)
+        )
         run.update(status="finished")
 
 
@@ -41,7 +75,9 @@ def record(root, decoder, accuracy, model="tiny_dream", cpu="this", task="gsm_sy
 def results(tmp_path):
     root = tmp_path / "results"
     for k, accuracy in ((1, 0.8), (2, 0.5), (4, 0.2)):
-        record(root, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, seconds=1 / k)
+        record(
+            root, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, seconds=1 / k
+        )
     for r, accuracy in ((0.1, 0.7), (0.9, 0.4)):
         record(root, "apd", accuracy, mixture_weight=r, kv_window=None, max_lookahead=None, seconds=0.3)
     for w, accuracy in ((16, 0.8), (1, 0.7)):
@@ -117,12 +153,19 @@ def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, run_r
 def test_table_pairs_with_one_token_a_step(results, tmp_path, run_report):
     code, _, err = run_report(f"results={results}", f"output={tmp_path}", "figure=tab1")
     assert code == 0, err
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "tab1.md").read_text().splitlines()]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in (tmp_path / "tab1.md").read_text().splitlines()
+    ]
     lines = {row[2]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
     assert lines.keys() == {"apd R=0.1", "apd R=0.9", "leftright K=1"}
     assert lines["leftright K=1"]["difference to K = 1"] == ""
     assert lines["apd R=0.9"]["difference to K = 1"].startswith("-40.0 [")
-    assert {name: line["Pareto"] for name, line in lines.items()} == {"leftright K=1": "yes", "apd R=0.1": "yes", "apd R=0.9": ""}
+    assert {name: line["Pareto"] for name, line in lines.items()} == {
+        "leftright K=1": "yes",
+        "apd R=0.1": "yes",
+        "apd R=0.9": "",
+    }
     assert r"\begin{tabular}" in (tmp_path / "tab1.tex").read_text()
 
 
@@ -135,7 +178,9 @@ def test_table_has_every_order_of_decoding(results):
 
 def test_rows_from_different_hardware_are_not_joined(results):
     for k, accuracy in ((1, 0.9), (2, 0.6)):
-        record(results, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, cpu="other")
+        record(
+            results, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, cpu="other"
+        )
     rows = rows_of(FIGURES["fig2"], table(results)[0])
     assert rows.groupby("hardware").size().to_dict() == {"other, 2 threads": 2, "this, 2 threads": 3}
     assert "rows from different hardware are not joined" in report.note(rows, 0)
@@ -160,11 +205,18 @@ def test_front():
 def test_aup_by_hand_and_beside_the_published_values():
     weighed = [w * math.exp(-3 * (1 - w / 80)) for w in (78, 76)]
     assert aup([3, 1, 2], [76, 80, 78], 80) == pytest.approx(80 + (80 + weighed[0]) / 2 + sum(weighed) / 2)
-    assert aup([1, 2, 9], [80, 78, 74.9], 80) == pytest.approx(80 + (80 + weighed[0]) / 2)  # more than 5 points down
+    assert aup([1, 2, 9], [80, 78, 74.9], 80) == pytest.approx(
+        80 + (80 + weighed[0]) / 2
+    )  # more than 5 points down
     assert aup([2], [72.55], 74.68) == pytest.approx(2 * 72.55)
-    # d3LLM's leaderboard, LLaDA rows on GSM8K: TPF, accuracy and AUP are published, the accuracy at TPF = 1 is not; it lies
-    # between LLaDA's own and the best of all.
-    for tpf, accuracy, published in ((2.77, 74.68, 205.8), (2.88, 74.39, 213.8), (5.14, 72.63, 358.1), (9.11, 73.09, 637.7)):
+    # d3LLM's leaderboard, LLaDA rows on GSM8K: TPF, accuracy and AUP are published, the accuracy at TPF = 1
+    # is not; it lies between LLaDA's own and the best of all.
+    for tpf, accuracy, published in (
+        (2.77, 74.68, 205.8),
+        (2.88, 74.39, 213.8),
+        (5.14, 72.63, 358.1),
+        (9.11, 73.09, 637.7),
+    ):
         low, high = (aup([1, tpf], [first, accuracy], 74.68) for first in (72.55, 74.68))
         assert low < published < high
 
@@ -173,7 +225,9 @@ def test_aup_of_runs_starts_at_one_token_a_step(results):
     found = aups(table(results)[0])
     where = ("tiny_dream", "gsm_symbolic", "this, 2 threads")
     assert found.keys() == {(*where, "leftright"), (*where, "apd")}
-    assert found[(*where, "apd")] == found[(*where, "leftright")] == pytest.approx(2 * 80)  # tokens per step are all alike here
+    assert (
+        found[(*where, "apd")] == found[(*where, "leftright")] == pytest.approx(2 * 80)
+    )  # tokens per step are all alike here
 
 
 def test_places_of_a_knob_with_none():
@@ -184,7 +238,12 @@ def test_places_of_a_knob_with_none():
 
 
 def test_label():
-    settings = {"_target_": "decoding.random_order.X", "steps": 96, "schedule_kind": "origin", "temperature": 0.2}
+    settings = {
+        "_target_": "unmask.decoding.random_order.X",
+        "steps": 96,
+        "schedule_kind": "origin",
+        "temperature": 0.2,
+    }
     assert label({"decoder": settings}) == "random_order T=96 schedule_kind=origin"
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from records import RecordError, Run, config_hash, environment, find_runs
-from records.files import append_line
+from unmask.records import RecordError, Run, config_hash, environment, find_runs
+from unmask.records.files import append_line
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"model": "tiny", "decoder": {"name": "apd", "mixture_weight": 0.7}}
@@ -20,10 +20,22 @@ CONFIG = {"model": "tiny", "decoder": {"name": "apd", "mixture_weight": 0.7}}
 
 def sample(doc_id=0, repeat=0, **changes):
     return {
-        "doc_id": doc_id, "repeat": repeat, "task": "toy", "prompt_hash": "ab", "seed": 7, "ids": [5, 6, 2],
-        "text": "ünï\u2028\n", "useful": 2, "finish": "stop", "steps": [2, 1], "forwards": {"denoiser": 2},
-        "positions": {"denoiser": 16}, "seconds": 0.5, "budget": 8, "batch_size": 1,
-    } | changes  # fmt: skip
+        "doc_id": doc_id,
+        "repeat": repeat,
+        "task": "toy",
+        "prompt_hash": "ab",
+        "seed": 7,
+        "ids": [5, 6, 2],
+        "text": "ünï\u2028\n",
+        "useful": 2,
+        "finish": "stop",
+        "steps": [2, 1],
+        "forwards": {"denoiser": 2},
+        "positions": {"denoiser": 16},
+        "seconds": 0.5,
+        "budget": 8,
+        "batch_size": 1,
+    } | changes
 
 
 def score(doc_id=0, repeat=0, correct=1.0):
@@ -49,7 +61,7 @@ WRITER = """
 import sys, time
 sys.path[:0] = sys.argv[2:4]
 from pathlib import Path
-from records import Run
+from unmask.records import Run
 from test_records_run import CONFIG, sample
 run = Run.open(Path(sys.argv[1]), CONFIG, {})
 for doc_id in range(10_000):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from records.stats import bootstrap_ratio, bootstrap_speedup, paired_difference, wilson
+from unmask.records.stats import bootstrap_ratio, bootstrap_speedup, paired_difference, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (81, 263), (15, 148), (1, 29), (10, 10), (1, 1)])

@@ -4,17 +4,24 @@ import json
 
 import pytest
 
-from records import RecordError
-from records.summary import compare, summarise
+from unmask.records import RecordError
+from unmask.records.summary import compare, summarise
 
 
 def scored(doc_id, correct=1.0, *, useful, wasted, seconds, denoiser, auxiliary=0, failed=False):
     return {
-        "doc_id": doc_id, "repeat": 0, "task": "toy", "ids": [9] * (useful + wasted), "useful": useful,
+        "doc_id": doc_id,
+        "repeat": 0,
+        "task": "toy",
+        "ids": [9] * (useful + wasted),
+        "useful": useful,
         "forwards": {"denoiser": denoiser, "auxiliary": auxiliary},
         "positions": {"denoiser": denoiser * 10, "auxiliary": auxiliary * 5},
-        "seconds": seconds, "batch_size": 1, "correct": correct, "extraction_failed": failed,
-    }  # fmt: skip
+        "seconds": seconds,
+        "batch_size": 1,
+        "correct": correct,
+        "extraction_failed": failed,
+    }
 
 
 RUN = [

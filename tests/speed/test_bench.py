@@ -6,23 +6,25 @@ import pytest
 import torch
 
 import bench
-from config import RandomModel
-from decoding import Models, Stop
-from decoding.apd import APD
-from decoding.autoregressive import Autoregressive
-from decoding.reference import TransformersGenerate
-from loading import random_model
-from records.stats import bootstrap_median
-from speed import anatomy
-from speed.arms import Arm
-from speed.timing import race, ratio
+from unmask.config import RandomModel
+from unmask.decoding import Models, Stop
+from unmask.decoding.apd import APD
+from unmask.decoding.autoregressive import Autoregressive
+from unmask.decoding.reference import TransformersGenerate
+from unmask.models.loading import random_model
+from unmask.records.stats import bootstrap_median
+from unmask.speed import anatomy
+from unmask.speed.arms import Arm
+from unmask.speed.timing import race, ratio
 
 SHAPE = {"width": 64, "depth": 2, "vocabulary": 512}
 
 
 @pytest.fixture(scope="module")
 def models():
-    return Models(*(random_model(RandomModel(name="random", layout=x, **SHAPE)).eval() for x in ("Dream", "qwen2")))
+    return Models(
+        *(random_model(RandomModel(name="random", layout=x, **SHAPE)).eval() for x in ("Dream", "qwen2"))
+    )
 
 
 def arm(models, decoder, name="arm", batch_size=1, budget=24, count=4):
@@ -39,7 +41,10 @@ def test_a_race_takes_turns_and_counts_the_work(models):
             order.append((self.name, start, count))
             return super().answer(start, count)
 
-    arms = [Traced(*vars(arm(models, APD(), name, batch_size)).values()) for name, batch_size in (("one", 1), ("two", 2))]
+    arms = [
+        Traced(*vars(arm(models, APD(), name, batch_size)).values())
+        for name, batch_size in (("one", 1), ("two", 2))
+    ]
     rows = race(arms, rounds=2)
     assert order[:2] == [("one", 0, 3), ("two", 0, 3)]  # warm-up
     assert order[2:] == [("one", 0, 2), ("two", 0, 2), ("one", 2, 2), ("two", 2, 2)] * 2
@@ -74,8 +79,11 @@ def test_flops_are_those_of_the_shapes(models):
 
 def test_the_ceiling_replays_every_forward_and_nothing_else(models, monkeypatch):
     seen = []
-    handles = [m.register_forward_pre_hook(lambda module, args, kwargs: seen.append(id(module)), with_kwargs=True)
-               for x in (models.main, models.auxiliary) for m in (x.model, x.lm_head)]  # fmt: skip
+    handles = [
+        m.register_forward_pre_hook(lambda module, args, kwargs: seen.append(id(module)), with_kwargs=True)
+        for x in (models.main, models.auxiliary)
+        for m in (x.model, x.lm_head)
+    ]
     racer = arm(models, APD(kv_window=4, max_lookahead=8), batch_size=4)
     racer.answer(0, 4)
     once, seen[:] = list(seen), []
@@ -87,8 +95,12 @@ def test_the_ceiling_replays_every_forward_and_nothing_else(models, monkeypatch)
 
 def test_peak_memory_of_a_window_is_bounded(models):
     """The cache is allocated once: a windowed decoder holds little more than plain forwards do."""
-    plain, window = (anatomy._peak_memory(arm(models, APD(kv_window=w), budget=256, count=1), 1) for w in (None, 8))
-    cache = 2 * 2 * 64 * (256 + 10) * 4 * 2  # keys and values, layers, width, slots, bytes, both models (a generous bound)
+    plain, window = (
+        anatomy._peak_memory(arm(models, APD(kv_window=w), budget=256, count=1), 1) for w in (None, 8)
+    )
+    cache = (
+        2 * 2 * 64 * (256 + 10) * 4 * 2
+    )  # keys and values, layers, width, slots, bytes, both models (a generous bound)
     assert 0 < window <= plain + cache
 
 
@@ -96,7 +108,9 @@ def test_transformers_generate_agrees_with_ours(models):
     causal = Models(models.auxiliary)
     racers = [arm(causal, decoder, batch_size=4) for decoder in (TransformersGenerate(), Autoregressive())]
     theirs, ours = (racer.answer(0, 4) for racer in racers)
-    assert [(g.ids, g.forwards, g.positions) for g in ours] == [(g.ids, g.forwards, g.positions) for g in theirs]
+    assert [(g.ids, g.forwards, g.positions) for g in ours] == [
+        (g.ids, g.forwards, g.positions) for g in theirs
+    ]
 
 
 def test_median_interval():
@@ -113,7 +127,9 @@ def run_bench(run_command):
 def test_bench_from_the_command_line(run_bench, tmp_path):
     tiny = ["model=random", "auxiliary=random", "prompts=2", "rounds=2", "task.budget=16", "prompt_length=9"]
     tiny += [f"{role}.{key}={value}" for role in ("model", "auxiliary") for key, value in SHAPE.items()]
-    code, out, err = run_bench("bench=none", *tiny, '+arms={eager: "decoder.chunk=null", lazy: ""}', "tokens=8")
+    code, out, err = run_bench(
+        "bench=none", *tiny, '+arms={eager: "decoder.chunk=null", lazy: ""}', "tokens=8"
+    )
     assert code == 0, err
     report = json.loads(out.splitlines()[-1])
     assert list(report["arms"]) == ["eager", "lazy"] and report["arms"]["eager"]["ratio"][0] == 1
@@ -125,7 +141,9 @@ def test_bench_from_the_command_line(run_bench, tmp_path):
     code, out, err = run_bench("bench=growth", *tiny, "points=[16,32]", "tokens=4", f"report={output}")
     assert code == 0, err
     assert output.with_suffix(".png").stat().st_size > 10_000 and output.with_suffix(".csv").exists()
-    rows = {(r["arm"], r["task.budget"]): r["positions_per_step"] for r in json.loads(output.read_text())["rows"]}
+    rows = {
+        (r["arm"], r["task.budget"]): r["positions_per_step"] for r in json.loads(output.read_text())["rows"]
+    }
     assert rows["W = none, M = none", 32] > 1.5 * rows["W = none, M = none", 16]
 
 

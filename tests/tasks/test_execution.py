@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-import execution
+from unmask.tasks import execution
 
 
 def test_a_program_passes_or_says_why_not():
@@ -38,7 +38,10 @@ def test_a_program_writes_no_large_file():
 
 def test_a_program_sees_neither_the_environment_nor_the_checkout(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert execution.run("import os\nassert 'HF_TOKEN' not in os.environ\nassert os.listdir('.') == []") == "passed"
+    assert (
+        execution.run("import os\nassert 'HF_TOKEN' not in os.environ\nassert os.listdir('.') == []")
+        == "passed"
+    )
     assert execution.run("import problems").startswith("failed: ModuleNotFoundError")
 
 

@@ -1,7 +1,8 @@
-"""Our lm-eval tasks, run through simple_evaluate with a scripted model: prompts, extraction, scores, refusals.
+"""Our lm-eval tasks, run through simple_evaluate with a scripted model: prompts, extraction, scores,
+refusals.
 
-Rows of GSM8K and HumanEval are read from ../shared/data where that exists and are never copied here; the problems below
-are our own.
+Rows of GSM8K and HumanEval are read from ../shared/data where that exists and are never copied here; the
+problems below are our own.
 """
 
 import gzip
@@ -16,12 +17,18 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
-import problems
-from eval_config.tasks import documents, prepare, scoring
+from unmask.tasks import documents, prepare, problems, scoring
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
-SUBJECTS = ["Algebra", "Counting & Probability", "Geometry", "Intermediate Algebra", "Number Theory", "Prealgebra"]
+SUBJECTS = [
+    "Algebra",
+    "Counting & Probability",
+    "Geometry",
+    "Intermediate Algebra",
+    "Number Theory",
+    "Prealgebra",
+]
 SUBJECTS += ["Precalculus"]
 
 
@@ -110,7 +117,9 @@ def test_embedded_gold_solutions_are_right_and_the_prompt_is_the_question():
     result = evaluate("gsm_symbolic", model, limit=200, apply_chat_template=True)
     assert result["results"]["gsm_symbolic"]["exact_match,strict-match"] == 1
     assert result["results"]["gsm_symbolic"]["exact_match,flexible-extract"] == 1
-    assert model.chat == [{"role": "user", "content": problems.held_out("gsm_symbolic", "test")[199].question}]
+    assert model.chat == [
+        {"role": "user", "content": problems.held_out("gsm_symbolic", "test")[199].question}
+    ]
 
 
 def test_stop_strings_and_budget_come_from_the_harness_alone(tmp_path):
@@ -195,7 +204,9 @@ def test_gpqa_extracts_the_last_letter(tmp_path):
     docs = documents.gpqa(str(tmp_path / "gpqa.csv"))["test"]
     right = docs["answer"]
     wrong = "(A)" if right[1] != "(A)" else "(B)"
-    script = dict(zip(docs["question"], [f"Not (E), but {right[0]}.", wrong, "I choose A", "(LETTER)"], strict=True))
+    script = dict(
+        zip(docs["question"], [f"Not (E), but {right[0]}.", wrong, "I choose A", "(LETTER)"], strict=True)
+    )
     found = outcome("gpqa", lambda doc: script[doc["question"]], tmp_path / "gpqa.csv")
     assert found == {"last-letter": [(right[0], 1), (wrong, 0), (scoring.INVALID, 0), (scoring.INVALID, 0)]}
 
@@ -242,7 +253,9 @@ def test_humaneval_finds_the_program(answer, tmp_path):
     assert score == 1, extracted
 
 
-@pytest.mark.parametrize("answer", ["", "```python\n```", "I cannot do that.", "    return (x", PROMPT, "    ..."])
+@pytest.mark.parametrize(
+    "answer", ["", "```python\n```", "I cannot do that.", "    return (x", PROMPT, "    ..."]
+)
 def test_humaneval_without_a_program_is_invalid(answer):
     assert scoring.program(answer, PROMPT, "half") == scoring.INVALID
 
@@ -262,7 +275,9 @@ def test_humaneval_canonical_solutions_pass_and_the_prompt_is_lm_evals():
     with gzip.open(data, "rt") as lines:
         rows = {row["task_id"]: row for row in map(json.loads, lines)}
     model = Scripted(lambda doc: rows[doc["task_id"]]["canonical_solution"] + "```")
-    result = evaluate("humaneval", model, data, limit=5, apply_chat_template=True, system_instruction="Be helpful.")
+    result = evaluate(
+        "humaneval", model, data, limit=5, apply_chat_template=True, system_instruction="Be helpful."
+    )
     assert result["results"]["humaneval"]["pass@1,create_test"] == 1
     prompt = list(rows.values())[4]["prompt"]
     system, user, assistant = (message["content"] for message in model.chat)
@@ -317,7 +332,9 @@ def test_unusable_files_are_named(tmp_path, name, content, message):
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.jsonl.gz", "rows.csv", "rows.parquet"])
 def test_every_kind_of_file_gives_the_same_documents(tmp_path, name):
-    rows = pd.DataFrame([{"date": 1, "question": "2020-01-01", "answer": "007"}, {"question": "NA", "answer": "é"}])
+    rows = pd.DataFrame(
+        [{"date": 1, "question": "2020-01-01", "answer": "007"}, {"question": "NA", "answer": "é"}]
+    )
     path, kind = tmp_path / name, name.split(".")[1]
     if kind == "csv":
         rows.to_csv(path, index=False)
@@ -336,7 +353,9 @@ def test_the_hub_is_the_default(monkeypatch):
         return datasets.Dataset.from_list([{"problem": "?", "solution": r"\boxed{1}", "level": "1"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert list(documents.math("algebra")["test"]) == [{"problem": "?", "solution": r"\boxed{1}", "answer": "1"}]
+    assert list(documents.math("algebra")["test"]) == [
+        {"problem": "?", "solution": r"\boxed{1}", "answer": "1"}
+    ]
     assert asked == [("EleutherAI/hendrycks_math", "algebra", "test")]
 
 

@@ -1,9 +1,9 @@
-import quiet  # noqa: F401
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import pytest
 from transformers import AutoTokenizer
 
-from config import ROOT
+from unmask.config import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import dream  # noqa: F401
 import llada  # noqa: F401
-from training import objectives
-from training.data import Batch
-from training.objectives import BLOCKS, FALL, NEAR, autoregressive, block_diffusion, masked_diffusion
+from unmask.training import objectives
+from unmask.training.data import Batch
+from unmask.training.objectives import BLOCKS, FALL, NEAR, autoregressive, block_diffusion, masked_diffusion
 
 SHAPES = {
     "qwen2": {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32},
@@ -24,7 +24,9 @@ def build(layout, layers=1):
     torch.manual_seed(0)
     special = {"pad_token_id": 0, "eos_token_id": 0} | ({} if layout == "qwen2" else {"mask_token_id": MASK})
     depth = {"n_layers" if layout == "llada" else "num_hidden_layers": layers}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(layout, vocab_size=40, **SHAPES[layout], **depth, **special))
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(layout, vocab_size=40, **SHAPES[layout], **depth, **special)
+    )
     for parameter in model.parameters():  # a fresh model is so even that no leak would be seen
         torch.nn.init.normal_(parameter, std=0.5)
     return model
@@ -93,7 +95,9 @@ def test_drills_mask_every_result():
     ids = torch.arange(12).repeat(50, 1)
     answer = (torch.arange(12) % 4 == 3).repeat(50, 1)
     oracle = Oracle(vocabulary=16, mask=15)
-    masked_diffusion(oracle, batch(ids, answer, drill=True), torch.Generator().manual_seed(0), left_to_right=0.5)
+    masked_diffusion(
+        oracle, batch(ids, answer, drill=True), torch.Generator().manual_seed(0), left_to_right=0.5
+    )
     assert torch.equal(oracle.noisy == 15, answer)
 
 
@@ -135,7 +139,9 @@ def test_no_block_sees_its_own_tokens_or_later_ones(layout, size, offset, losses
         other.ids[0, changed] = 1 + other.ids[0, changed] % 38
         after = losses(model, other, size, offset)
         block = (changed - start + offset) // size
-        same = torch.tensor([(i + offset) // size <= block and i != changed - start for i in range(17 - start)])
+        same = torch.tensor(
+            [(i + offset) // size <= block and i != changed - start for i in range(17 - start)]
+        )
         assert torch.allclose(before[same], after[same], atol=1e-6)
         later = torch.tensor([(i + offset) // size > block for i in range(17 - start)])
         assert (before[later] != after[later]).all()  # what is clean is seen
@@ -143,15 +149,17 @@ def test_no_block_sees_its_own_tokens_or_later_ones(layout, size, offset, losses
 
 @pytest.mark.parametrize("layout", ["Dream", "llada"])
 def test_a_block_is_predicted_as_the_model_would_after_the_clean_text(layout, losses):
-    """One layer deep, keys do not depend on who attends: then block training is the plain forward of every prefix. (A Dream's
-    first token of a block comes from a clean token, which here sees no masks.)"""
+    """One layer deep, keys do not depend on who attends: then block training is the plain forward of every
+    prefix. (A Dream's first token of a block comes from a clean token, which here sees no masks.)"""
     model, data, size = build(layout), problem(), 4
     found = losses(model, data, size)
     for start in range(5, 17, size):
         noisy = data.ids[:, : start + size].clone()
         noisy[:, start:] = MASK
         logits = model(noisy, logits_to_keep=torch.arange(start, noisy.size(1))).logits[0]
-        expected = torch.nn.functional.cross_entropy(logits, data.ids[0, start : start + size], reduction="none")
+        expected = torch.nn.functional.cross_entropy(
+            logits, data.ids[0, start : start + size], reduction="none"
+        )
         skip = model.lookback
         assert torch.allclose(found[start - 5 + skip : start - 5 + size], expected[skip:], atol=1e-5)
 
@@ -181,12 +189,16 @@ def test_far_tokens_of_a_block_weigh_less(losses):
     model, data = build("llada"), problem()
     each = losses(model, data, 4, 1)
     weights = torch.tensor([FALL ** ((i + 1) % 4) for i in range(len(each))])
-    assert block_diffusion(model, data, 4, 1).item() == pytest.approx(((each * weights).sum() / weights.sum()).item(), rel=1e-5)
+    assert block_diffusion(model, data, 4, 1).item() == pytest.approx(
+        ((each * weights).sum() / weights.sum()).item(), rel=1e-5
+    )
 
 
 def test_blocks_are_drawn_by_share_and_of_every_size(monkeypatch):
     drawn = []
-    monkeypatch.setattr(objectives, "block_diffusion", lambda model, batch, size, offset: drawn.append((size, offset)))
+    monkeypatch.setattr(
+        objectives, "block_diffusion", lambda model, batch, size, offset: drawn.append((size, offset))
+    )
     generator, oracle = torch.Generator().manual_seed(0), Oracle(vocabulary=40, mask=MASK)
     for _ in range(400):
         masked_diffusion(oracle, problem(), generator, blocks=0.5)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-import problems
+from unmask.tasks import problems
 
 TASKS = list(problems.OPTIONS)
 
@@ -73,7 +73,13 @@ def test_running_totals():
 
 def test_drills_calculate_correctly():
     for text, result in problems.drill(random.Random(1), 2000):
-        plain = re.sub(r"[$€£ =]", "", text).replace("x", "*").replace("×", "*").replace("÷", "/").replace("%", "/100")
+        plain = (
+            re.sub(r"[$€£ =]", "", text)
+            .replace("x", "*")
+            .replace("×", "*")
+            .replace("÷", "/")
+            .replace("%", "/100")
+        )
         assert abs(eval(plain) - int(re.sub(r"[$€£ ]", "", result))) < 1e-9, (text, result)
 
 

@@ -1,4 +1,5 @@
-"""One loop: exact resume, objectives that learn what they say, a stream that is a function of its position."""
+"""One loop: exact resume, objectives that learn what they say, a stream that is a function of its
+position."""
 
 import json
 import runpy
@@ -14,18 +15,26 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
-import problems
-from config import ROOT
-from decoding import Generation
-from decoding.leftright import LeftRight
-from training.data import Stream
-from training.loop import Schedule, Trainer
-from training.muon import orthogonalise
-from training.tokenizer import build
-from training.validation import Validation
+from unmask.config import ROOT
+from unmask.decoding import Generation
+from unmask.decoding.leftright import LeftRight
+from unmask.tasks import problems
+from unmask.training.data import Stream
+from unmask.training.loop import Schedule, Trainer
+from unmask.training.muon import orthogonalise
+from unmask.training.tokenizer import build
+from unmask.training.validation import Validation
 
-SHAPE = {"vocab_size": 2048, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
-         "intermediate_size": 32, "max_position_embeddings": 512, "bos_token_id": None}  # fmt: skip
+SHAPE = {
+    "vocab_size": 2048,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 32,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+}
 MIXTURE = {"gsm_symbolic": 0.5, "chain_sum": 0.2, "drill": 0.3}
 
 
@@ -74,7 +83,9 @@ def test_run_ends_at_the_token_budget_and_writes_the_curve(tokenizer, tmp_path):
 def test_validation_is_measured_when_due_and_does_not_change_the_training(tokenizer, tmp_path):
     losses = []
     for validation in (None, Validation(tokenizer, count=3, budget=4, every=1500)):
-        t = trainer(tokenizer, tmp_path / str(validation is None), "Dream", "masked_diffusion", validation=validation)
+        t = trainer(
+            tokenizer, tmp_path / str(validation is None), "Dream", "masked_diffusion", validation=validation
+        )
         t.run(log_every=1)
         losses.append([row["loss"] for row in t.curve])
     assert losses[0] == losses[1]
@@ -98,9 +109,18 @@ def test_two_processes_compute_what_one_does_with_twice_the_batches(tmp_path):
     shape = {"d_model": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "mlp_hidden_size": 32}
     shared = ["recipe=tiny_llada", "tokens=6000", "batch_tokens=500", "threads=1", "validation_problems=0"]
     shared += [f"architecture.{k}={v}" for k, v in shape.items()]
-    commands = {"one": [sys.executable, "train.py", "accumulate=4"],
-                "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py",
-                        "accumulate=2"]}  # fmt: skip
+    commands = {
+        "one": [sys.executable, "train.py", "accumulate=4"],
+        "two": [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "train.py",
+            "accumulate=2",
+        ],
+    }
     states = {}
     for name, command in commands.items():
         folders = [f"folder={tmp_path / name}", f"output={tmp_path / name / 'out'}"]
@@ -145,7 +165,9 @@ def test_answers_are_followed_by_silence_up_to_the_canvas(tokenizer):
         for answer, silence in zip(batch.answer, batch.silence, strict=True):
             if silence.any():
                 asked = (answer | silence).nonzero()[:, 0]
-                assert asked.tolist() == list(range(asked[0], batch.ids.size(1)))  # one stretch, up to the end
+                assert asked.tolist() == list(
+                    range(asked[0], batch.ids.size(1))
+                )  # one stretch, up to the end
                 lengths.append(len(asked))
     assert sum(n >= 96 for n in lengths) > 0.4 * len(lengths)
     assert sum(n < 90 for n in lengths) > 0.1 * len(lengths)
@@ -153,7 +175,9 @@ def test_answers_are_followed_by_silence_up_to_the_canvas(tokenizer):
 
 def test_mixture_moves_with_progress(tokenizer):
     def drills(progress):
-        stream = Stream(tokenizer, {"gsm_symbolic": 0.1, "drill": 0.9}, 2000, final_mixture={"gsm_symbolic": 1.0})
+        stream = Stream(
+            tokenizer, {"gsm_symbolic": 0.1, "drill": 0.9}, 2000, final_mixture={"gsm_symbolic": 1.0}
+        )
         rows = [ids for _ in range(20) for ids in stream.next(progress).ids]
         return sum("user" not in tokenizer.decode(ids) for ids in rows) / len(rows)
 
@@ -178,10 +202,17 @@ def test_orthogonalise_makes_singular_values_one():
 
 def test_train_command_makes_a_folder_that_loads_and_resumes(tmp_path, monkeypatch, capsys):
     arguments = [
-        "recipe=tiny_qwen", "tokens=2000", "batch_tokens=600", "threads=1", "validation_problems=2", "budget=4",
-        "architecture.hidden_size=16", "architecture.intermediate_size=32",
-        f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}",
-    ]  # fmt: skip
+        "recipe=tiny_qwen",
+        "tokens=2000",
+        "batch_tokens=600",
+        "threads=1",
+        "validation_problems=2",
+        "budget=4",
+        "architecture.hidden_size=16",
+        "architecture.intermediate_size=32",
+        f"folder={tmp_path / 'state'}",
+        f"output={tmp_path / 'model'}",
+    ]
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     for expected in ("from 0 of", "resumed at"):
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
@@ -204,7 +235,9 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(tmp_path, monkeypat
         told = json.loads((tmp_path / "model" / "training.json").read_text())
         assert told["earlier"] == story and told["recipe"] == "tiny_qwen"
         curve = pd.read_csv(tmp_path / "model" / "learning_curve.csv")
-        assert curve.tokens.is_monotonic_increasing and curve.tokens.iloc[-1] == story["tokens"] + told["tokens"]
+        assert (
+            curve.tokens.is_monotonic_increasing and curve.tokens.iloc[-1] == story["tokens"] + told["tokens"]
+        )
 
 
 def test_train_refuses_a_missing_parent(monkeypatch, capsys):
@@ -252,5 +285,7 @@ def test_stopped_training_saves_goes_on_exactly_and_gives_the_signals_back(token
     assert again.resume()
     again.run(log_every=3)
     keys = ("step", "tokens", "loss", "lr")
-    assert [[row[k] for k in keys] for row in again.curve] == [[row[k] for k in keys] for row in straight.curve]
+    assert [[row[k] for k in keys] for row in again.curve] == [
+        [row[k] for k in keys] for row in straight.curve
+    ]
     assert [s["from_step"] for s in again.sittings] == [0, 2]

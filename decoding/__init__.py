@@ -1,5 +1,0 @@
-"""Decoders: how a model's logits become an answer. They see ids and models, never text, configs or tasks."""
-
-from decoding.generation import Decoder, Generation, Models, Observer, Stop
-
-__all__ = ["Decoder", "Generation", "Models", "Observer", "Stop"]

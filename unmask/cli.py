@@ -1,0 +1,108 @@
+"""What the commands share: how one starts, refuses bad input and ends, and how a long one shows where it
+is."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import ClassVar
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from unmask.config import ROOT
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Whatever is wrong with the input (a ValueError) becomes one message on stderr and exit code 2.
+
+    Ctrl-C becomes one message too. HYDRA_FULL_ERROR=1 shows the traceback, as it does for Hydra's own
+    messages.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr
+        )
+        sys.exit(130)
+
+
+def door(config_name: str, folder: str = "eval_config") -> Callable:
+    """hydra.main for a command, with `refusals`; what Hydra refuses (an unknown key or choice) exits with 2
+    as well."""
+
+    def decorate(function: Callable) -> Callable:
+        started = False
+
+        def task(cfg):
+            nonlocal started
+            started = True
+            with refusals():
+                return function(cfg)
+
+        def main():
+            try:
+                hydra.main(version_base=None, config_path=str(ROOT / folder), config_name=config_name)(task)()
+            except SystemExit as stop:
+                if stop.code == 1 and not started:  # Hydra has printed its message
+                    raise SystemExit(2) from None
+                raise
+
+        return main
+
+    return decorate
+
+
+def progress_bar() -> Progress:
+    """A bar with ETA on stderr, so that stdout stays for results."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True))
+
+
+class Sweep(Callback):
+    """Hydra calls this; the progress bar asks it. Outside a sweep, and in a launcher's other processes,
+    `total` is 0."""
+
+    number: ClassVar[int] = 0  # of the setting at work, from 1
+    total: ClassVar[int] = 0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        Sweep.total = len(BasicSweeper.split_arguments(overrides, None)[0])
+
+    def on_job_start(self, config: DictConfig, **kwargs) -> None:
+        Sweep.number = config.hydra.job.num + 1 if Sweep.total else 0
+
+    @classmethod
+    def describe(cls, decoded: int, documents: int, seconds: float) -> str:
+        """What stands left of the bar: `decoded` documents in this process and setting took `seconds`, of
+        `documents`."""
+        if not cls.total:
+            return "decoding"
+        place = f"setting {cls.number} of {cls.total}"
+        if not decoded:
+            return place
+        # As if nothing of the later settings were on disk: the most it can take.
+        left = documents - decoded + (cls.total - cls.number) * documents
+        return f"{place} (all: {timedelta(seconds=round(seconds / decoded * left))})"

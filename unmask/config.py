@@ -1,0 +1,126 @@
+"""The configuration that eval.py composes with Hydra: typed, documented, unknown keys refused.
+
+A decoder's settings are its own dataclass in unmask/decoding/; the YAML in eval_config/decoder/ names it with
+`_target_`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+ROOT = Path(__file__).parents[1]  # the checkout: configurations, checkpoints and results are looked up in it
+
+
+@dataclass
+class ModelConfig:
+    """A model, and the sampling that its authors evaluate it with."""
+
+    name: str = MISSING
+    path: str = MISSING  # a folder (relative ones are looked up in the project too) or a Hub repository
+    revision: str | None = None  # of the Hub repository
+    kind: str = MISSING  # diffusion | causal
+    end_tokens: list[str] = field(default_factory=list)  # tokens that end an answer
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass
+class RandomModel(ModelConfig):
+    """Random weights in a real layout, with the real vocabulary: for measuring costs (bench.py)."""
+
+    path: str = "random weights"
+    layout: str = "Dream"  # Dream | llada | qwen2
+    # of the hidden states; heads, their groups and the inner width follow the published model's proportions
+    width: int = 512
+    depth: int = 8
+    vocabulary: int | None = None  # None = the published model's
+
+
+@dataclass
+class TaskConfig:
+    """A task and what every model gets of it."""
+
+    name: str = MISSING  # task or group in eval_config/tasks
+    metric: str = MISSING  # "metric,filter": what decides whether an answer is correct
+    budget: int = MISSING  # new tokens
+    system_prompt: str | None = None
+    limit: int | None = None  # documents (per task of a group); None = all
+    stop: list[str] = field(default_factory=list)  # strings that end an answer
+    data: str | None = None  # local file instead of the Hub
+
+
+@dataclass
+class EvalConfig:
+    """One evaluation. What changes an answer or its cost is part of the run's identity; the last group is
+    not."""
+
+    model: ModelConfig = MISSING
+    auxiliary: Any = None  # ModelConfig of APD's small causal model, or null
+    decoder: Any = MISSING  # _target_ and the decoder's settings
+    task: TaskConfig = MISSING
+    seed: int = 0
+    batch_size: int | str = 1  # auto: as large a power of two, up to 32, as fits in memory
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
+    # not part of the identity
+    limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
+    results: str = "results"  # where run folders are made; relative to the project
+    output: str | None = None  # this run's own folder; None = <results>/<run id>
+    allow_code_execution: bool = False  # humaneval runs programs that a model wrote
+    threads: int = 2  # of torch on a CPU
+    shard: str | None = (
+        # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
+        None
+    )
+    # figures whose settings are no grid: named ones, of which `arm` chooses
+    arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line
+    arm: str | None = None
+
+
+@dataclass
+class BenchConfig(EvalConfig):
+    """A comparison of speeds: the settings of eval.py for all arms, and what each arm changes."""
+
+    # `arms` are timed in turns; ratios are to the first
+    prompts: int = 16  # that every arm answers: a multiple of the largest batch size
+    prompt_length: int = 100  # tokens, of random prompts
+    rounds: int = 5
+    tokens: int | None = None  # end every answer after so many tokens; None = where it ends
+    anatomy: bool = True  # shares of the time, memory, arithmetic, ceiling
+    sweep: str | None = None  # a setting of which the costs are drawn as curves: task.budget | batch_size
+    points: list[int] = field(default_factory=list)  # its values
+    report: str | None = None  # JSON file (PNG and CSV beside it) for what the terminal shows
+
+
+@dataclass
+class DemoConfig(EvalConfig):
+    """One answer, live: the settings of eval.py and these."""
+
+    prompt: str | None = None  # what is asked; None = a held-out problem of the task
+    document: int = 0  # which one
+    # true: one token a step beside it; or other settings, as in 'compare="decoder.mixture_weight=0.9"'
+    compare: Any = False
+    save: str | None = None  # PNG of the finished answers, tokens coloured by step
+
+
+@dataclass
+class ReportConfig:
+    """What to draw (report.py). Everything is read from `results`."""
+
+    figure: str = "all"  # fig2 | fig3 | fig4 | fig5 | fig6 | tab1 | all
+    results: str = "results"
+    output: str = "figures"
+    published: bool = True  # the paper's points in panels of their own
+
+
+ConfigStore.instance().store("demo_schema", DemoConfig)
+ConfigStore.instance().store("report_schema", ReportConfig)
+ConfigStore.instance().store("eval_schema", EvalConfig)
+ConfigStore.instance().store("bench_schema", BenchConfig)
+ConfigStore.instance().store("random", RandomModel, group="schema")
+ConfigStore.instance().store("model", ModelConfig, group="schema")
+ConfigStore.instance().store("task", TaskConfig, group="schema")

@@ -1,0 +1,146 @@
+"""One visual language for all figures: a colour per decoder that everybody can tell apart (Okabe and Ito), a
+mark per model, quiet axes, names beside the lines, captions that say what was measured."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.transforms import Bbox
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+DECODERS = {
+    "leftright": "#0072B2",
+    "apd": "#D55E00",
+    "autoregressive": "#000000",
+    "confidence": "#009E73",
+    "entropy": "#CC79A7",
+    "random_order": "#E69F00",
+    "margin": "#56B4E9",
+    "transformers": "#7F7F7F",
+}
+PUBLISHED = "0.35"  # what others measured
+MARKERS = "osD^vP*X"  # models
+LEADER = {
+    "arrowstyle": "-",
+    "color": "0.7",
+    "linewidth": 0.5,
+    "shrinkA": 0,
+    "shrinkB": 3,
+}  # from a name to its point
+DASHES = ["-", "--", ":", "-."]  # of lines in one colour
+
+plt.rcParams.update(
+    {
+        "axes.prop_cycle": plt.cycler(color=COLOURS),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "axes.edgecolor": "0.5",
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "xtick.color": "0.3",
+        "ytick.color": "0.3",
+        "grid.color": "0.92",
+        "lines.linewidth": 1.5,
+        "lines.markersize": 3.5,
+        "font.size": 8,
+        "figure.constrained_layout.use": True,
+        "savefig.dpi": 300,
+        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "parallel decoding",  # the same figure, the same file
+    }
+)
+
+
+def styles(decoders: Sequence[str]) -> list[dict]:
+    """Colour and line style of each line of a panel: the decoder's colour, and dashes where it comes
+    again."""
+    seen = Counter()
+    found = []
+    for decoder in decoders:
+        found.append(
+            {"color": DECODERS.get(decoder, "#7F7F7F"), "linestyle": DASHES[seen[decoder] % len(DASHES)]}
+        )
+        seen[decoder] += 1
+    return found
+
+
+def name_points(
+    axes, x: Sequence[float], y: Sequence[float], names: Sequence[str], colours: Sequence[str]
+) -> None:
+    """Write a name beside each point. `spread_names` finds it a free place, once the figure is laid out."""
+    for *point, name, colour in zip(x, y, names, colours, strict=True):
+        axes.annotate(
+            name,
+            point,
+            xytext=(0, 0),
+            textcoords="offset points",
+            color=colour,
+            fontsize=6.5,
+            ha="center",
+            va="center",
+            arrowprops=LEADER,
+        )
+
+
+def spread_names(figure) -> None:
+    """Put every name of `name_points` where it covers no other and no point, as near to its own point as
+    there is room."""
+    figure.draw_without_rendering()
+    around = [(np.cos(angle), np.sin(angle)) for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False)]
+    for axes in figure.axes:
+        frame, taken = axes.get_window_extent(), []
+        points = np.vstack(
+            [np.zeros((0, 2)), *(axes.transData.transform(line.get_xydata()) for line in axes.lines)]
+        )
+        for name in axes.texts:
+            size, best = name.get_window_extent(), None
+            centre, pixel = axes.transData.transform(name.xy), figure.dpi / 72
+            for reach in (4, 9, 16, 26, 38):  # points between the mark and the name
+                for cosine, sine in around:
+                    offset = np.array(
+                        [cosine * (size.width / 2 + reach * pixel), sine * (size.height / 2 + reach * pixel)]
+                    )
+                    box = Bbox.from_bounds(
+                        *(centre + offset - (size.width / 2, size.height / 2)), size.width, size.height
+                    )
+                    outside = not (
+                        frame.x0 <= box.x0
+                        and box.x1 <= frame.x1
+                        and frame.y0 <= box.y0
+                        and box.y1 <= frame.y1
+                    )
+                    covered = (
+                        3 * sum(map(box.overlaps, taken))
+                        + 3 * outside
+                        + box.padded(2).count_contains(points) / 2
+                    )
+                    if best is None or covered + reach / 40 < best[0]:
+                        best = covered + reach / 40, box, offset / pixel
+            taken.append(best[1])
+            name.set_position(tuple(best[2]))
+
+
+def headline(figure, text: str) -> None:
+    """What the figure is about, above it."""
+    figure.suptitle(text, fontsize=9.5, fontweight="bold", x=0.01, ha="left")
+
+
+def caption(figure, text: str) -> None:
+    """Small grey text below the axes: n, task, models, machine."""
+    figure.supxlabel(text, fontsize=6.5, color="0.4", x=0.01, ha="left", wrap=True)
+
+
+def save(figure, output: Path) -> None:
+    """Write a figure as PNG and SVG."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output.with_suffix(".png"))
+    figure.savefig(output.with_suffix(".svg"), metadata={"Date": None})
+    plt.close(figure)
