@@ -1,5 +1,10 @@
-"""Decoders: how a model's logits become an answer. They see ids and models, never text, configs or tasks."""
+"""Decoders: how a model's logits become an answer. They see ids and models, never text, configurations or tasks.
 
-from unmask.decoding.generation import Decoder, Generation, Models, Observer, Stop
+A decoder is a frozen dataclass of settings, the roles of the models that it needs, and a `step` (decoder.py).
+"""
 
-__all__ = ["Decoder", "Generation", "Models", "Observer", "Stop"]
+from unmask.decoding.board import Board, Models, Row
+from unmask.decoding.decoder import Decoder
+from unmask.decoding.generation import Generation, Observer, Stop
+
+__all__ = ["Board", "Decoder", "Generation", "Models", "Observer", "Row", "Stop"]

@@ -1,13 +1,47 @@
-"""Left to right, K tokens a step: the marginals of the next K masks, taken as if independent (APD paper, sec.
-3)."""
+"""Left to right, K tokens a step: the marginals of the next K masks, taken as if independent (APD, section 3)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unmask.decoding.canvas import Board, Windowed
-from unmask.decoding.generation import Models, Observer, Role, Row, Stop
-from unmask.decoding.sampling import at_least_one
+from unmask.decoding.board import Board, Commit, Marginals
+from unmask.decoding.decoder import Decoder
+from unmask.decoding.sampling import Sampling, at_least_one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windowed(Sampling, Decoder):
+    """What the decoders that go left to right have in common, besides Sampling:
+
+    kv_window: W, columns recomputed: the k tokens of the last step and W - 1 older ones, the count of the
+        published code; keys and values further left are kept as they are. None recomputes all, which is exact.
+    max_lookahead: M, masks that a forward sees; None = all up to the budget.
+    """
+
+    kv_window: int | None = None
+    max_lookahead: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least_one(kv_window=self.kv_window, max_lookahead=self.max_lookahead)
+
+    def look(self, board: Board) -> tuple[Marginals, list[range]]:
+        """One forward; what it knows, and the columns of the masks that each row has in it."""
+        lookahead, window = self.max_lookahead, self.kv_window
+        masks = [
+            range(row.first, min(row.columns, row.first + (lookahead or row.columns))) for row in board.rows
+        ]
+        starts = [0] * len(masks)
+        if window is not None:
+            # What was valid ends at the masks of the last forward: right of it stand the tokens of the last
+            # step. Dream predicts a token from the column before it, which must be fed in any case.
+            lookback = board.models["denoiser"].lookback
+            starts = [
+                max(0, min(valid - (window - 1), columns.start - lookback))
+                for valid, columns in zip(board.valid("denoiser"), masks, strict=True)
+            ]
+        fed = [range(start, columns.stop) for start, columns in zip(starts, masks, strict=True)]
+        return board.denoise(fed, cached=window is not None), masks
 
 
 @dataclass(frozen=True)
@@ -22,16 +56,14 @@ class LeftRight(Windowed):
         super().__post_init__()
         at_least_one(tokens_per_step=self.tokens_per_step)
 
-    def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
-        denoiser, board = Role("denoiser", models.main), Board(rows, models)
-        while board.rows:
-            marginals, masks = self.look(models, board, denoiser)
-            logits = marginals.logits([columns[: self.tokens_per_step] for columns in masks])
-            places = range(logits.size(1))
-            noise = self.gumbel([row.moment for row in board.rows], places, logits)
-            ids = self.pick(logits, noise).tolist()  # one transfer a step
-            counts = [min(len(places), len(columns)) for columns in masks]
-            positions = [range(row.prefix, row.prefix + n) for row, n in zip(board.rows, counts, strict=True)]
-            board.commit(
-                positions, [tokens[:n] for tokens, n in zip(ids, counts, strict=True)], stop, observer
-            )
+    def step(self, board: Board) -> list[Commit]:
+        marginals, masks = self.look(board)
+        logits = marginals.logits([columns[: self.tokens_per_step] for columns in masks])
+        offsets = range(logits.size(1))
+        noise = self.gumbel([(row.seed, row.step) for row in board.rows], offsets, logits)
+        ids = self.pick(logits, noise).tolist()  # one transfer a step
+        counts = [min(len(offsets), len(columns)) for columns in masks]
+        return [
+            (range(row.prefix, row.prefix + n), tokens[:n])
+            for row, tokens, n in zip(board.rows, ids, counts, strict=True)
+        ]

@@ -1,5 +1,4 @@
-"""Choosing tokens from logits: filters, seeded Gumbel noise, and the check of settings that all decoders
-share."""
+"""Choosing tokens from logits: filters, seeded Gumbel noise, and checks of settings."""
 
 from __future__ import annotations
 
@@ -33,11 +32,11 @@ class Sampling:
             at_least_one(top_k=self.top_k)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Tempered and filtered logits, -inf where filtered out: (..., V) -> (..., V). Untouched at
-        temperature 0."""
-        if self.temperature == 0:
-            return logits
-        scores = logits / self.temperature
+        """Tempered and filtered logits, -inf where filtered out: (..., V) -> (..., V).
+
+        At temperature 0 only the filters apply: they change no argmax, but how sure it looks (as in Dream).
+        """
+        scores = logits if self.temperature == 0 else logits / self.temperature
         if self.top_p < 1:
             probabilities = scores.softmax(-1)
             scores = scores.masked_fill(probabilities < least_of_top(probabilities, self.top_p), -torch.inf)
@@ -71,21 +70,19 @@ class Sampling:
             ids[out] = self._allowed(scores[out], noisy[out].masked_fill(~likelier[out], -torch.inf))
         return ids
 
-    def gumbel(self, moments: Sequence[tuple[int, int]], places: range, logits: Tensor) -> Tensor | None:
-        """Standard Gumbel noise for some places of each row, (len(moments), len(places), V); None when
-        greedy.
+    def gumbel(self, streams: Sequence[tuple[int, int]], offsets: range, logits: Tensor) -> Tensor | None:
+        """Standard Gumbel noise, (len(streams), len(offsets), V); None when greedy.
 
-        moments: (seed, step) of each row. V and the device are those of `logits`. A place has numbers of its
-        own, whichever others are drawn with it.
+        streams: (seed, step) of each row. offsets: of the positions, from the first one of the step. V and the
+        device are those of `logits`. A position has numbers of its own, whichever others are drawn with it.
         """
         if self.temperature == 0:
             return None
-        bits = torch.empty(
-            len(moments), len(places), logits.size(-1), dtype=torch.int32, device=logits.device
-        )
+        shape = (len(streams), len(offsets), logits.size(-1))
+        bits = torch.empty(shape, dtype=torch.int32, device=logits.device)
         generator = torch.Generator(logits.device)
-        for row, moment in zip(bits, moments, strict=True):
-            for draws, state in zip(row, _states(*moment, places.stop)[places.start :], strict=True):
+        for row, stream in zip(bits, streams, strict=True):
+            for draws, state in zip(row, _states(*stream, offsets.stop)[offsets.start :], strict=True):
                 draws.random_(generator=generator.manual_seed(state))
         return standard_gumbel(bits)
 
@@ -98,8 +95,7 @@ class Sampling:
 
 
 def least_of_top(probabilities: Tensor, mass: float, k: int = 256) -> Tensor:
-    """The least probability that top-p keeps, (..., V) -> (..., 1): likelier tokens have less than `mass`
-    together.
+    """The least probability that top-p keeps, (..., V) -> (..., 1): likelier ones sum to less than `mass`.
 
     Few tokens have most of the mass, as a rule: only where the first k have too little is the vocabulary
     sorted.
@@ -125,15 +121,13 @@ def standard_gumbel(bits: Tensor) -> Tensor:
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The random numbers of one step of one document: equal arguments, equal numbers, whatever was drawn
-    before."""
+    """The random numbers of one step of one document: equal arguments give equal numbers."""
     return torch.Generator(device).manual_seed(_states(seed, step, 1)[0])
 
 
 def _states(seed: int, step: int, count: int) -> list[int]:
     """The first `count` generator seeds of one step of one document."""
-    # Hashed, because a CPU generator reads 32 bits alone: no plain sum keeps seeds apart that differ above
-    # them.
+    # Hashed, because a CPU generator reads 32 bits alone: no plain sum keeps apart seeds that differ above them.
     mixed = numpy.random.SeedSequence(seed % 2**64, spawn_key=(step,)).generate_state(count, numpy.uint64)
     return [int(state) >> 1 for state in mixed]
 
@@ -149,5 +143,5 @@ def ban(logits: Tensor, token: int | None) -> Tensor:
 def at_least_one(**settings: int | None) -> None:
     """ValueError naming the setting that is not a whole number of 1 or more; None passes."""
     for name, value in settings.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")

@@ -1,99 +1,228 @@
-"""The loop of the decoders that unmask in any order: whole canvas in every forward, a schedule, a choice."""
+"""Unmasking in any order = rank x quota: which masks are surest, and how many of them a step commits.
+
+The whole canvas is fed in every forward, and blocks are finished from the left.
+
+| rank | sure is | published as |
+|---|---|---|
+| confidence | the probability of the drawn token | LLaDA's low_confidence, Dream's maskgit_plus |
+| margin | the lead over the second token | Dream's topk_margin |
+| entropy | a low entropy | Dream's entropy, dParallel |
+| random | drawn | LLaDA's random, Dream's origin |
+
+| quota | a step commits |
+|---|---|
+| even | masks spread evenly over the steps (LLaDA) |
+| dream | floor(masks * (1 - s/t)), t falling from 1 to 0.001 in equal steps, and the rest at the end (Dream) |
+| origin | every mask with probability 1 - s/t, and the rest at the end (Dream's origin) |
+| threshold | all at least as sure as `threshold`, at least one (Fast-dLLM; dParallel: entropy in nats at most it) |
+| factor | the n surest, n the largest with (k + 1)(1 - p_k) <= `factor` for all k from 2 to n (Fast-dLLM) |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unmask.decoding.canvas import Board, denoise
-from unmask.decoding.generation import Decoder, Models, Observer, Role, Row, Stop
+from unmask.decoding.board import Board, Commit, Row
+from unmask.decoding.decoder import Decoder
 from unmask.decoding.sampling import Sampling, at_least_one, step_generator
+
+EPSILON = 1e-3  # where Dream's time ends
+
+
+def confidence(scores: Tensor, ids: Tensor) -> Tensor:
+    """Log-probability of the drawn token: (..., V), (...) -> (...)."""
+    return scores.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+
+
+def margin(scores: Tensor, ids: Tensor) -> Tensor:
+    """Difference between the two highest probabilities."""
+    first, second = scores.softmax(-1).topk(2, dim=-1).values.unbind(-1)
+    return first - second
+
+
+def negative_entropy(scores: Tensor, ids: Tensor) -> Tensor:
+    """Minus the entropy in nats."""
+    return -torch.special.entr(scores.softmax(-1)).sum(-1)
+
+
+RANKS: dict[str, Callable] = {"confidence": confidence, "margin": margin, "entropy": negative_entropy}
+SCHEDULES = ("even", "dream", "origin")
+QUOTAS = (*SCHEDULES, "threshold", "factor")
+
+
+@dataclass
+class Progress:
+    """Where a row is: its block, and the steps that it has spent in it."""
+
+    block: range
+    spent: int = 0
 
 
 @dataclass(frozen=True)
 class Unmasking(Sampling, Decoder):
-    """steps: T, forwards for a full canvas; None = one per token.
-    block_length: B, the canvas is finished block by block from the left; None = one block. Must divide the
-        budget.
+    """rank: confidence | margin | entropy | random. quota: even | dream | origin | threshold | factor.
+    steps: T, forwards for a full canvas under a schedule (even, dream, origin); None = one per token.
+    threshold: a probability (rank=confidence), a difference of probabilities (margin) or nats (entropy).
+    factor: see above. block_length: B, blocks are finished from the left; None = one. It must divide the budget.
+    rank_tempered: rank by the tempered and filtered probabilities (Dream), or by the model's own (LLaDA).
     temperature, top_p, top_k: see Sampling.
     """
 
+    rank: str = "confidence"
+    quota: str = "even"
     steps: int | None = None
+    threshold: float | None = None
+    factor: float | None = None
     block_length: int | None = None
+    rank_tempered: bool = True
 
     def __post_init__(self):
-        at_least_one(steps=self.steps, block_length=self.block_length)
         super().__post_init__()
+        at_least_one(steps=self.steps, block_length=self.block_length)
+        for name, value, known in (("rank", self.rank, (*RANKS, "random")), ("quota", self.quota, QUOTAS)):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        if self.rank == "random" and self.quota not in SCHEDULES:
+            raise ValueError(
+                f"quota={self.quota} needs a rank that depends on the model, and rank=random does not"
+            )
+        if self.quota == "origin" and self.rank != "random":
+            raise ValueError(f"quota=origin draws its masks: it goes with rank=random, not rank={self.rank}")
+        if self.quota == "factor" and self.rank != "confidence":
+            raise ValueError(
+                f"quota=factor is about probabilities: it needs rank=confidence, not {self.rank}"
+            )
+        for name in ("threshold", "factor"):
+            value = getattr(self, name)
+            if (self.quota == name) != (value is not None):
+                raise ValueError(
+                    f"{name}={value} and quota={self.quota}: quota={name} and {name} go together"
+                )
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} must be a number, 0 or more")
+        if self.steps is not None and self.quota not in SCHEDULES:
+            raise ValueError(
+                f"steps={self.steps} is for schedules ({', '.join(SCHEDULES)}), not quota={self.quota}"
+            )
 
     def check(self, budget: int) -> None:
         block = self.block_length or budget
         if budget % block:
             raise ValueError(f"block_length={block} does not divide the budget of {budget} tokens")
         if self.steps is not None and self.steps < budget // block:
-            raise ValueError(
-                f"steps={self.steps} is less than one step for each of the {budget // block} blocks"
-            )
+            raise ValueError(f"steps={self.steps} is less than one for each of the {budget // block} blocks")
 
-    def schedule(self, budget: int) -> Iterator[tuple[range, int]]:
-        """(block, steps left in it) for every step, the steps spread evenly over the blocks."""
-        block = self.block_length or budget
-        blocks, steps = budget // block, min(self.steps or budget, budget)
-        for b in range(blocks):
-            left = steps // blocks + (b < steps % blocks)
-            yield from ((range(b * block, (b + 1) * block), i) for i in range(left, 0, -1))
+    def begin(self, board: Board) -> None:
+        for row in board.rows:
+            row.state = Progress(range(self.block_length or len(row.canvas)))
 
-    def run(self, models: Models, rows: list[Row], stop: Stop, observer: Observer | None) -> None:
-        denoiser, board, budget = Role("denoiser", models.main), Board(rows, models), len(rows[0].canvas)
-        for step, (block, left) in enumerate(self.schedule(budget)):
-            if not board.rows:
-                return
-            generators = [step_generator(row.seed, step, models.device) for row in board.rows]
-            masked = [[i for i in block if row.canvas[i] is None] for row in board.rows]
-            wanted = [self.candidates(m, left, g) for m, g in zip(masked, generators, strict=True)]
-            active = [i for i, positions in enumerate(wanted) if positions]
-            if not active:  # nobody commits in this step, so the next forward would see the same canvas
-                continue
-            ends = [len(board.rows[i].prompt) + budget for i in active]
-            marginals = denoise(
-                board, denoiser, models.mask_id, [0] * len(active), ends, cached=False, only=active
-            )
-            columns = [[len(board.rows[i].prompt) + p for p in wanted[i]] for i in active]
-            picked = []
-            for i, logits in zip(active, marginals.logits(columns), strict=True):
-                scores = self.scores(logits[: len(wanted[i])])
-                noise = self.noise(generators[i], scores.shape)
-                ids = (scores if noise is None else scores + noise).argmax(-1)
-                chosen = self.choose(scores, ids, even(len(masked[i]), left))
-                picked.append(torch.stack((chosen, ids[chosen])))
-            sizes = [pick.size(1) for pick in picked]
-            positions, tokens = [[] for _ in board.rows], [[] for _ in board.rows]
-            for i, pick in zip(
-                active, torch.cat(picked, 1).cpu().split(sizes, 1), strict=True
-            ):  # one transfer a step
-                positions[i], tokens[i] = [wanted[i][k] for k in pick[0].tolist()], pick[1].tolist()
-            board.commit(positions, tokens, stop, observer)
+    def step(self, board: Board) -> list[Commit]:
+        for row in board.rows:
+            self._advance(row)
+        masked = [[p for p in row.state.block if row.canvas[p] is None] for row in board.rows]
+        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
+        if self.rank == "random":
+            wanted = list(map(self._draw, board.rows, masked, generators))
+        else:
+            wanted = masked
+        marginals = board.denoise([range(row.columns) for row in board.rows])
+        if not any(wanted):
+            return [([], [])] * len(board.rows)
+        # A row that wants nothing asks for one mask all the same, and commits none.
+        asked = [positions or row_masks[:1] for positions, row_masks in zip(wanted, masked, strict=True)]
+        prompts = [len(row.prompt) for row in board.rows]
+        logits = marginals.logits([[n + p for p in some] for n, some in zip(prompts, asked, strict=True)])
+        scores = self.scores(logits)
+        noise = self._noise(generators, asked, logits)
+        ids = (scores if noise is None else scores + noise).argmax(-1)
+        if self.rank == "random":
+            order = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
+            counts = board.tensor([len(positions) for positions in wanted])
+        else:
+            order, counts = self._choose(board, asked, scores if self.rank_tempered else logits, ids)
+        packed = torch.cat((counts[:, None], order, ids.gather(1, order)), 1)
+        found = []
+        for positions, (count, *rest) in zip(asked, packed.tolist(), strict=True):  # one transfer a step
+            places, tokens = rest[: ids.size(1)], rest[ids.size(1) :]
+            found.append(([positions[k] for k in places[:count]], tokens[:count]))
+        return found
 
-    def candidates(self, masked: list[int], left: int, generator: torch.Generator) -> list[int]:
-        """Canvas positions whose logits this step needs: by default every mask of the block."""
-        return masked
+    def _advance(self, row: Row) -> None:
+        """Count the step, in the next block where the last one is finished."""
+        progress, length = row.state, len(row.state.block)
+        if row.prefix >= progress.block.stop:
+            begin = row.prefix // length * length
+            row.state = progress = Progress(range(begin, begin + length))
+        progress.spent += 1
 
-    def choose(self, scores: Tensor, ids: Tensor, count: int) -> Tensor:
-        """Which of the k candidates to commit, from their scores (k, V) and drawn ids (k,): the `count`
-        highest ranks.
+    def _left(self, row: Row) -> tuple[int, int]:
+        """(steps of the row's block, how many of them are left, the present one included)."""
+        budget, progress = len(row.canvas), row.state
+        blocks, steps = budget // len(progress.block), min(self.steps or budget, budget)
+        number = progress.block.start // len(progress.block)
+        mine = steps // blocks + (number < steps % blocks)
+        return mine, mine - progress.spent + 1
+
+    def _share(self, row: Row) -> float:
+        """The share of its masks that Dream unmasks in this step: 1 - s/t, and all of them in the last."""
+        steps, left = self._left(row)
+        times = torch.linspace(1, EPSILON, steps + 1)
+        i = steps - left
+        return 1.0 if left == 1 else float(1 - times[i + 1] / times[i])
+
+    def _quota(self, row: Row, masks: int) -> int:
+        """How many masks a schedule commits in this step."""
+        if self.quota == "even":
+            return -(-masks // self._left(row)[1])  # the earlier steps take the remainder
+        return int(masks * self._share(row))
+
+    def _draw(self, row: Row, masked: list[int], generator: torch.Generator) -> list[int]:
+        """Masks in random order. Only those that are committed go through the head."""
+        draws = torch.rand(len(masked), generator=generator, device=generator.device)
+        if self.quota == "origin":
+            share = self._share(row)
+            return [p for p, draw in zip(masked, draws.tolist(), strict=True) if draw < share]
+        return sorted(masked[i] for i in draws.topk(self._quota(row, len(masked))).indices.tolist())
+
+    def _noise(self, generators: list, asked: list[list[int]], logits: Tensor) -> Tensor | None:
+        """Gumbel noise (rows, k, V), each row's from its own generator; None when greedy."""
+        if self.temperature == 0:
+            return None
+        noise = torch.zeros_like(logits)
+        for row, generator, positions in zip(noise, generators, asked, strict=True):
+            row[: len(positions)] = self.noise(generator, (len(positions), logits.size(-1)))
+        return noise
+
+    def _choose(self, board: Board, asked: list, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The asked masks of each row from the surest on, (rows, k), and how many to commit, (rows,).
 
         Equal ranks go left to right: a stable sort, where published code takes what topk happens to return.
         """
-        return self.rank(scores, ids).sort(descending=True, stable=True).indices[:count]
+        lengths = board.tensor(list(map(len, asked)))
+        padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
+        values = RANKS[self.rank](scores, ids).masked_fill(padding, -torch.inf)
+        values, order = values.sort(descending=True, stable=True)
+        if self.quota in SCHEDULES:
+            return order, board.tensor(
+                [self._quota(r, len(a)) for r, a in zip(board.rows, asked, strict=True)]
+            )
+        if self.quota == "threshold":
+            passed = values >= self._least()
+        else:
+            rank = torch.arange(1, ids.size(1) + 1, device=ids.device)
+            passed = (rank + 1) * (1 - values.exp()) <= self.factor
+        passed[:, 0] = True  # at least one, or decoding may never end
+        return order, (passed & ~padding).cumprod(-1).sum(-1)  # padding is last here, too
 
-    def rank(self, scores: Tensor, ids: Tensor) -> Tensor:
-        """How sure the denoiser is of each candidate, (k,): higher is committed earlier."""
-        raise NotImplementedError
-
-
-def even(masked: int, steps_left: int) -> int:
-    """LLaDA's even schedule: masks spread over the steps that are left, the earlier ones taking the
-    remainder."""
-    return -(-masked // steps_left)
+    def _least(self) -> float:
+        """`threshold` on the scale of the rank."""
+        if self.rank == "entropy":
+            return -self.threshold
+        if self.rank == "confidence":
+            return math.log(self.threshold) if self.threshold else -math.inf
+        return self.threshold

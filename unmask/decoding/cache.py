@@ -1,0 +1,68 @@
+"""Keys and values of a batch whose rows have different lengths and are at different places."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+
+class SlotCache(Cache):
+    """Slot j of a row holds the keys and values of its column j.
+
+    Allocated once, at the first forward. What a forward feeds is written over what the slots held, and what a
+    row must not see is masked: so going back needs no cropping, and no step copies what is kept.
+
+    valid: per row, how many columns from the left hold keys and values that may be used without feeding those
+        columns again. `Board` keeps it up to date: forwards raise it, commits lower it.
+    causal: whether its forwards were causal.
+    """
+
+    def __init__(self, size: int, length: int):
+        super().__init__(layers=[])
+        self.size, self.length, self.kept = size, length, []  # rows and slots
+        self.valid, self.causal = [0] * size, False
+
+    def allocate(self, model: torch.nn.Module) -> SlotCache:
+        """Allocate all layers now, outside of compiled code, where they stay: a CUDA graph writes to addresses."""
+        c, heads = model.config, model.config.num_key_value_heads or model.config.num_attention_heads
+        shape = (2, self.size, heads, self.length + 1, c.hidden_size // c.num_attention_heads)
+        layers = range(c.num_hidden_layers)
+        self.kept = [list(torch.zeros(shape, dtype=model.dtype, device=model.device)) for _ in layers]
+        for keys, values in self.kept:
+            torch._dynamo.mark_static_address(keys)  # no public name does this
+            torch._dynamo.mark_static_address(values)
+        return self
+
+    def place(self, rows: Tensor | None, slots: Tensor | range, end: int) -> None:
+        """Where the next forward writes: `slots` as a range for all rows, or (len(rows), n).
+
+        It reads the slots before `end`.
+        """
+        self.rows, self.slots, self.end = rows, slots, end
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        if layer_idx == len(self.kept):  # the slot after the last takes padding
+            shape = (self.size, key_states.size(1), self.length + 1, key_states.size(3))
+            self.kept.append([states.new_zeros(shape) for states in (key_states, value_states)])
+        found = []
+        for kept, new in zip(self.kept[layer_idx], (key_states, value_states), strict=True):
+            if isinstance(self.slots, range):
+                kept[:, :, self.slots.start : self.slots.stop] = new
+                found.append(kept[:, :, : self.end])
+            else:
+                kept[self.rows[:, None], :, self.slots] = new.transpose(1, 2)
+                every = len(self.rows) == self.size
+                found.append(kept[:, :, : self.end] if every else kept[self.rows, :, : self.end])
+        return tuple(found)
+
+    def keep(self, rows: list[int]) -> None:
+        """Forget all rows but these."""
+        self.size, self.valid = len(rows), [self.valid[i] for i in rows]
+        self.kept = [[states[rows] for states in layer] for layer in self.kept]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.slots.start if isinstance(self.slots, range) else 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.end, 0

@@ -1,0 +1,92 @@
+"""What every decoder is, and the loop that all of them share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unmask.decoding.board import Board, Commit, Models, Row
+from unmask.decoding.generation import Generation, Observer, Stop
+from unmask.decoding.sampling import at_least_one
+
+
+class Decoder:
+    """A frozen dataclass of settings with a `step`.
+
+    To add one, write a file in unmask/decoding/ with a subclass and a YAML in eval_config/decoder/ that names it.
+    Every forward goes through `Board.forward`, which counts it; every token through what `step` returns.
+
+    roles: the models that it needs, "diffusion", "causal" or "drafter" by role. The first one's forwards are the
+        steps.
+    lossless: greedy, its ids are those of `autoregressive` on its target; the harness checks it in every run.
+    """
+
+    roles: ClassVar[Mapping[str, str]] = {"denoiser": "diffusion"}
+    lossless: ClassVar[bool] = False
+
+    def check(self, budget: int) -> None:
+        """Raise ValueError where the settings do not fit a canvas of `budget` tokens. No model is needed."""
+
+    def begin(self, board: Board) -> None:
+        """Prepare what each row needs in `row.state`."""
+
+    def step(self, board: Board) -> list[Commit]:
+        """One forward of the first role for every row on the board (and what it takes besides).
+
+        Returns, per row, the canvas positions and ids that it commits; both may be empty.
+        """
+        raise NotImplementedError
+
+    def run(self, board: Board, stop: Stop, observer: Observer | None) -> None:
+        """Step until every row has ended."""
+        self.begin(board)
+        while board.rows:
+            board.commit(self.step(board), stop, observer)
+
+    def decode(
+        self,
+        models: Models,
+        prompts: Sequence[Tensor],
+        budget: int,
+        stop: Stop,
+        seeds: Sequence[int],
+        observer: Observer | None = None,
+    ) -> list[Generation]:
+        """Decode every prompt (1-D id tensors of any lengths) to at most `budget` tokens.
+
+        A row's result depends on its prompt and its seed alone: not on the batch, its size or its order.
+        ValueError where the settings do not fit the budget, or a causal model gets an empty prompt.
+        """
+        at_least_one(budget=budget)
+        self.check(budget)
+        if "causal" in self.roles.values() and not all(map(len, prompts)):
+            raise ValueError(
+                f"{type(self).__name__} needs prompts of one token or more: a causal model starts there"
+            )
+        rows = [
+            Row.fresh(i, prompt.to(models.device), budget, seed, list(self.roles))
+            for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        synchronise(models.device)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            if rows:
+                self.run(Board(rows, models), stop, observer)
+        synchronise(models.device)
+        seconds = (time.perf_counter() - start) / max(1, len(rows))
+        generations = [row.generation() for row in rows]
+        for generation in generations:
+            generation.seconds = seconds
+            if models.mask_id is not None and models.mask_id in generation.ids:
+                raise AssertionError(f"{type(self).__name__} emitted the mask id {models.mask_id}")
+        return generations
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for all work on a GPU; nothing to do on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

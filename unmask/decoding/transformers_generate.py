@@ -1,0 +1,50 @@
+"""transformers' own `generate` as a decoder: the yardstick of the autoregressive one, in ids and in speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from unmask.decoding.board import Board
+from unmask.decoding.decoder import Decoder
+from unmask.decoding.generation import Observer, Stop
+
+
+@dataclass(frozen=True)
+class TransformersGenerate(Decoder):
+    """Greedy, with transformers' dynamic cache and left padding.
+
+    A batch runs until its last row has ended, and a finished row is fed padding until then: its forwards count.
+    """
+
+    roles: ClassVar = {"target": "causal"}
+    lossless: ClassVar = True
+
+    def run(self, board: Board, stop: Stop, observer: Observer | None) -> None:
+        rows, model = board.rows, board.models["target"]
+        width = max(len(row.prompt) for row in rows)
+        pad = min(stop.ids, default=0)
+        ids = torch.full((len(rows), width), pad, device=board.ids.device)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row.prompt) :], mask[i, width - len(row.prompt) :] = row.prompt, 1
+        ends = {"eos_token_id": sorted(stop.ids)} if stop.ids else {}
+        output = model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=len(rows[0].canvas),
+            pad_token_id=pad,
+            **ends,
+        )
+        written = output[:, width:].tolist()
+        for row, tokens in zip(rows, written, strict=True):
+            for forward in range(len(tokens)):
+                row.count("target", 1 if forward else len(row.prompt))
+            for token in tokens:
+                row.commit(([row.prefix], [token]), stop, observer)
+                if row.finished:
+                    break
+        board.rows = []

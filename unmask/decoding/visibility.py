@@ -1,0 +1,36 @@
+"""What a position may attend to: one number a column, and the masks that follow from it.
+
+Column c of a row attends to the columns [0, sees[c]). Decoding (`Board.forward`) and training (objectives)
+build their attention masks with these functions and no others, so that a model decodes as it was trained.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def full(columns: Tensor, ends: Tensor) -> Tensor:
+    """Every column sees all up to its row's end: (rows, n) columns, (rows,) ends -> (rows, n)."""
+    return ends[:, None].expand_as(columns)
+
+
+def causal(columns: Tensor) -> Tensor:
+    """Every column sees itself and what stands left of it: (rows, n) -> (rows, n)."""
+    return columns + 1
+
+
+def block_causal(columns: Tensor, prompts: Tensor, block_length: int) -> Tensor:
+    """Every column sees up to the end of its own block (D2F, arXiv 2508.09192): (rows, n) -> (rows, n).
+
+    The prompt, of `prompts` (rows,) columns, is block 0; blocks of `block_length` follow it.
+    """
+    prompts = prompts[:, None]
+    block = (columns - prompts).div(block_length, rounding_mode="floor") + 1
+    return torch.where(columns < prompts, prompts, prompts + block * block_length)
+
+
+def attention_mask(sees: Tensor, keys: Tensor) -> Tensor:
+    """Boolean mask (rows, 1, n, m), True where attended: `sees` (rows, n), the columns `keys` (m,) or (rows, m)."""
+    keys = keys if keys.ndim == 2 else keys[None]
+    return (keys[:, None] < sees[..., None])[:, None]

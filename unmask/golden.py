@@ -1,0 +1,209 @@
+"""Replay what the published decoders did, step by step:  python -m unmask.golden tests/golden/traces
+
+A folder holds JSON files of traces: a tiny random model, a prompt, settings, and the positions and ids that the
+published code committed in every forward (tests/golden/traces/README.md). Each trace is decoded again here. The
+table says how many give the same ids, steps and forwards; below it stands the first difference of each file.
+Exit code 1 if a method that is implemented here differs on a trace that it must match: one whose `case` is null,
+or one of the published rules that this project follows (REQUIRED).
+"""
+
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+import dream  # noqa: F401  (registers the published layouts with transformers)
+import llada  # noqa: F401
+from unmask.cli import progress_bar, refusals
+from unmask.decoding import Decoder, Models, Stop
+from unmask.decoding.apd import APD
+from unmask.decoding.leftright import LeftRight
+from unmask.decoding.unmasking import Unmasking
+
+REQUIRED = {None, "first_token", "dream_schedule"}  # cases in which the published rule is this project's too
+EOS = 318  # of the tiny models, where a trace names no other
+RANKS = {
+    "low_confidence": "confidence",
+    "maskgit_plus": "confidence",
+    "entropy": "entropy",
+    "topk_margin": "margin",
+}
+
+
+class PublishedNoise(APD):
+    """APD with the noise of a trace: float64 uniforms for all masks fed, drawn from torch's global generator."""
+
+    def gumbel(self, streams, offsets, logits) -> Tensor | None:
+        if self.temperature == 0:
+            return None
+        uniforms = torch.rand(logits.shape[1:], dtype=torch.float64)
+        return -torch.log(-torch.log(uniforms))[None]
+
+
+def decoder_of(trace: dict) -> Decoder | None:
+    """This project's decoder with the trace's settings; None where it is not implemented."""
+    s, method = trace["settings"], trace["method"]
+    window = {"kv_window": s.get("kv_window_published"), "max_lookahead": s.get("max_lookahead")}
+    if method == "apd":
+        kind = PublishedNoise if s["temperature"] else APD
+        return kind(
+            mixture_weight=s["mixture_weight"],
+            temperature=s["temperature"],
+            coupling="argmax",
+            chunk=None,
+            **window,
+        )
+    if method == "leftright":
+        return LeftRight(tokens_per_step=s["tokens_per_step"], **window)
+    if method in RANKS:
+        quota = "dream" if trace["family"] == "Dream" else "even"
+        return Unmasking(
+            rank=RANKS[method], quota=quota, steps=s["steps"], block_length=s.get("block_length")
+        )
+    if method == "dparallel":
+        return Unmasking(
+            rank="entropy",
+            quota="threshold",
+            threshold=s["entropy_threshold"],
+            block_length=s["block_length"],
+        )
+    if method == "fast_dllm" and s["cache"] == "none" and s.get("steps", 1) == 1:
+        length = s["block_length"]
+        if "threshold" in s:
+            return Unmasking(quota="threshold", threshold=s["threshold"], block_length=length)
+        if "factor" in s:
+            return Unmasking(quota="factor", factor=s["factor"], block_length=length)
+        blocks = trace["canvas"] // length
+        return Unmasking(steps=s["steps_per_block"] * blocks, block_length=length)
+    return None
+
+
+def stop_of(trace: dict) -> Stop:
+    """Where the published decoder ended: only APD's looks for the end id."""
+    if trace["method"] == "apd" or (trace["method"], trace["family"]) == ("leftright", "Dream"):
+        return Stop(frozenset({trace["settings"].get("eos_token_id", EOS)}))
+    return Stop()
+
+
+@cache
+def model_in(folder: Path, scale: float) -> torch.nn.Module:
+    """The model of a folder in float32, its head's weight multiplied by `scale`."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        model.lm_head.weight *= scale
+    return model
+
+
+@dataclass
+class Replay:
+    """One trace, decoded again: what agrees, and where it first differs."""
+
+    trace: dict
+    ids: bool
+    steps: bool
+    forwards: bool
+    difference: str | None
+
+    @property
+    def fails(self) -> bool:
+        return self.difference is not None and self.trace["case"] in REQUIRED
+
+
+def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> Replay:
+    """Decode a trace's prompt and compare ids, the positions and ids of every step, and the number of forwards."""
+    places = (folder / trace["model"], folder.parent / trace["model"])
+    place = next(p for p in places if p.is_dir())
+    roles = dict.fromkeys(decoder.roles)
+    first, *others = roles
+    roles[first] = model_in(place, trace["lm_head_scale"]).to(device)
+    for role in others:
+        roles[role] = model_in(folder / trace[role], 1.0).to(device)
+    torch.manual_seed(trace["settings"].get("seed", 0))
+    steps = []
+    (generation,) = decoder.decode(
+        Models(roles),
+        [torch.tensor(trace["prompt"])],
+        trace["canvas"],
+        stop_of(trace),
+        [0],
+        lambda row, positions, ids: steps.append(sorted(zip(positions, ids, strict=True))),
+    )
+    theirs = [sorted(zip(*step, strict=True)) for step in trace["steps"]]
+    ids = generation.ids == trace["ids"]
+    forwards = generation.forwards[first] == trace["forwards"]
+    difference = None
+    if steps != theirs:
+        at = next((i for i, pair in enumerate(zip(steps, theirs, strict=False)) if pair[0] != pair[1]), None)
+        if at is None:
+            difference = f"{len(steps)} steps, published {len(theirs)}"
+        else:
+            difference = f"step {at}: {dict(steps[at])}, published {dict(theirs[at])}"
+    elif not (ids and forwards):
+        difference = f"{generation.forwards[first]} forwards, published {trace['forwards']}; ids equal: {ids}"
+    return Replay(trace, ids, steps == theirs, forwards, difference)
+
+
+def replay_folder(
+    folder: Path, device: str = "cpu", advance: Callable[[], None] = lambda: None
+) -> dict[tuple[str, str], list[Replay | None]]:
+    """Every trace of every file in a folder, by (file, method); None for one that is not implemented.
+
+    ValueError where the folder holds no traces.
+    """
+    found: dict[tuple[str, str], list[Replay | None]] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        for trace in json.loads(path.read_text())["traces"]:
+            decoder = decoder_of(trace)
+            done = decoder and replay(trace, decoder, path.parent, device)
+            found.setdefault((path.stem, trace["method"]), []).append(done)
+            advance()
+    if not found:
+        raise ValueError(f"{folder}: holds no traces (JSON files as in tests/golden/traces)")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m unmask.golden", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, help="of traces, for example tests/golden/traces")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (float32 on both)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # the models are tiny
+    with refusals(), progress_bar() as bar:
+        bar_task = bar.add_task("replaying", total=None)
+        found = replay_folder(options.folder, options.device, lambda: bar.advance(bar_task))
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("file", "method", "traces", "same ids", "same steps", "same forwards", "not implemented"):
+        table.add_column(name, justify="left" if name in ("file", "method") else "right")
+    failed = False
+    for (file, method), replays in found.items():
+        done = [r for r in replays if r is not None]
+        failed |= any(r.fails for r in done)
+        same = [sum(getattr(r, name) for r in done) for name in ("ids", "steps", "forwards")]
+        table.add_row(file, method, *map(str, (len(replays), *same, len(replays) - len(done))))
+    console = Console(width=110)
+    console.print(table)
+    for (file, method), replays in found.items():
+        differing = [(i, r) for i, r in enumerate(replays) if r is not None and r.difference]
+        differing.sort(key=lambda pair: not pair[1].fails)
+        if differing:
+            i, r = differing[0]
+            case = f" (case {r.trace['case']}, allowed)" if not r.fails else ""
+            console.print(f"{file}, {method}, trace {i}{case}: {r.difference}", markup=False, highlight=False)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
