@@ -1,11 +1,10 @@
 """How fast decoders are, as ratios measured side by side:  python bench.py bench=laziness
 
     python bench.py                                   # APD against one token a step, on the tiny family
-    python bench.py bench=overhead                    # what APD spends outside the models, at Dream's
-    vocabulary python bench.py bench=batches decoder=confidence  # what batches gain
-    python bench.py bench=growth                      # what a step costs as the canvas grows, drawn as curves
-    python bench.py bench=none model=random auxiliary=random '+arms={greedy: "decoder.temperature=0", sampled:
-    ""}'
+    python bench.py bench=overhead                    # what APD spends outside the models
+    python bench.py bench=batches decoder=confidence  # what batches gain
+    python bench.py bench=growth                      # what a step costs as the canvas grows, as curves
+    python bench.py bench=none '+arms={greedy: "decoder.temperature=0", sampled: ""}'
 
 Arms answer the same prompts in turn (A B A B ...) after a warm-up; speeds and ratios are medians with 95%
 bootstrap intervals, paired by prompt. Shares, memory, arithmetic and the ceiling (the same forwards replayed
@@ -97,13 +96,12 @@ def measures(rows: pd.DataFrame, arm: str, base: str) -> dict:
     costs = {
         c: float(mine[c].sum() / mine.answers.sum()) for c in mine if c.startswith(("forwards", "positions"))
     }
-    main = "denoiser" if mine.get("forwards denoiser", default=pd.Series()).any() else "autoregressive"
     return {
         "tokens_per_second": speed(rows, arm),
         "ratio": ratio(rows, arm, base),
-        "tokens_per_step": float(mine.useful.sum() / mine[f"forwards {main}"].sum()),
-        "positions_per_step": float(mine[f"positions {main}"].sum() / mine[f"forwards {main}"].sum()),
-        "milliseconds_per_step": float(1e3 * (mine.seconds / mine[f"forwards {main}"]).median()),
+        "tokens_per_step": float(mine.useful.sum() / mine.steps.sum()),
+        "positions_per_step": float(mine.fed.sum() / mine.steps.sum()),
+        "milliseconds_per_step": float(1e3 * (mine.seconds / mine.steps).median()),
         "per_answer": costs,
     }
 
@@ -127,7 +125,8 @@ def sweep(cfg, arms) -> dict:
     if cfg.report:
         stem = Path(cfg.report).with_suffix("")
         table.to_csv(stem.with_suffix(".csv"), index=False)
-        note = f"{cfg.model.name}, {cfg.prompts} prompts, {cfg.rounds} rounds, {environment()['cpu']}, {cfg.threads} threads"
+        machine = f"{environment()['cpu']}, {cfg.threads} threads"
+        note = f"{cfg.model.name}, {cfg.prompts} prompts, {cfg.rounds} rounds, {machine}"
         curves(table, cfg.sweep, stem.with_suffix(".png"), note)
         print(f"figure: {os.path.relpath(stem.with_suffix('.png'))}")
     return {"sweep": cfg.sweep, "rows": rows}

@@ -7,8 +7,9 @@
     python demo.py 'prompt="Tom has 5 apples. ..."'
     python demo.py model=dream auxiliary=qwen_0.5b             # wants a GPU
 
-Masks within the canvas are faint dots. Where stdout is no terminal the finished answers are printed, plain.
-`save=FILE.png` draws them (figure 1). `python demo.py --help` lists every setting.
+The demo of a document is the answer that eval.py records for it. Masks within the canvas are faint dots.
+Where stdout is no terminal the finished answers are printed, plain. `save=FILE.png` draws them (figure 1).
+`python demo.py --help` lists every setting.
 """
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
@@ -16,9 +17,9 @@ import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 import time
 from dataclasses import replace
 
-import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from lm_eval.api.instance import Instance
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
@@ -28,9 +29,11 @@ from rich.text import Text
 from unmask.cli import door
 
 from unmask.config import ROOT
+from unmask.decoding import Stop
 from unmask.evaluation import Evaluation
 from unmask.plots.trace import Trace, draw
-from unmask.records.table import label
+from unmask.records import environment
+from unmask.records.naming import label
 
 STYLES = ["bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "orange1", "deep_sky_blue1"]
 FRAME = 0.05  # seconds between two pictures
@@ -42,66 +45,51 @@ def main(cfg) -> None:
     if cfg.compare:
         other = ["decoder=leftright"] if cfg.compare is True else str(cfg.compare).split()
         given = HydraConfig.get().overrides.task
-        if any(
-            setting.startswith("decoder=") for setting in other
-        ):  # settings of the first decoder are not the other's
+        if any(setting.startswith("decoder=") for setting in other):
+            # settings of the first decoder are not the other's
             given = [g for g in given if not g.lstrip("+").startswith("decoder")]
         evaluations.append(Evaluation(compose("demo", [*given, *other])))
     first = evaluations[0]
     if not 0 <= cfg.document < len(first.requests):
         raise ValueError(f"document={cfg.document} must be from 0 to {len(first.requests) - 1}")
-    prompts = [prompt_of(evaluation) for evaluation in evaluations]
+    requests = [asked(evaluation) for evaluation in evaluations]
     question = cfg.prompt or str(first.requests[cfg.document].doc.get("question", ""))
     several = len({e.cfg.model.name for e in evaluations}) > 1
-    traces = [
-        Trace(e.label if several else label(e.identity), [None] * e.cfg.task.budget) for e in evaluations
-    ]
+    titles = [e.label if several else label(e.identity) for e in evaluations]
+    traces = [Trace(t, [None] * e.cfg.task.budget) for t, e in zip(titles, evaluations, strict=True)]
     console = Console()
     stage = Stage(console, question, traces)
-    models = [(first if uses_models_of(first, e) else e).lm.models for e in evaluations]
-    for evaluation, mine, prompt in zip(
-        evaluations, models, prompts, strict=True
-    ):  # warm up: the clock is to show decoding
-        evaluation.decoder.decode(mine, [prompt], min(8, cfg.task.budget), evaluation.stop, [0])
+    once = Stop(match=lambda ids: 0)
+    for evaluation, request in zip(evaluations, requests, strict=True):  # the clock is to show decoding
+        prompts = evaluation.lm.prompts([request])
+        evaluation.decoder.decode(evaluation.lm.models, prompts, evaluation.cfg.task.budget, once, [0])
     with stage:
-        for evaluation, trace, mine, prompt in zip(evaluations, traces, models, prompts, strict=True):
-            answer(evaluation, trace, mine, prompt, stage.refresh)
+        for evaluation, trace, request in zip(evaluations, traces, requests, strict=True):
+            answer(evaluation, trace, request, stage.refresh)
     if not console.is_terminal:
         print(question)
         for trace in traces:
-            print(
-                f"\n{trace.title}\n{''.join(piece for piece, step in trace.cells() if step >= 0)}\n{trace.footer}"
-            )
+            pieces = "".join(piece for piece, step in trace.cells() if step >= 0)
+            print(f"\n{trace.title}\n{pieces}\n{trace.footer}")
     if len(traces) > 1:
-        fast, slow = traces
-        print(
-            f"{fast.title}: {fast.steps} steps, {fast.seconds:.2f} s; {slow.title}: {slow.steps} steps, {slow.seconds:.2f} s"
-        )
+        print("; ".join(f"{trace.title}: {trace.steps} steps, {trace.seconds:.2f} s" for trace in traces))
     if cfg.save:
-        names = [
-            e.cfg.model.name + (f" + {e.cfg.auxiliary.name}" if e.auxiliary else "") for e in evaluations
-        ]
+        names = [" + ".join(s.settings.name for s in e.sources.values()) for e in evaluations]
         stem = ", ".join(dict.fromkeys(names))
         family = " (tiny stand-in family)" if stem.startswith("tiny_") else ""
-        machine = f"{first.identity['device']}, {first.identity['dtype']}"
-        note = f"{stem}{family}, {machine}. One colour a step (they repeat); one answer, no average."
+        hardware = f"{first.gpu or environment()['cpu']}, {first.identity['dtype']}"
+        note = f"{stem}{family}, {hardware}. One colour a step (they repeat); one answer, no average."
         draw(traces, question, ROOT / cfg.save, note)
         print(f"figure: {cfg.save}")
 
 
-def uses_models_of(one: Evaluation, other: Evaluation) -> bool:
-    """Whether the models of `one` are all that `other` needs, so that they are loaded once."""
-    mine, its = one.identity, other.identity
-    return its["model"] == mine["model"] and its["auxiliary"] in (None, mine["auxiliary"])
-
-
-def prompt_of(evaluation: Evaluation) -> torch.Tensor:
-    """The ids that this evaluation's model is asked with."""
+def asked(evaluation: Evaluation) -> Instance:
+    """The request that is answered: a document's, or one with a prompt of the user's own."""
     request = evaluation.requests[evaluation.cfg.document]
     if evaluation.cfg.prompt is not None:
         text = evaluation.lm.apply_chat_template([{"role": "user", "content": evaluation.cfg.prompt}])
         request = replace(request, arguments=(text, *request.arguments[1:]))
-    return evaluation.lm.prompts([request])[0]
+    return request
 
 
 class Stage:
@@ -143,10 +131,10 @@ def coloured(trace: Trace) -> Text:
     return text
 
 
-def answer(evaluation: Evaluation, trace: Trace, models, prompt: torch.Tensor, refresh) -> None:
-    """Decode one prompt into a trace, calling `refresh` after every step."""
+def answer(evaluation: Evaluation, trace: Trace, request: Instance, refresh) -> None:
+    """Decode one request into a trace, calling `refresh` after every step."""
     shown, ids = 0.0, {}
-    decode = evaluation.model.tokenizer.decode
+    decode = evaluation.lm.tokenizer.decode
 
     def observe(row: int, positions: list[int], tokens: list[int]) -> None:
         nonlocal shown
@@ -163,10 +151,10 @@ def answer(evaluation: Evaluation, trace: Trace, models, prompt: torch.Tensor, r
         refresh()
         shown += time.perf_counter() - start
 
+    lm = evaluation.lm
     start = time.perf_counter()
-    seed = evaluation.cfg.seed
-    (generation,) = evaluation.decoder.decode(
-        models, [prompt], evaluation.cfg.task.budget, evaluation.stop, [seed], observe
+    (generation,) = lm.decoder.decode(
+        lm.models, lm.prompts([request]), lm.budget, lm.stop, [lm.seed_of(request)], observe
     )
     trace.seconds = time.perf_counter() - start - shown
     for position in range(

@@ -5,10 +5,10 @@ task=gsm_symbolic
     python eval.py decoder=leftright decoder.tokens_per_step=4        # four tokens a step, no second opinion
     python eval.py decoder=apd decoder.mixture_weight=0.5 limit=50    # R = 0.5, 50 documents
     python eval.py model=tiny_qwen_large decoder=autoregressive       # the autoregressive baseline
-    python eval.py shard=1/4                                          # a quarter of the documents, for one of
-    four machines python eval.py -m +figure=fig3                                    # all settings of a
-    figure; scripts/fig3.sh draws it too python eval.py model=dream auxiliary=qwen_0.5b task=gsm8k         #
-    the paper's setting; wants a GPU
+    python eval.py shard=1/4                                          # a quarter of the documents
+    python eval.py figure=fig3                                        # all settings of a figure, in turns
+    python eval.py -m decoder.mixture_weight=0.1,0.5,0.9              # a sweep of your own, one after the
+    other python eval.py model=dream auxiliary=qwen_0.5b task=gsm8k         # the paper's setting; wants a GPU
 
 Results go to results/<run id>/, a document at a time: stopped at any moment, the same command finishes what
 is missing; again, it recomputes nothing. The last line on stdout is one JSON object. `python eval.py --help`
@@ -22,22 +22,27 @@ import sys
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from rich.console import Console
 
-from unmask.cli import door
-from unmask.evaluation import Evaluation
+from unmask.cli import door, progress_bar
+from unmask.evaluation import Evaluation, take_turns
 from unmask.plots.tables import summary_table
+from unmask.sweeps import expand, resolve
 
 
 @door("eval")
 def main(cfg) -> None:
-    if cfg.arm is not None:
-        if cfg.arm not in cfg.arms:
-            raise ValueError(
-                f"arm={cfg.arm}: choose one of {', '.join(cfg.arms) or 'none, since there are no arms here'}"
-            )
-        cfg = compose("eval", [*HydraConfig.get().overrides.task, *cfg.arms[cfg.arm].split()])
-    evaluation = Evaluation(cfg)
+    hydra = HydraConfig.get()
+    given = list(hydra.overrides.task)
+    multirun = hydra.mode == RunMode.MULTIRUN
+    if multirun and cfg.run_folder:
+        raise ValueError(
+            f"run_folder={cfg.run_folder} is one run's: a sweep files its runs in results=FOLDER"
+        )
+    if hydra.runtime.choices.get("figure") and not multirun:
+        return figure(cfg, expand(given))
+    evaluation = Evaluation(compose("eval", resolve(given)) if cfg.arms or cfg.arm else cfg)
     with evaluation.run:
         if cfg.shard:
             print(json.dumps(evaluation.decode()))
@@ -51,6 +56,29 @@ def main(cfg) -> None:
         summary = evaluation.score()
     Console().print(summary_table({evaluation.label: summary}))
     print(json.dumps(evaluation.headline(summary)))
+
+
+def figure(cfg, settings: list[list[str]]) -> None:
+    """All settings of a figure: in turns where it says so, else one after the other."""
+    for key in ("run_folder", "shard"):
+        if cfg[key]:
+            raise ValueError(f"{key}={cfg[key]} is for one run, and figure= has {len(settings)} settings")
+    evaluations = [Evaluation(compose("eval", overrides)) for overrides in settings]
+    total = sum(len(evaluation.requests) for evaluation in evaluations)
+    missing = sum(len(evaluation.missing) for evaluation in evaluations)
+    with progress_bar() as bar:
+        task = bar.add_task(f"{len(evaluations)} settings", total=total, completed=total - missing)
+        groups = [evaluations] if cfg.interleave else [[evaluation] for evaluation in evaluations]
+        for group in groups:
+            take_turns(group, lambda: bar.advance(task))
+            for evaluation in group:
+                evaluation.score()
+                evaluation.run.close()
+                evaluation.lm.release()
+    Console().print(summary_table({evaluation.label: evaluation.summary for evaluation in evaluations}))
+    print(
+        json.dumps({evaluation.label: evaluation.headline(evaluation.summary) for evaluation in evaluations})
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ that scoring twice generates once.
 """
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -21,9 +22,10 @@ from lm_eval.api.model import TemplateLM
 
 from unmask.cli import Sweep, progress_bar
 from unmask.decoding import Decoder, Generation, Models, Stop
+from unmask.decoding.autoregressive import Autoregressive
 from unmask.records import Run
+from unmask.records.environment import commit, machine
 
-WARM_UP = 5  # documents decoded before the clock starts, and again under it: both times to the same ids
 TASK_STRIDE = 100_000  # documents of the k-th task of a group are numbered from k * TASK_STRIDE
 
 
@@ -36,6 +38,7 @@ class DecoderLM(TemplateLM):
     tasks: names of the tasks, in the order that numbers their documents.
     run: the record that answers are read from and appended to; may be set later, before anything is
         generated.
+    warm_up: documents that are decoded before the clock starts, and again under it.
     """
 
     def __init__(
@@ -50,13 +53,14 @@ class DecoderLM(TemplateLM):
         batch_size: int = 1,
         seed: int = 0,
         run: Run | None = None,
+        warm_up: int = 5,
     ):
         super().__init__()
         self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
         self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.warm_up = batch_size, seed, warm_up
         self.decoded = 0  # documents decoded by this process, not read from the record
-        self._warm = False
+        self._first: dict | None = None  # ids of the warm-up by document; None before it
 
     @cached_property
     def models(self) -> Models:
@@ -126,7 +130,7 @@ class DecoderLM(TemplateLM):
         if not missing:
             return
         self.run.claim()
-        if not self._warm:
+        if self._first is None:
             self._warm_up(missing, prompts)
         if advance:
             return self._generate(missing, prompts, advance)
@@ -145,25 +149,64 @@ class DecoderLM(TemplateLM):
     def _generate(
         self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]
     ) -> None:
+        stamp = {"commit": commit(), "machine": machine(self.models.device)}
         for start in range(0, len(requests), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            for request, sample in zip(
-                requests[batch], self.decode(requests[batch], prompts[batch]), strict=True
-            ):
+            number = len(self.run.done)
+            samples = self._timed(requests[batch], prompts[batch])
+            exact = self._exact(prompts[batch], samples)
+            for request, sample, same in zip(requests[batch], samples, exact, strict=True):
                 first = self._first.pop(self.key(request), sample["ids"])
                 if first != sample["ids"]:
                     raise AssertionError(
                         f"document {sample['doc_id']} decoded twice with one seed gave different ids"
                     )
-                self.run.append(sample)
+                self.run.append(sample | {"batch": number, "exact": same} | stamp)
                 self.decoded += 1
                 advance()
 
+    def _timed(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> list[dict]:
+        """One batch, decoded again where a shape was met for the first time: compiling it is no decoding."""
+        while True:
+            graphs = compiled_graphs()
+            samples = self.decode(requests, prompts)
+            if compiled_graphs() == graphs:
+                return samples
+
+    def seed_of(self, request: Instance) -> int:
+        """The seed of a document's noise."""
+        document, repeat = self.key(request)
+        return self.seed * 1_000_003 + document * 101 + repeat
+
     def decode(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> list[dict]:
-        """One batch, as samples for the record."""
-        seeds = [self.seed * 1_000_003 + self.key(r)[0] * 101 + r.idx for r in requests]
+        """One batch, as samples for the record but for its number, exactness and where it was made."""
+        seeds = list(map(self.seed_of, requests))
         generations = self.decoder.decode(self.models, prompts, self.budget, self.stop, seeds)
         return [self._sample(*row) for row in zip(requests, prompts, seeds, generations, strict=True)]
+
+    def _exact(self, prompts: Sequence[torch.Tensor], samples: Sequence[dict]) -> list[bool | None]:
+        """Whether each answer is the greedy autoregressive one, id for id, where the decoder claims so.
+
+        AssertionError where it is not, in float32; with fewer bits, argmax may change with the shape of a
+        forward, and the difference is recorded.
+        """
+        if not self.decoder.lossless or getattr(self.decoder, "temperature", 0) != 0:
+            return [None] * len(samples)
+        target = Models({"target": self.models["target"]})
+        baseline = Autoregressive().decode(target, prompts, self.budget, self.stop, [0] * len(prompts))
+        exact = []
+        for ours, theirs in zip(samples, baseline, strict=True):
+            end = theirs.useful + 1  # with the end token
+            exact.append(ours["ids"][:end] == theirs.ids[:end] and ours["useful"] == theirs.useful)
+            if not exact[-1] and self.models.main.dtype == torch.float32:
+                pairs = zip(ours["ids"], theirs.ids, strict=False)
+                at = next((i for i, pair in enumerate(pairs) if pair[0] != pair[1]), end)
+                raise AssertionError(
+                    f"{type(self.decoder).__name__} claims to be lossless, but document "
+                    f"{ours['doc_id']} differs "
+                    f"from autoregressive decoding at token {at}"
+                )
+        return exact
 
     def _sample(self, request: Instance, prompt: torch.Tensor, seed: int, generation: Generation) -> dict:
         document, repeat = self.key(request)
@@ -172,6 +215,7 @@ class DecoderLM(TemplateLM):
             "repeat": repeat,
             "task": request.task_name,
             "prompt_hash": hashlib.sha256(repr(prompt.tolist()).encode()).hexdigest()[:12],
+            "prompt_length": len(prompt),
             "seed": seed,
             "text": self.tokenizer.decode(generation.ids[: generation.useful], skip_special_tokens=True),
             "budget": self.budget,
@@ -180,25 +224,41 @@ class DecoderLM(TemplateLM):
         }
 
     def _warm_up(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> None:
-        """Decode the first batches untimed: warms caches and kernels, checks the claimed forwards against the
-        models' own, and leaves the ids that the timed pass must repeat."""
-        self._first, self._warm = {}, True
-        for start in range(0, min(len(requests), max(WARM_UP, self.batch_size)), self.batch_size):
-            batch = slice(start, start + self.batch_size)
+        """Decode a few documents untimed, in batches.
+
+        Warms caches and kernels, checks the claimed forwards against the models' own, and leaves the ids that
+        the timed pass must repeat. Compiled models meet one prompt of every padded length.
+        """
+        self._first = {}
+        few = [
+            requests[i : i + self.batch_size]
+            for i in range(0, min(len(requests), self.warm_up), self.batch_size)
+        ]
+        by_key = {self.key(r): p for r, p in zip(requests, prompts, strict=True)}
+        if self.warm_up and self.models.bucket > 1:
+            of_length = {len(p) // self.models.bucket: [r] for r, p in zip(requests, prompts, strict=True)}
+            few = [*few, *of_length.values()]
+        for batch in few:
             with ForwardCounter(self.models) as seen:
-                samples = self.decode(requests[batch], prompts[batch])
+                samples = self.decode(batch, [by_key[self.key(r)] for r in batch])
             claimed = sum(count for sample in samples for count in sample["forwards"].values())
             if claimed != seen.rows:
                 raise AssertionError(f"{claimed} forwards were claimed but the models saw {seen.rows}")
-            for request, sample in zip(requests[batch], samples, strict=True):
+            for request, sample in zip(batch, samples, strict=True):
                 self._first[self.key(request)] = sample["ids"]
+
+
+def compiled_graphs() -> int:
+    """How many graphs torch.compile has made in this process (torch has no public count of them)."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo.utils.counters["stats"]["unique_graphs"] if dynamo else 0
 
 
 class ForwardCounter:
     """Counts rows of all forwards of the models while it is entered, independently of what decoders claim."""
 
     def __init__(self, models: Models):
-        self.models, self.rows = [m for m in (models.main, models.auxiliary) if m is not None], 0
+        self.models, self.rows = list(models.by_role.values()), 0
 
     def __enter__(self) -> "ForwardCounter":
         self._hooks = [m.register_forward_pre_hook(self._count, with_kwargs=True) for m in self.models]

@@ -1,11 +1,14 @@
-"""Figures and tables of the paper from results/:  python report.py figure=fig3
+"""Figures and tables from records:  python report.py figure=fig3
 
-    python report.py                 # every figure that results/ has runs for
-    python report.py figure=tab1     # one of fig2 fig3 fig4 fig5 fig6 tab1
+    python report.py                                        # every figure that results/ has runs of
+    python report.py figure=tab1 results=results/reference  # one figure of another collection
+    python report.py figure=fig3 limit=50 seed=1            # of the runs that eval.py figure=fig3 limit=50
+    seed=1 made
 
-Reads records and nothing else. For every figure: PNG, SVG and the CSV behind it in figures/; for tables
-Markdown and LaTeX too. Published points stand in panels of their own, with their hardware, and are never
-joined with ours.
+A figure is its sweep: the settings are those of `eval.py figure=NAME` with the same overrides, and exactly
+their runs are read; what is missing is named. For every figure: PNG, SVG and the CSV behind it, for tables
+Markdown and LaTeX, in <results>/figures/ (of results/reference: in figures/). Runs no model. Published points
+stand in panels of their own, with their hardware, and are never joined with ours.
 """
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
@@ -13,94 +16,119 @@ import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 import json
 import os
 import sys
+from pathlib import Path
 
-import pandas as pd
+from omegaconf import DictConfig, OmegaConf
 
+from unmask import sweeps
 from unmask.cli import door
-
 from unmask.config import ROOT
-from unmask.plots import knobs, pareto
-from unmask.plots.tables import write_tables
-from unmask.records.table import one_token, table
+from unmask.models.loading import Source
+from unmask.models.resources import choose_device
+from unmask.plots.definition import define
+from unmask.plots.figures import draw
+from unmask.records.collection import Collection, Setting, collect, read_runs
+from unmask.settings import recipe, typed
 
-PUBLISHED = ROOT / "unmask" / "plots" / "paper_figures.csv"
-FIGURES = [*knobs.FIGURES, "fig6", "tab1"]
-TAB1 = ["random_order", "entropy", "confidence", "leftright", "apd"]
+FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
+REFERENCE = ROOT / "results" / "reference"
+OWN = ("figure", "results", "published", "pictures")  # settings that choose no run
+
+
+def main() -> None:
+    with sweeps.lists_allowed():
+        report()
 
 
 @door("report")
-def main(cfg) -> None:
-    if cfg.figure not in ("all", *FIGURES):
-        raise ValueError(f"figure={cfg.figure}: choose one of {', '.join(FIGURES)} or all")
-    results, output = ROOT / cfg.results, ROOT / cfg.output
+def report(cfg: DictConfig) -> None:
+    given = sweeps.given()
+    results = ROOT / cfg.results
     if not results.is_dir():
         raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
-    runs, samples = table(results)
-    published = (
-        pd.read_csv(PUBLISHED, dtype={"x": str}) if cfg.published else pd.DataFrame(columns=["figure"])
-    )
-    drawn = {}
-    for name in FIGURES if cfg.figure == "all" else [cfg.figure]:
-        rows = select(name, runs)
-        if rows.empty:
-            print(
-                f"{name}: no finished runs in {cfg.results} (scripts/{name}.sh makes them)", file=sys.stderr
-            )
+    wanted = sweeps.figure_named(given)
+    given = [line for line in given if not line.startswith("figure=")]
+    runs, folder, drawn, refused = read_runs(results), pictures(cfg, given), {}, []
+    for name in [wanted] if wanted else FIGURES:
+        try:
+            found, definition = runs_of(name, given, runs)
+            if found.rows.empty:
+                reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
+                raise ValueError(
+                    f"{name}: {cfg.results} has none of its {len(found.missing)} runs ({reasons}); "
+                    f"scripts/figure.sh {name} makes them"
+                )
+        except ValueError as error:
+            if wanted:
+                raise
+            print(error, file=sys.stderr)
+            refused.append(name)
             continue
-        theirs, stem = published[published.figure.astype(str) == name.removeprefix("fig")], output / name
-        if name == "tab1":
-            write_tables(rows, samples, runs, stem)
-        elif name == "fig6":
-            pareto.draw(rows, theirs, stem, note(rows, len(theirs)))
-        else:
-            knobs.draw(
-                knobs.FIGURES[name], rows, theirs, stem, note(rows, len(theirs)), runs[one_token(runs)]
-            )
-        rows.to_csv(stem.with_suffix(".csv"), index=False)
-        drawn[name] = os.path.relpath(stem.with_suffix(".md" if name == "tab1" else ".png"))
-        print(f"{name}: {drawn[name]} ({len(rows)} runs)")
+        for label, why in found.missing:
+            print(f"{name}: missing {label}: {why}", file=sys.stderr)
+        drawn[name] = os.path.relpath(draw(definition, found, folder, cfg.published))
+        print(f"{name}: {drawn[name]} ({len(found.rows)} of {len(found.rows) + len(found.missing)} runs)")
     if not drawn:
-        raise ValueError(f"nothing to draw: {cfg.results} has no finished runs of {cfg.figure}")
+        raise ValueError(f"nothing to draw: {cfg.results} has no runs of {', '.join(refused)}")
     print(json.dumps(drawn))
 
 
-def select(name: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that a figure shows."""
-    if runs.empty or name == "fig6":
-        return runs
-    if name == "tab1":
-        return runs[
-            runs.decoder.isin(TAB1)
-            & runs.W.isna()
-            & (runs.M.isna() | (runs.decoder == "apd"))
-            & ~(runs.K > 1)
-        ]
-    return knobs.rows_of(knobs.FIGURES[name], runs)
+def pictures(cfg: DictConfig, given: list[str]) -> Path:
+    """Where figures go: beside their runs. figures/ is of the reference run, as it is, alone."""
+    if cfg.pictures:
+        return ROOT / cfg.pictures
+    results = (ROOT / cfg.results).resolve()
+    changed = [line for line in given if line.partition("=")[0].lstrip("+") not in OWN]
+    return ROOT / "figures" if results == REFERENCE.resolve() and not changed else results / "figures"
 
 
-def note(rows: pd.DataFrame, published: int) -> str:
-    """What a figure's caption says: what was measured, on what, with which code."""
+def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, object]:
+    """(the runs of a figure's sweep, its definition).
 
-    def spread(values) -> str:
-        ends = sorted(set(values))
-        return f"{ends[0]}" if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
+    device=auto means the device that made the runs: this machine's kind, or else the other.
+    """
+    configs = sweeps.settings([*given, f"figure={name}"], "report")
+    first = OmegaConf.to_container(configs[0])
+    definition = define(name, first["draw"], first["interleave"])
+    here = choose_device("auto").type
+    found = None
+    for device in (here, "cpu" if here == "cuda" else "cuda"):
+        settings = [Setting(recipe_on(cfg, device), cfg.task.metric, cfg.limit) for cfg in configs]
+        other = collect(runs, settings, weights_of(configs))
+        if found is None or not other.rows.empty:
+            found = other
+        if not found.rows.empty or all(cfg.device != "auto" for cfg in configs):
+            break
+    return found, definition
 
-    tasks, models, machines, dtypes, commits = (
-        ", ".join(sorted(set(rows[c]))) for c in ("task", "model", "hardware", "dtype", "commit")
-    )
-    tiny = " (tiny stand-in family)" if any(model.startswith("tiny_") for model in rows.model) else ""
-    words = [
-        f"n = {spread(rows.n)}",
-        f"tasks: {tasks}",
-        f"models: {models}{tiny}",
-        f"hardware: {machines}, {dtypes}",
-    ]
-    words += [f"commit {commits}", "bands and bars: 95% intervals"]
-    if rows.hardware.nunique() > 1:
-        words.append("rows from different hardware are not joined")
-    if published:
-        words.append("published points: arXiv 2506.00413, RTX A5000")
-    return ". ".join(words) + "."
+
+def recipe_on(cfg: DictConfig, device: str) -> dict:
+    """The identity of a setting, whatever device this machine has. device: cpu | cuda, where cfg says
+    auto."""
+    device = device if cfg.device == "auto" else cfg.device.partition(":")[0]
+    found = recipe(OmegaConf.merge(cfg, {"device": "cpu"}))
+    if device == "cuda":
+        dtype = "bfloat16" if cfg.dtype == "auto" else found["dtype"]
+        found |= {"device": device, "dtype": dtype, "threads": None}
+    return found
+
+
+def weights_of(configs: list[DictConfig]):
+    """A lookup for `collect`: fingerprints of the models that lie on this machine, read when asked for."""
+    models = {}
+    for cfg in map(typed, configs):
+        for settings in (cfg.model, cfg.auxiliary, cfg.drafter):
+            if settings and (ROOT / settings.path).is_dir():
+                models[settings.name] = settings
+    known = {}
+
+    def lookup(model: dict) -> str | None:
+        name = model["name"]
+        if name in models and name not in known:
+            known[name] = Source(models[name]).fingerprint
+        return known.get(name)
+
+    return lookup
 
 
 if __name__ == "__main__":

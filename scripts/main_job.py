@@ -16,13 +16,12 @@ from rich.console import Console
 from unmask.cli import refusals, progress_bar
 
 from unmask.config import ROOT
-from unmask.evaluation import Evaluation
+from unmask.evaluation import Evaluation, take_turns
 from unmask.plots.tables import summary_table, with_interval
 from unmask.plots.tradeoff import tradeoff
 from unmask.records.summary import compare
 
 DOCUMENTS = 60
-TURN = 5  # documents that one arm answers before the other's turn
 RESULTS = "results/main_job"  # of its own: runs made elsewhere were not made in turns
 ARMS = {
     "one token a step": ["decoder=leftright"],
@@ -51,16 +50,14 @@ def main(
         task = bar.add_task(
             "answering", total=documents * len(arms), completed=documents * len(arms) - missing
         )
-        for start in range(0, documents, TURN):
-            for arm in arms.values():
-                arm.lm.generate(arm.requests[start : start + TURN], advance=lambda: bar.advance(task))
+        take_turns(list(arms.values()), lambda: bar.advance(task))
     summaries = {name: arm.score() for name, arm in arms.items()}
 
     baseline, apd, *_ = arms.values()
     console = Console(width=max(100, Console().width))
     console.print(
         f"\n[bold]{apd.cfg.model.name}[/] on {documents} held-out [bold]{apd.cfg.task.name}[/] problems, "
-        f"auxiliary {apd.cfg.auxiliary.name}, {apd.identity['device']}"
+        f"auxiliary {apd.cfg.auxiliary.name}, {apd.run.info['cpu']}"
     )
     console.print(summary_table(summaries))
     for name, other in list(arms.items())[1:]:
@@ -70,7 +67,8 @@ def main(
             "\n", " "
         )
         console.print(
-            f"{name} writes {summaries[name]['tokens_per_step']:.1f} tokens a step and {speedup} times the tokens a second of "
+            f"{name} writes {summaries[name]['tokens_per_step']:.1f} tokens a step and {speedup} "
+            "times the tokens a second of "
             f"one-token decoding, at an accuracy difference of {difference} points on the same problems: "
             f"{c['improved']} answers became right, {c['worsened']} wrong.",
             markup=False,

@@ -24,10 +24,18 @@ from unmask.records.summary import compare
 DOCUMENTS = 500
 EFFECTS = 0.4  # share of the documents that the effects are measured on: they are paired, and many
 WHAT = {
-    "tiny_qwen_large": "Causal, Qwen2's layout: the parent of tiny_dream and the autoregressive baseline. Stands for Qwen2.5 7B.",
+    "tiny_qwen_large": (
+        "Causal, Qwen2's layout: the parent of tiny_dream and the autoregressive "
+        "baseline. Stands for Qwen2.5 7B."
+    ),
     "tiny_qwen": "Causal, Qwen2's layout, small: the auxiliary of APD. Stands for Qwen2.5 0.5B.",
-    "tiny_dream": "Dream's layout (bidirectional, shifted), adapted from tiny_qwen_large. Stands for Dream 7B.",
-    "tiny_llada": "LLaDA's layout (bidirectional, unshifted), trained from nothing by masked diffusion. Stands for LLaDA 8B.",
+    "tiny_dream": (
+        "Dream's layout (bidirectional, shifted), adapted from tiny_qwen_large. Stands for Dream 7B."
+    ),
+    "tiny_llada": (
+        "LLaDA's layout (bidirectional, unshifted), trained from nothing by masked "
+        "diffusion. Stands for LLaDA 8B."
+    ),
 }
 CAUSAL = {"greedy": ["decoder=autoregressive"]}
 GREEDY = {"K = 1": ["decoder=leftright"]}
@@ -86,23 +94,30 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     lines = [
         f"# {name}",
         "",
-        f"{WHAT[name]} A tiny model for measuring decoders on a laptop; not a model to use, and no evidence about the real one.",
+        f"{WHAT[name]} A tiny model for measuring decoders on a laptop; not a model to use, and no "
+        "evidence about the real one.",
         "",
         "| | |",
         "|---|---|",
         f"| parameters | {story['parameters']:,} |",
-        f"| layout | {', '.join(f'{k} {v}' for k, v in settings['architecture'].items() if not isinstance(v, dict))} |",
+        "| layout | "
+        f"{', '.join(f'{k} {v}' for k, v in settings['architecture'].items() if not isinstance(v, dict))} |",
         f"| objective | {settings['objective']} {json.dumps(settings['objective_options'] or {})} |",
         f"| starts from | {stages[0]['settings']['init_from'] or 'nothing'} |",
-        f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; shares of the tokens over "
+        f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; "
+        "shares of the tokens over "
         f"training: {', then '.join(map(mixture, stages))} |",
-        f"| filter | whole numbers from 0 to {problems.MAX_NUMBER}, questions of at most {problems.MAX_QUESTION} and solutions "
-        f"of at most {problems.MAX_SOLUTION} characters; no question of the test or validation problems (exact text; most test "
+        f"| filter | whole numbers from 0 to {problems.MAX_NUMBER}, questions of at most "
+        f"{problems.MAX_QUESTION} and solutions "
+        f"of at most {problems.MAX_SOLUTION} characters; no question of the test or validation "
+        "problems (exact text; most test "
         "problems differ from some training problem in names and things only, see problems.py) |",
         f"| tokens seen | {tokens / 1e6:.1f}M, padding included, in {steps:,} steps |",
-        f"| sittings | {'; '.join(sittings)}. (The learning rate follows the tokens planned; retraining plans all at once.) |",
+        f"| sittings | {'; '.join(sittings)}. (The learning rate follows the tokens planned; "
+        "retraining plans all at once.) |",
         f"| training time | {seconds / 60:.0f} minutes on {machines} |",
-        f"| retrain | {', then '.join('`python train.py recipe=' + s.get('recipe', name) + '`' for s in stages)} |",
+        "| retrain | "
+        f"{', then '.join('`python train.py recipe=' + s.get('recipe', name) + '`' for s in stages)} |",
         "",
         "![learning curve](learning_curve.png)",
         "",
@@ -134,7 +149,8 @@ def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
     baseline = found["K = 1"]
     Console().print(summary_table({label: e.summary for label, e in found.items()}))
     lines = [
-        f"What parallel decoding does to it: {documents} problems, differences paired with K = 1, 95% intervals.",
+        f"What parallel decoding does to it: {documents} problems, differences paired with K = 1, 95% "
+        "intervals.",
         "",
         "| decoder | accuracy | difference (points) | tokens per step |",
         "|---|---|---|---|",

@@ -11,8 +11,10 @@ from typing import ClassVar
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,6 +27,8 @@ from rich.progress import (
 
 from unmask.config import ROOT
 
+TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))  # asked for by the user, as of Hydra itself
+
 
 @contextmanager
 def refusals() -> Iterator[None]:
@@ -36,7 +40,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if os.environ.get("HYDRA_FULL_ERROR"):
+        if TRACEBACKS:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -47,9 +51,8 @@ def refusals() -> Iterator[None]:
         sys.exit(130)
 
 
-def door(config_name: str, folder: str = "eval_config") -> Callable:
-    """hydra.main for a command, with `refusals`; what Hydra refuses (an unknown key or choice) exits with 2
-    as well."""
+def door(config_name: str) -> Callable:
+    """hydra.main for a command, with `refusals`; settings that cannot be composed exit with 2 as well."""
 
     def decorate(function: Callable) -> Callable:
         started = False
@@ -61,16 +64,33 @@ def door(config_name: str, folder: str = "eval_config") -> Callable:
                 return function(cfg)
 
         def main():
+            # Hydra prints a traceback for what it did not foresee, unless it is told to let errors through.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            folder = str(ROOT / "eval_config")
             try:
-                hydra.main(version_base=None, config_path=str(ROOT / folder), config_name=config_name)(task)()
-            except SystemExit as stop:
-                if stop.code == 1 and not started:  # Hydra has printed its message
-                    raise SystemExit(2) from None
-                raise
+                hydra.main(version_base=None, config_path=folder, config_name=config_name)(task)()
+            except (
+                Exception
+            ) as error:  # before the start every error is about the settings, whatever its type
+                if started or TRACEBACKS:
+                    raise
+                print(f"error: {_reason(error)}", file=sys.stderr)
+                print(f"({sys.argv[0]} --help lists every choice and setting)", file=sys.stderr)
+                raise SystemExit(2) from None
 
         return main
 
     return decorate
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with the settings, as far as Hydra and OmegaConf tell."""
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return (
+            f"these settings cannot be composed: {' '.join(sys.argv[1:])} ({error or type(error).__name__})"
+        )
+    cause = error.__cause__
+    return f"{error} ({str(cause).splitlines()[0]})" if cause and str(cause) else str(error)
 
 
 def progress_bar() -> Progress:

@@ -16,15 +16,18 @@ ROOT = Path(__file__).parents[1]  # the checkout: configurations, checkpoints an
 
 @dataclass
 class ModelConfig:
-    """A model, and the sampling that its authors evaluate it with."""
+    """A model, and how its authors evaluate it: decoders take their defaults from here."""
 
     name: str = MISSING
     path: str = MISSING  # a folder (relative ones are looked up in the project too) or a Hub repository
     revision: str | None = None  # of the Hub repository
     kind: str = MISSING  # diffusion | causal
+    adapter: str | None = None  # PEFT folder or Hub repository, merged when the model is loaded
     end_tokens: list[str] = field(default_factory=list)  # tokens that end an answer
     temperature: float = 0.0
     top_p: float = 1.0
+    schedule: str = "even"  # of steps, for decoders that unmask in any order: even (LLaDA) | dream
+    rank_tempered: bool = False  # rank masks by their tempered probability (Dream) or the model's own (LLaDA)
 
 
 @dataclass
@@ -47,7 +50,10 @@ class TaskConfig:
     metric: str = MISSING  # "metric,filter": what decides whether an answer is correct
     budget: int = MISSING  # new tokens
     system_prompt: str | None = None
+    num_fewshot: int = 0  # worked examples before the question, as turns of the chat
+    split: str = "test"  # test | validation | train
     limit: int | None = None  # documents (per task of a group); None = all
+    subset_seed: int | None = None  # a limit takes documents drawn with this seed; None = the first ones
     stop: list[str] = field(default_factory=list)  # strings that end an answer
     data: str | None = None  # local file instead of the Hub
 
@@ -57,28 +63,40 @@ class EvalConfig:
     """One evaluation. What changes an answer or its cost is part of the run's identity; the last group is
     not."""
 
-    model: ModelConfig = MISSING
+    model: ModelConfig = MISSING  # of the decoder's first role
     auxiliary: Any = None  # ModelConfig of APD's small causal model, or null
-    decoder: Any = MISSING  # _target_ and the decoder's settings
+    drafter: Any = None  # ModelConfig of a speculative decoder's drafter, or null
+    decoder: Any = MISSING  # _target_, name and the decoder's settings
     task: TaskConfig = MISSING
     seed: int = 0
     batch_size: int | str = 1  # auto: as large a power of two, up to 32, as fits in memory
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    threads: int = 2  # of torch on a CPU
     compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
     # not part of the identity
     limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
     results: str = "results"  # where run folders are made; relative to the project
-    output: str | None = None  # this run's own folder; None = <results>/<run id>
+    run_folder: str | None = None  # this run's own folder; None = <results>/<run id>
     allow_code_execution: bool = False  # humaneval runs programs that a model wrote
-    threads: int = 2  # of torch on a CPU
-    shard: str | None = (
-        # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
-        None
-    )
-    # figures whose settings are no grid: named ones, of which `arm` chooses
+    warm_up: int = 5  # documents decoded before the clock starts, and again under it: the ids must repeat
+    # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
+    shard: str | None = None
+    # a figure: its settings are a grid (hydra.sweeper.params) or named arms, of which `arm` chooses
     arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line
     arm: str | None = None
+    # the settings of a figure answer in turns, so that their tokens/s can be compared
+    interleave: bool = False
+    draw: Any = None  # how report.py draws it
+
+
+@dataclass
+class ReportConfig(EvalConfig):
+    """What to draw: the settings of eval.py that made the runs, and these. Reads records and runs no
+    model."""
+
+    published: bool = True  # the paper's points in panels of their own
+    pictures: str | None = None  # folder for figures and tables; None = <results>/figures
 
 
 @dataclass
@@ -107,20 +125,12 @@ class DemoConfig(EvalConfig):
     save: str | None = None  # PNG of the finished answers, tokens coloured by step
 
 
-@dataclass
-class ReportConfig:
-    """What to draw (report.py). Everything is read from `results`."""
-
-    figure: str = "all"  # fig2 | fig3 | fig4 | fig5 | fig6 | tab1 | all
-    results: str = "results"
-    output: str = "figures"
-    published: bool = True  # the paper's points in panels of their own
-
-
-ConfigStore.instance().store("demo_schema", DemoConfig)
-ConfigStore.instance().store("report_schema", ReportConfig)
-ConfigStore.instance().store("eval_schema", EvalConfig)
-ConfigStore.instance().store("bench_schema", BenchConfig)
-ConfigStore.instance().store("random", RandomModel, group="schema")
-ConfigStore.instance().store("model", ModelConfig, group="schema")
-ConfigStore.instance().store("task", TaskConfig, group="schema")
+for _name, _schema in (
+    ("eval", EvalConfig),
+    ("report", ReportConfig),
+    ("bench", BenchConfig),
+    ("demo", DemoConfig),
+):
+    ConfigStore.instance().store(f"{_name}_schema", _schema)
+for _name, _schema in (("model", ModelConfig), ("random", RandomModel), ("task", TaskConfig)):
+    ConfigStore.instance().store(_name, _schema, group="schema")

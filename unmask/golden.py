@@ -1,10 +1,10 @@
 """Replay what the published decoders did, step by step:  python -m unmask.golden tests/golden/traces
 
-A folder holds JSON files of traces: a tiny random model, a prompt, settings, and the positions and ids that the
-published code committed in every forward (tests/golden/traces/README.md). Each trace is decoded again here. The
-table says how many give the same ids, steps and forwards; below it stands the first difference of each file.
-Exit code 1 if a method that is implemented here differs on a trace that it must match: one whose `case` is null,
-or one of the published rules that this project follows (REQUIRED).
+A folder holds JSON files of traces: a tiny random model, a prompt, settings, and the positions and ids that
+the published code committed in every forward (tests/golden/traces/README.md). Each trace is decoded again
+here. The table says how many give the same ids, steps and forwards; below it stands the first difference of
+each file. Exit code 1 if a method that is implemented here differs on a trace that it must match: one whose
+`case` is null, or one of the published rules that this project follows (REQUIRED).
 """
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
@@ -43,7 +43,8 @@ RANKS = {
 
 
 class PublishedNoise(APD):
-    """APD with the noise of a trace: float64 uniforms for all masks fed, drawn from torch's global generator."""
+    """APD with the noise of a trace: float64 uniforms for all masks fed, drawn from torch's global
+    generator."""
 
     def gumbel(self, streams, offsets, logits) -> Tensor | None:
         if self.temperature == 0:
@@ -122,7 +123,8 @@ class Replay:
 
 
 def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> Replay:
-    """Decode a trace's prompt and compare ids, the positions and ids of every step, and the number of forwards."""
+    """Decode a trace's prompt and compare ids, the positions and ids of every step, and the number of
+    forwards."""
     places = (folder / trace["model"], folder.parent / trace["model"])
     place = next(p for p in places if p.is_dir())
     roles = dict.fromkeys(decoder.roles)

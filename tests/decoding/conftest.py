@@ -14,7 +14,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 
 from dream import DreamConfig, DreamModel
 from llada import LLaDAConfig, LLaDAModelLM
-from unmask.decoding import Models, Stop
+from unmask.decoding import Board, Decoder, Models, Row, Stop
 
 VOCABULARY, EOS, MASK = 16, 14, 15
 
@@ -35,7 +35,7 @@ class Scripted(nn.Module):
         self.script, self.lookback, self.seen = script, lookback, []
         self.config = Qwen2Config(vocab_size=vocab_size, num_hidden_layers=1)
         if mask_token_id is not None:
-            self.config.mask_token_id = mask_token_id
+            self.config.mask_token_id, self.config.is_causal = mask_token_id, False
 
     def forward(
         self,
@@ -102,11 +102,9 @@ class Hook:
         ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
         # Padding stands right of all that a row attends to.
         fed = ids.numel() if mask is None else int((kwargs["position_ids"] < mask.any(-2).sum(-1)).sum())
-        self.forwards, self.rows, self.positions = (
-            self.forwards + 1,
-            self.rows + len(ids),
-            self.positions + fed,
-        )
+        self.forwards += 1
+        self.rows += len(ids)
+        self.positions += fed
         self.fed.append(fed)
 
 
@@ -148,9 +146,8 @@ def llada():
 def qwen():
     torch.manual_seed(3)
     model = frozen(Qwen2ForCausalLM(Qwen2Config(**qwen_shape())))
-    model.lm_head.weight[MASK] = model.lm_head.weight[:MASK].mean(
-        0
-    )  # a mean never wins: no causal model writes masks
+    # A mean never wins: no causal model writes masks.
+    model.lm_head.weight[MASK] = model.lm_head.weight[:MASK].mean(0)
     return model
 
 
@@ -165,6 +162,29 @@ def causal_denoiser(qwen):
 @pytest.fixture(scope="session", params=["dream", "llada"])
 def denoiser(request):
     return request.getfixturevalue(request.param)
+
+
+def by_role(main, auxiliary=None):
+    """A denoiser or a causal model, told apart by its mask id, as the model of the first role; and an
+    auxiliary."""
+    if getattr(main.config, "mask_token_id", None) is None:
+        return Models({"target": main})
+    return Models({"denoiser": main} | ({"auxiliary": auxiliary} if auxiliary is not None else {}))
+
+
+def models_for(decoder: Decoder, denoiser, causal):
+    """What a decoder's roles ask for."""
+    kinds = {"diffusion": denoiser, "causal": causal}
+    return Models({role: kinds[kind] for role, kind in decoder.roles.items()})
+
+
+def board(models, *prompts, budget=8):
+    """A board of rows that have not begun."""
+    rows = [
+        Row.fresh(i, torch.tensor(prompt), budget, i, list(models.by_role))
+        for i, prompt in enumerate(prompts)
+    ]
+    return Board(rows, models)
 
 
 def favourites(*tokens, strength=5.0, vocab_size=VOCABULARY):
@@ -209,7 +229,9 @@ def lab():
         Scripted=Scripted,
         Hook=Hook,
         CausalDenoiser=CausalDenoiser,
-        Models=Models,
+        Models=by_role,
+        models_for=models_for,
+        board=board,
         Stop=Stop,
         favourites=favourites,
         on_canvas=on_canvas,

@@ -7,26 +7,27 @@ import torch
 
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
-from unmask.decoding.confidence import Confidence
-from unmask.decoding.entropy import Entropy
 from unmask.decoding.leftright import LeftRight
-from unmask.decoding.margin import Margin
-from unmask.decoding.random_order import RandomOrder
+from unmask.decoding.unmasking import Unmasking
 
 BUDGET = 12
 DECODERS = {
     "autoregressive": Autoregressive(),
     "leftright": LeftRight(),
     "leftright-3": LeftRight(tokens_per_step=3, max_lookahead=7),
-    "leftright-window": LeftRight(tokens_per_step=2, kv_window=2),
+    "leftright-window": LeftRight(tokens_per_step=2, kv_window=3),
     "apd": APD(mixture_weight=0.8),
-    "apd-window": APD(mixture_weight=0.8, kv_window=1, max_lookahead=5),
+    "apd-window": APD(mixture_weight=0.8, kv_window=2, max_lookahead=5),
     "apd-published": APD(mixture_weight=0.8, coupling="argmax"),
-    "random-even": RandomOrder(steps=5),
-    "random-origin": RandomOrder(schedule_kind="origin"),
-    "confidence": Confidence(block_length=4, steps=7),
-    "margin": Margin(),
-    "entropy": Entropy(steps=8),
+    "random": Unmasking(rank="random", steps=5),
+    "random-dream": Unmasking(rank="random", quota="dream"),
+    "random-origin": Unmasking(rank="random", quota="origin", block_length=6),
+    "confidence": Unmasking(block_length=4, steps=7),
+    "margin": Unmasking(rank="margin", rank_tempered=False),
+    "entropy-dream": Unmasking(rank="entropy", quota="dream", steps=8),
+    "threshold": Unmasking(quota="threshold", threshold=0.7, block_length=6),
+    "factor": Unmasking(quota="factor", factor=0.6),
+    "dparallel": Unmasking(rank="entropy", quota="threshold", threshold=1.0, block_length=4),
 }
 PROMPTS = [
     torch.tensor(ids) for ids in ([1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 0], [3, 1, 4, 1], [2, 2])
@@ -44,18 +45,15 @@ def temperature(request):
     return request.param
 
 
-def models_for(lab, decoder, denoiser, causal):
-    return (
-        lab.Models(causal)
-        if decoder.causal
-        else lab.Models(denoiser, causal if decoder.needs_auxiliary else None)
-    )
+def may_commit_nothing(decoder):
+    """Whether its schedule has forwards that commit no token."""
+    return isinstance(decoder, Unmasking) and decoder.quota in ("dream", "origin")
 
 
 @pytest.fixture
 def models(lab, decoder, denoiser, qwen):
     """Small random models: Dream or LLaDA, and Qwen2."""
-    return models_for(lab, decoder, denoiser, qwen)
+    return lab.models_for(decoder, denoiser, qwen)
 
 
 @pytest.fixture
@@ -70,30 +68,47 @@ def write(lab, decoder):
             return logits[following.clamp(0, len(tokens) - 1)]
 
         denoiser = lab.Scripted(lab.on_canvas(logits), lab.MASK)
-        return models_for(lab, decoder, denoiser, lab.Scripted(causal))
+        return lab.models_for(decoder, denoiser, lab.Scripted(causal))
 
     return build
 
 
-def check_totals(lab, generation, budget):
-    assert sum(generation.steps) == len(generation.ids) <= budget
-    assert all(generation.steps)
+def check_totals(decoder, generation, budget):
+    assert list(generation.forwards) == list(generation.positions) == list(decoder.roles)
+    assert len(generation.ids) == sum(step >= 0 for step in generation.commits) <= budget
+    assert len(generation.commits) <= budget and (not generation.ids or generation.commits[-1] >= 0)
     assert 0 <= generation.useful <= len(generation.ids)
     for role, forwards in generation.forwards.items():
         assert forwards <= budget and forwards <= generation.positions[role]
-    main = generation.forwards.get("denoiser", generation.forwards.get("autoregressive"))
-    assert main == len(generation.steps)
+    # The first role's forwards are the steps, and the last one of them ended the answer.
+    steps = generation.steps
+    assert next(iter(generation.forwards.values())) == len(steps) == max(generation.commits) + 1
+    assert sum(steps) == len(generation.ids) and (all(steps) or may_commit_nothing(decoder))
     assert generation.seconds > 0
 
 
+def test_commits_are_what_the_observer_sees(lab, decoder, models, temperature):
+    decoder = replace(decoder, temperature=temperature)
+    generation, steps = lab.trace(decoder, models, [1, 2, 3], BUDGET, stop=(lab.EOS, 5), seed=3)
+    commits, canvas = [-1] * BUDGET, {}
+    for number, (positions, ids) in enumerate(steps):
+        for position, token in zip(positions, ids, strict=True):
+            assert position not in canvas
+            commits[position], canvas[position] = number, token
+    assert generation.commits == commits[: max(canvas) + 1]
+    assert generation.ids == [canvas[position] for position in sorted(canvas)]
+    assert generation.steps == [len(positions) for positions, _ in steps]
+    check_totals(decoder, generation, BUDGET)
+
+
 def test_masks_never_come_out(lab, decoder, temperature, write):
-    if decoder.causal:
+    if "diffusion" not in decoder.roles.values():
         pytest.skip("a causal model has no mask")
     models = write(*[lab.MASK] * BUDGET, strength=50.0)
     decoder = replace(decoder, temperature=temperature)
     generation, _ = lab.trace(decoder, models, [0, 1], BUDGET, stop=())
     assert len(generation.ids) == BUDGET and lab.MASK not in generation.ids
-    check_totals(lab, generation, BUDGET)
+    check_totals(decoder, generation, BUDGET)
 
 
 def test_a_stop_id_in_the_prompt_changes_nothing(lab, decoder, write):
@@ -115,7 +130,7 @@ def test_decoding_ends_when_all_left_of_a_stop_is_committed(lab, decoder, write,
         assert needed  # the step was necessary
         needed -= set(positions)
     assert not needed
-    check_totals(lab, generation, BUDGET)
+    check_totals(decoder, generation, BUDGET)
 
 
 def test_a_text_stop_ends_decoding_as_an_id_does(lab, decoder, models, temperature):
@@ -148,7 +163,7 @@ def test_a_row_does_not_know_its_neighbours(lab, decoder, models, temperature):
         assert [lab.essence(g) for g in together] == [alone[i] for i in shuffled]
     assert len({str(g["ids"]) for g in alone}) >= 4
     if isinstance(decoder, Autoregressive | LeftRight) and temperature:
-        assert len({len(g["steps"]) for g in alone}) > 1  # some leave the batch early
+        assert len({max(g["commits"]) for g in alone}) > 1  # some leave the batch early
 
 
 def test_seeds(lab, decoder, models):
@@ -158,29 +173,24 @@ def test_seeds(lab, decoder, models):
         )
 
     assert decode(1, temperature=1.0) == decode(1, temperature=1.0)
-    assert len({str(decode(seed, temperature=1.5)["ids"]) for seed in range(5)}) == 5
-    if not isinstance(decoder, RandomOrder):
+    assert len({str(decode(seed, temperature=1.5)["ids"]) for seed in range(5)}) >= 4
+    if getattr(decoder, "rank", None) != "random":
         assert decode(1) == decode(2)
 
 
 def test_claimed_work_is_what_a_hook_sees(lab, decoder, models, temperature):
     decoder, stop = replace(decoder, temperature=temperature), lab.Stop(frozenset({lab.EOS}))
-    roles = {"autoregressive" if decoder.causal else "denoiser": models.main}
-    if decoder.needs_auxiliary:
-        roles["auxiliary"] = models.auxiliary
     for n in (1, 5):
-        hooks = {role: lab.Hook(model) for role, model in roles.items()}
+        hooks = {role: lab.Hook(models[role]) for role in decoder.roles}
         generations = decoder.decode(models, PROMPTS[:n], BUDGET, stop, SEEDS[:n])
-        for hook in hooks.values():
-            hook.handle.remove()
         for role, hook in hooks.items():
-            assert sum(g.forwards.get(role, 0) for g in generations) == hook.rows
-            assert sum(g.positions.get(role, 0) for g in generations) == hook.positions
+            hook.handle.remove()
+            assert sum(g.forwards[role] for g in generations) == hook.rows
+            assert sum(g.positions[role] for g in generations) == hook.positions
             if n == 1:
-                assert generations[0].forwards.get(role, 0) == hook.forwards
-        assert not {role for g in generations for role in g.forwards} - set(roles)
+                assert generations[0].forwards[role] == hook.forwards
         for generation in generations:
-            check_totals(lab, generation, BUDGET)
+            check_totals(decoder, generation, BUDGET)
 
 
 def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
@@ -191,8 +201,8 @@ def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
     _, steps = lab.trace(decoder, models, [1, 2, 3], BUDGET, stop=())
     handle.remove()
     committed = [len(positions) for positions, _ in steps]
-    if isinstance(decoder, Autoregressive | LeftRight | RandomOrder):
-        assert rows == committed
+    if isinstance(decoder, Autoregressive | LeftRight) or getattr(decoder, "rank", None) == "random":
+        assert rows == [n for n in committed if n]
     else:  # all masks that compete for this step, none of the prompt or of what is committed
         left = [BUDGET - sum(committed[:i]) for i in range(len(committed))]
         if isinstance(decoder, APD):  # chunk by chunk
@@ -200,41 +210,38 @@ def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
                 min(most, n + decoder.chunk) for most, n in zip(left, committed, strict=True)
             )
         else:
-            assert all(n <= most for n, most in zip(rows, left, strict=True))
+            block = decoder.block_length or BUDGET
+            assert rows == [n - (n - 1) // block * block for n in left]
 
 
 # Settings
+
+NUMBERS = {  # setting -> values that it must refuse
+    "tokens_per_step": (0, -3, 1.5, "a", True),
+    "max_lookahead": (0, -1, 2.5, "8", True),
+    "kv_window": (0, -1, 0.5, "8", True),
+    "chunk": (0, -1, 1.5, "a", True),
+    "mixture_weight": (-0.1, 1.1, float("nan"), "a", None, True),
+    "coupling": ("gumble", None, 1),
+    "rank": ("sure", None),
+    "quota": ("origins", None, "confidence"),
+    "steps": (0, -1, 1.5, "a", True),
+    "block_length": (0, -1, 1.5, "a", True),
+    "rank_tempered": (None, 1, "false"),
+    "temperature": (-0.1, float("nan"), float("inf"), "a", None, True),
+    "top_p": (0.0, 1.1, -1.0, float("nan"), "a", None, True),
+    "top_k": (0, 2.5, "a", True),
+}
 
 
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
     [
-        *((APD, "mixture_weight", value) for value in (-0.1, 1.1, float("nan"))),
-        *((APD, "coupling", value) for value in ("gumble", None)),
-        *((RandomOrder, "schedule_kind", value) for value in ("origins", None)),
-        *((LeftRight, "tokens_per_step", value) for value in (0, -3, 1.5, "a")),
-        *((cls, "max_lookahead", value) for cls in (LeftRight, APD) for value in (0, -1, 2.5, "8")),
-        *((cls, "kv_window", value) for cls in (LeftRight, APD) for value in (-1, 0.5, "8")),
-        *(
-            (cls, name, value)
-            for cls in (Confidence, Margin, Entropy, RandomOrder)
-            for name in ("steps", "block_length")
-            for value in (0, -1, 1.5, "a")
-        ),
-        *(
-            (cls, name, value)
-            for cls in (Autoregressive, LeftRight, APD, Confidence, Margin, Entropy, RandomOrder)
-            for name, value in (
-                ("temperature", -0.1),
-                ("temperature", float("nan")),
-                ("temperature", float("inf")),
-                ("top_p", 0.0),
-                ("top_p", 1.1),
-                ("top_p", -1.0),
-                ("top_k", 0),
-                ("top_k", 2.5),
-            )
-        ),
+        (cls, name, value)
+        for cls in (Autoregressive, LeftRight, APD, Unmasking)
+        for name, values in NUMBERS.items()
+        if name in cls.__dataclass_fields__
+        for value in values
     ],
 )
 def test_a_bad_setting_is_named(cls, name, value):
@@ -242,31 +249,56 @@ def test_a_bad_setting_is_named(cls, name, value):
         cls(**{name: value})
 
 
-@pytest.mark.parametrize("cls", [Confidence, Margin, Entropy, RandomOrder])
-def test_a_setting_that_does_not_fit_the_budget_is_named(lab, dream, cls):
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "a", True])
+@pytest.mark.parametrize("name", ["threshold", "factor"])
+def test_a_bad_threshold_or_factor_is_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        Unmasking(quota=name, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"quota": "threshold"}, "threshold=None"),
+        ({"quota": "factor"}, "factor=None"),
+        ({"threshold": 0.9}, "threshold=0.9"),
+        ({"factor": 1.0}, "factor=1.0"),
+        ({"quota": "factor", "factor": 1.0, "threshold": 0.9}, "threshold=0.9"),
+        ({"quota": "factor", "factor": 1.0, "rank": "entropy"}, "rank=confidence"),
+        ({"quota": "threshold", "threshold": 0.9, "rank": "random"}, "rank=random"),
+        ({"quota": "threshold", "threshold": 0.9, "steps": 4}, "steps=4"),
+        ({"quota": "origin"}, "rank=random"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(settings, named):
+    with pytest.raises(ValueError, match=named):
+        Unmasking(**settings)
+
+
+@pytest.mark.parametrize("rank", ["confidence", "margin", "entropy", "random"])
+def test_a_setting_that_does_not_fit_the_budget_is_named(lab, dream, rank):
     for settings, name in (
         ({"block_length": 5}, "block_length"),
         ({"block_length": 24}, "block_length"),
         ({"block_length": 3, "steps": 3}, "steps"),
     ):
-        decoder = cls(**settings)
+        decoder = Unmasking(rank=rank, **settings)
         with pytest.raises(ValueError, match=name):
             decoder.check(BUDGET)
         with pytest.raises(ValueError, match=name):
             lab.trace(decoder, lab.Models(dream), [1, 2], BUDGET)
-    cls(block_length=3, steps=4).check(BUDGET)
+    Unmasking(rank=rank, block_length=3, steps=4).check(BUDGET)
 
 
 def test_a_causal_model_needs_a_prompt(lab, dream, qwen):
     for decoder, models in ((Autoregressive(), lab.Models(qwen)), (APD(), lab.Models(dream, qwen))):
+        prompts = [torch.tensor([1]), torch.tensor([], dtype=torch.long)]
         with pytest.raises(ValueError, match="prompt"):
-            decoder.decode(
-                models, [torch.tensor([1]), torch.tensor([], dtype=torch.long)], 4, lab.Stop(), [0, 0]
-            )
+            decoder.decode(models, prompts, 4, lab.Stop(), [0, 0])
 
 
-def test_a_denoiser_starts_from_nothing(lab, denoiser):
-    for decoder in (LeftRight(), LeftRight(tokens_per_step=2), LeftRight(kv_window=0)):
+def test_a_denoiser_starts_from_an_empty_prompt(lab, denoiser):
+    for decoder in (LeftRight(), LeftRight(tokens_per_step=2), LeftRight(kv_window=1), Unmasking()):
         prompts = [torch.tensor([], dtype=torch.long), torch.tensor([1, 2])]
         both = decoder.decode(lab.Models(denoiser), prompts, 6, lab.Stop(), [0, 0])
         (alone,) = decoder.decode(lab.Models(denoiser), prompts[:1], 6, lab.Stop(), [0])

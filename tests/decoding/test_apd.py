@@ -40,13 +40,13 @@ def test_rejection_in_the_middle(lab, pair):
     assert steps == [
         ([0, 1], [2, 3]),  # third: 4 + 6 for 4, 5 for 9
         ([2], [9]),  # the first is accepted in any case; second: 6 for 10, 5 for 5
-        ([3], [5]),  # 10 would be preferred here as well, which rejects all but the first
-        ([4], [6]),  # one mask left: nothing to judge
+        ([3, 4], [5, 6]),  # 10 would be preferred here as well, but the first is not judged; then 5 + 6 for 6
     ]
+    assert generation.commits == [0, 0, 1, 2, 2] and generation.steps == [2, 1, 2]
     # Committed ids and the draft but for its last token, from the last committed one on.
-    assert pair.auxiliary.seen == [[0, 1, 2, 3, 9, 5]] * 3
-    assert generation.forwards == {"denoiser": 4, "auxiliary": 3}
-    assert generation.positions == {"denoiser": 28, "auxiliary": 6 + 3 + 2}
+    assert pair["auxiliary"].seen == [[0, 1, 2, 3, 9, 5]] * 3
+    assert generation.forwards == {"denoiser": 3, "auxiliary": 3}
+    assert generation.positions == {"denoiser": 3 * 7, "auxiliary": 6 + 3 + 2}
     assert (generation.useful, generation.finish) == (5, "length")
 
 
@@ -55,16 +55,26 @@ def test_a_higher_weight_on_the_denoiser_accepts_more(lab, pair):
     assert steps == [([0, 1, 2, 3, 4], [2, 3, 9, 5, 6])]
 
 
-def test_acceptance_ends_at_the_first_disagreement(lab):
-    """The auxiliary agrees again further right, which must not matter."""
-    denoiser = lab.Scripted(lab.on_canvas(lab.favourites(2, 9, 10, 11)), lab.MASK)
+def test_the_second_token_is_judged_whatever_the_first_one_is(lab):
+    """The auxiliary expects 2 in the first place, and what follows 9 in the others."""
+    denoiser = lab.Scripted(lab.on_canvas(lab.favourites(9, 10, 11, 4)), lab.MASK)
     _, steps = lab.trace(APD(mixture_weight=0.1), lab.Models(denoiser, lab.Scripted(counting())), [0, 1], 4)
-    assert steps == [([0], [2]), ([1], [9]), ([2, 3], [10, 11])]
+    assert steps == [([0, 1, 2], [9, 10, 11]), ([3], [4])]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, None])
+def test_acceptance_ends_at_the_first_disagreement(lab, chunk):
+    """The auxiliary agrees again further right, which must not matter."""
+    denoiser = lab.Scripted(lab.on_canvas(lab.favourites(2, 3, 9, 10, 11)), lab.MASK)
+    models = lab.Models(denoiser, lab.Scripted(counting()))
+    _, steps = lab.trace(APD(mixture_weight=0.1, chunk=chunk), models, [0, 1], 5)
+    assert steps == [([0, 1], [2, 3]), ([2, 3, 4], [9, 10, 11])]
 
 
 def test_a_lookahead_of_one_never_asks_the_auxiliary(lab, pair):
     generation, steps = lab.trace(APD(max_lookahead=1), pair, [0, 1], 5)
-    assert generation.forwards == {"denoiser": 5}
+    assert generation.forwards == {"denoiser": 5, "auxiliary": 0}
+    assert generation.positions["auxiliary"] == 0
     assert [positions for positions, _ in steps] == [[0], [1], [2], [3], [4]]
 
 
@@ -84,13 +94,21 @@ def test_what_is_accepted_after_a_stop_is_not_useful(lab):
         {"temperature": 1.0, "top_p": 0.8},
         {"temperature": 1.0, "top_k": 3},
         {"temperature": 0.2, "top_p": 0.95},
+        {"coupling": "argmax"},
     ],
 )
-def test_r_1_accepts_the_whole_draft(lab, denoiser, qwen, settings):
+def test_r_1_accepts_the_whole_draft_and_never_asks_the_auxiliary(lab, denoiser, qwen, settings):
     for seed in range(5):
         decoder = APD(mixture_weight=1.0, **settings)
         generation, _ = lab.trace(decoder, lab.Models(denoiser, qwen), PROMPT, 12, stop=(), seed=seed)
         assert generation.steps == [12]
+        assert generation.forwards == {"denoiser": 1, "auxiliary": 0}
+
+
+def test_r_1_of_the_published_coupling_rejects_what_is_not_the_argmax(lab, denoiser, qwen):
+    decoder = APD(mixture_weight=1.0, coupling="argmax", temperature=1.0)
+    generation, _ = lab.trace(decoder, lab.Models(denoiser, qwen), PROMPT, 12, stop=())
+    assert len(generation.steps) > 1 and generation.forwards["auxiliary"] > 0
 
 
 def test_greedy_r_0_accepts_what_the_auxiliary_would_have_written(lab, qwen):
@@ -113,10 +131,10 @@ def test_greedy_r_0_accepts_what_the_auxiliary_would_have_written(lab, qwen):
     written, lengths = list(PROMPT), []
     for positions, ids in steps:
         draft = script(written + [lab.MASK] * (14 - positions[0]))[len(written) :].argmax(-1).tolist()
-        agreed = 0
+        agreed = 1
         while agreed < len(draft) and continuation(written + draft[:agreed], 1) == [draft[agreed]]:
             agreed += 1
-        assert ids == draft[: max(1, agreed)]
+        assert ids == draft[:agreed]
         written += ids
         lengths.append(len(ids))
     assert len(written) == 19 and len(set(lengths)) > 1
@@ -169,17 +187,17 @@ def agreement(p, q):
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_p", "weight"), [(1.0, 1.0, 0.3), (0.5, 1.0, 0.7), (1.0, 0.7, 0.5)]
+    ("temperature", "top_p", "weight"), [(1.0, 1.0, 0.3), (0.5, 1.0, 0.5), (1.0, 0.7, 0.5)]
 )
 def test_law_of_the_gumbel_coupling(lab, laws, temperature, top_p, weight):
     logits, auxiliary = laws
     decoder = APD(mixture_weight=weight, temperature=temperature, top_p=top_p)
     steps = first_steps(lab, decoder, logits, auxiliary)
     draft = [nucleus((row / temperature).softmax(-1), top_p) for row in logits.double()]
+    # The first token is taken as drafted; the second is judged by the mixture, with the draft's own noise.
     expect([token for token, _ in steps], draft[0])
-    mixture = weight * logits.double().log_softmax(-1) + (1 - weight) * auxiliary.double().log_softmax(-1)
-    judged = [nucleus((row / temperature).softmax(-1), top_p) for row in mixture]
-    expected = agreement(draft[0], judged[0]) * agreement(draft[1], judged[1])
+    mixture = weight * logits[1].double().log_softmax(-1) + (1 - weight) * auxiliary.double().log_softmax(-1)
+    expected = agreement(draft[1], nucleus((mixture / temperature).softmax(-1), top_p))
     accepted = sum(k == 2 for _, k in steps) / len(steps)
     assert 0.1 < expected < 0.9
     assert accepted == pytest.approx(expected, abs=4 * (expected * (1 - expected) / len(steps)) ** 0.5)
@@ -196,8 +214,8 @@ def test_the_published_coupling(lab, laws, monkeypatch):
     assert 2 <= kept.sum() < 6
     law = (logits[0].double() / 0.49).softmax(-1) * kept
     expect([token for token, _ in steps], law / law.sum())
-    best = (0.6 * logits.log_softmax(-1) + 0.4 * auxiliary.log_softmax(-1)).argmax(-1)
-    assert [k for _, k in steps] == [2 if d == best.tolist() else 1 for d in drafts[0].tolist()]
+    best = (0.6 * logits[1].log_softmax(-1) + 0.4 * auxiliary.log_softmax(-1)).argmax()
+    assert [k for _, k in steps] == [2 if second == best else 1 for _, second in drafts[0].tolist()]
     assert {k for _, k in steps} == {1, 2}
 
 
@@ -215,7 +233,7 @@ def test_couplings_agree_where_nothing_is_drawn(lab, dream, qwen):
         {"top_p": 0.9},
         {"top_k": 4},
         {"coupling": "argmax"},
-        {"kv_window": 1},
+        {"kv_window": 2},
     ],
 )
 def test_chunks_change_the_cost_and_no_id(lab, denoiser, qwen, settings):
@@ -251,28 +269,31 @@ def test_chunks_change_the_cost_and_no_id(lab, denoiser, qwen, settings):
     [
         {},
         {"temperature": 1.0},
-        {"temperature": 1.0, "kv_window": 2},
+        {"temperature": 1.0, "kv_window": 3},
         {"temperature": 1.0, "max_lookahead": 3},
     ],
 )
 def test_the_cached_judgement_is_that_of_an_uncached_forward(lab, denoiser, qwen, settings, monkeypatch):
-    judge, fed = APD._judge, []
+    judge, chunks = APD._judge, 0
 
-    def checked(self, board, auxiliary, ids, only, columns):
+    def checked(self, board, only, columns, drafted):
+        nonlocal chunks
         (row,), (asked,) = board.rows, columns
         before = row.positions["auxiliary"]
-        logits = judge(self, board, auxiliary, ids, only, columns)
-        expected = qwen(ids[:, : asked.stop]).logits[:, asked.start - 1 : -1]
+        logits = judge(self, board, only, columns, drafted)
+        expected = qwen(drafted[:, : asked.stop]).logits[:, asked.start - 1 : -1]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
-        fed.append((row.positions["auxiliary"] - before, len(asked)))
+        # Fed once: from the last committed token on, or, later in a step, from the last drafted one on.
+        later = asked.start > row.first + 1
+        known = asked.start - 1 if later else row.first - 1 if row.step else 0
+        assert row.positions["auxiliary"] - before == asked.stop - 1 - known
+        chunks += 1
         return logits
 
     monkeypatch.setattr(APD, "_judge", checked)
-    generation, _ = lab.trace(APD(0.6, **settings), lab.Models(denoiser, qwen), PROMPT, 16, stop=(), seed=1)
-    assert len(generation.ids) == 16 and len(fed) > 2
-    assert fed[0][0] == len(PROMPT) - 1 + fed[0][1]
-    # Later on, the last known token and the chunk but for its own last one.
-    assert all(n == m for n, m in fed[1:])
+    decoder = APD(0.6, chunk=4, **settings)
+    generation, _ = lab.trace(decoder, lab.Models(denoiser, qwen), PROMPT, 16, stop=(), seed=1)
+    assert len(generation.ids) == 16 and chunks > 2
 
 
 @pytest.mark.parametrize("coupling", ["gumbel", "argmax"])
@@ -303,13 +324,13 @@ def test_large_windows_and_lookaheads_change_nothing(lab, denoiser, qwen):
 
         assert (
             decode(max_lookahead=12)
-            == decode(kv_window=17)
+            == decode(kv_window=18)
             == decode(kv_window=99, max_lookahead=99)
             == decode()
         )
 
 
-@pytest.mark.parametrize("window", [0, 1, 4])
+@pytest.mark.parametrize("window", [1, 2, 5])
 @pytest.mark.parametrize("lookahead", [None, 3])
 def test_every_window_decodes_the_whole_canvas(lab, denoiser, qwen, window, lookahead):
     decoder = APD(0.8, kv_window=window, max_lookahead=lookahead)
@@ -319,5 +340,6 @@ def test_every_window_decodes_the_whole_canvas(lab, denoiser, qwen, window, look
     assert [i for positions, _ in steps for i in positions] == list(range(12))
     starts = [positions[0] for positions, _ in steps]
     ends = [5 + min(12, t + (lookahead or 12)) for t in starts]
-    fed = [end - (5 + last - window) for end, last in zip(ends[1:], starts[:-1], strict=True)]
+    # W - 1 columns left of the last step's tokens, those tokens, and the masks.
+    fed = [end - (5 + last - (window - 1)) for end, last in zip(ends[1:], starts[:-1], strict=True)]
     assert hook.fed == [ends[0], *fed]

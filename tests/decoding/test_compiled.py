@@ -7,25 +7,28 @@ from unmask.config import RandomModel
 from unmask.decoding import Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
-from unmask.decoding.confidence import Confidence
 from unmask.decoding.leftright import LeftRight
-from unmask.models.loading import random_model
+from unmask.decoding.unmasking import Unmasking
+from unmask.models.random_weights import random_model
 
 DECODERS = {
     "apd": APD(temperature=0.5),
     "apd, W, M": APD(kv_window=8, max_lookahead=16, temperature=0.5),
     "leftright, W, M": LeftRight(kv_window=4, tokens_per_step=3, max_lookahead=8),
-    "confidence": Confidence(steps=8),
+    "confidence": Unmasking(steps=8),
+    "origin": Unmasking(rank="random", quota="origin", steps=8),
 }
 
 
 def models(layout, device="cpu", width=64):
     shape = {"width": width, "depth": 2, "vocabulary": 512}
-    main, auxiliary = (
-        random_model(RandomModel(name="random", layout=x, **shape)).to(device).eval()
-        for x in (layout, "qwen2")
+    layouts = {"denoiser": layout, "auxiliary": "qwen2"}
+    return Models(
+        {
+            role: random_model(RandomModel(name="random", layout=of_role, **shape)).to(device).eval()
+            for role, of_role in layouts.items()
+        }
     )
-    return Models(main, auxiliary)
 
 
 def decode(decoder, models):
@@ -39,29 +42,29 @@ def fresh():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("layout", ["Dream", "llada"])
-def test_padded_shapes_change_no_id_and_no_count(layout):
-    plain = models(layout)
-    want = {name: decode(decoder, plain) for name, decoder in DECODERS.items()}
+@pytest.mark.parametrize(
+    ("layout", "names"), [("Dream", list(DECODERS)), ("llada", ["apd, W, M", "confidence"])]
+)
+def test_padded_shapes_change_no_id_and_no_count(layout, names):
+    plain, decoders = models(layout), {name: DECODERS[name] for name in names}
+    want = {name: decode(decoder, plain) for name, decoder in decoders.items()}
     compiled = models(layout).compiled(backend="eager")
     torch._dynamo.utils.counters.clear()
-    for name, decoder in DECODERS.items():
+    for name, decoder in decoders.items():
         for ours, theirs in zip(decode(decoder, compiled), want[name], strict=True):
-            assert (ours.ids, ours.steps, ours.positions) == (theirs.ids, theirs.steps, theirs.positions), (
-                name
-            )
+            for field in ("ids", "commits", "forwards", "positions"):
+                assert getattr(ours, field) == getattr(theirs, field), (name, field)
     counted = torch._dynamo.utils.counters
     assert not counted["graph_break"]
     assert counted["stats"]["unique_graphs"] <= 12  # lengths here go from 1 to 77
     held = {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}
     decode(DECODERS["apd, W, M"], compiled)
-    assert held == {
-        id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer
-    }  # no new addresses
+    # No new addresses.
+    assert held == {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}
 
 
 def test_autoregressive_under_compile():
-    plain = Models(models("Dream").auxiliary)
+    plain = Models({"target": models("Dream")["auxiliary"]})
     want = [g.ids for g in decode(Autoregressive(), plain)]
     assert [g.ids for g in decode(Autoregressive(), plain.compiled(backend="eager"))] == want
 

@@ -17,9 +17,9 @@ def test_one_token_a_step(lab):
     assert model.seen == [[0, 1, 15, 15, 15], [0, 1, 3, 15, 15], [0, 1, 3, 4, 15]]
     assert lab.essence(generation) == {
         "ids": [3, 4, 5],
+        "commits": [0, 1, 2],
         "useful": 3,
         "finish": "length",
-        "steps": [1, 1, 1],
         "forwards": {"denoiser": 3},
         "positions": {"denoiser": 15},
         "seconds": None,
@@ -55,14 +55,14 @@ def test_lookahead_limits_what_is_fed_and_committed(lab):
 # The window
 
 
-@pytest.mark.parametrize("window", [0, 1, 3, 100])
+@pytest.mark.parametrize("window", [1, 2, 4, 100])
 def test_the_window_feeds_what_the_rule_says(lab, window):
     model = lab.Scripted(lab.on_canvas(lab.favourites(*range(10)), 5), lab.MASK)
     hook = lab.Hook(model)
     _, steps = lab.trace(LeftRight(tokens_per_step=3, kv_window=window), lab.Models(model), PROMPT, 10)
     assert [ids for _, ids in steps] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
-    # Everything first; then from W before the first position that the last forward saw as a mask.
-    assert hook.fed == [15] + [15 - max(0, 5 + t - window) for t in (0, 3, 6)]
+    # Everything first; then the tokens of the last step, W - 1 columns left of them, and the masks.
+    assert hook.fed == [15] + [15 - max(0, 5 + t - (window - 1)) for t in (0, 3, 6)]
     # What a step attends to is the prompt, what is committed, and masks: no mask survives in the cache.
     assert model.seen == [PROMPT + list(range(t)) + [lab.MASK] * (10 - t) for t in (0, 3, 6, 9)]
 
@@ -70,14 +70,14 @@ def test_the_window_feeds_what_the_rule_says(lab, window):
 def test_window_and_lookahead_together(lab):
     model = lab.Scripted(lab.on_canvas(lab.favourites(*range(8)), 5), lab.MASK)
     hook = lab.Hook(model)
-    lab.trace(LeftRight(kv_window=2, max_lookahead=3), lab.Models(model), PROMPT, 8)
+    lab.trace(LeftRight(kv_window=3, max_lookahead=3), lab.Models(model), PROMPT, 8)
     ends = [5 + min(8, t + 3) for t in range(8)]
     assert hook.fed == [ends[0]] + [ends[t] - (5 + t - 1 - 2) for t in range(1, 8)]
 
 
-def test_window_0_feeds_dream_the_token_before_the_first_mask(lab, dream):
+def test_window_1_feeds_dream_the_token_before_the_first_mask(lab, dream):
     hook = lab.Hook(dream)
-    generation, _ = lab.trace(LeftRight(kv_window=0), lab.Models(dream), PROMPT, 6, stop=())
+    generation, _ = lab.trace(LeftRight(kv_window=1), lab.Models(dream), PROMPT, 6, stop=())
     hook.handle.remove()
     assert hook.fed == [11, 6, 5, 4, 3, 2]  # the token committed last, and the masks
     assert len(generation.ids) == 6
@@ -85,18 +85,10 @@ def test_window_0_feeds_dream_the_token_before_the_first_mask(lab, dream):
 
 def test_a_repeated_forward_still_feeds_dream_the_token_before(lab, dream):
     """Nothing committed in between: no decoder here does it, but the cache of one that did would be right."""
-    from unmask.decoding.canvas import Board
-    from unmask.decoding.generation import Role, Row
-
-    row, decoder, models = (
-        Row(0, torch.tensor(PROMPT), [None] * 4, 0),
-        LeftRight(kv_window=0),
-        lab.Models(dream),
-    )
-    board, denoiser = Board([row], lab.Models(dream)), Role("denoiser", dream)
-    first, again = (decoder.look(models, board, denoiser)[0].logits([[5]]) for _ in range(2))
+    board, decoder = lab.board(lab.Models(dream), PROMPT, budget=4), LeftRight(kv_window=1)
+    first, again = (decoder.look(board)[0].logits([[5]]) for _ in range(2))
     torch.testing.assert_close(again, first)
-    assert row.positions == {"denoiser": 9 + 5}
+    assert board.rows[0].positions == {"denoiser": 9 + 5}
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -108,12 +100,12 @@ def test_large_windows_and_lookaheads_change_nothing(lab, denoiser, k, temperatu
 
     exact = ids()
     assert ids(max_lookahead=9) == ids(max_lookahead=99) == exact
-    assert ids(kv_window=5 + 9) == ids(kv_window=99, max_lookahead=99) == exact
+    assert ids(kv_window=5 + 9 + 1) == ids(kv_window=99, max_lookahead=99) == exact
 
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_every_window_decodes_the_whole_canvas(lab, denoiser, k):
-    for window in (0, 1, 2, 5, 8):
+    for window in (1, 2, 3, 6, 9):
         decoder = LeftRight(tokens_per_step=k, kv_window=window, max_lookahead=6)
         generation, steps = lab.trace(decoder, lab.Models(denoiser), PROMPT, 9, stop=())
         assert [i for positions, _ in steps for i in positions] == list(range(9))
@@ -123,7 +115,7 @@ def test_every_window_decodes_the_whole_canvas(lab, denoiser, k):
 def test_under_a_causal_mask_the_cache_is_exact(lab, causal_denoiser):
     """Then no key or value depends on what comes later, so that no window approximates anything."""
     exact = lab.trace(LeftRight(tokens_per_step=2), lab.Models(causal_denoiser), PROMPT, 12, stop=())[0].ids
-    for window in (0, 1, 4):
+    for window in (1, 2, 5):
         for lookahead in (None, 2, 5):
             decoder = LeftRight(tokens_per_step=2, kv_window=window, max_lookahead=lookahead)
             assert lab.trace(decoder, lab.Models(causal_denoiser), PROMPT, 12, stop=())[0].ids == exact
@@ -133,7 +125,7 @@ def test_under_a_causal_mask_the_cache_is_exact(lab, causal_denoiser):
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.8}, {"temperature": 0.8, "top_k": 3}])
-@pytest.mark.parametrize("window", [None, 0, 2])
+@pytest.mark.parametrize("window", [None, 1, 3])
 def test_over_a_causal_model_k_1_is_autoregressive_decoding(lab, qwen, causal_denoiser, settings, window):
     prompts = [torch.tensor(PROMPT[:n]) for n in (5, 2, 4)]
     arguments = (prompts, 12, lab.Stop(frozenset({lab.EOS})), [4, 5, 6])
@@ -151,4 +143,4 @@ def test_autoregressive_equals_uncached_greedy(lab, qwen):
         ids = torch.cat((ids, qwen(ids).logits[:, -1:].argmax(-1)), 1)
     assert generation.ids == ids[0, 5:].tolist()
     assert steps == [([i], [token]) for i, token in enumerate(generation.ids)]
-    assert generation.forwards == {"autoregressive": 8} and generation.positions == {"autoregressive": 5 + 7}
+    assert generation.forwards == {"target": 8} and generation.positions == {"target": 5 + 7}

@@ -67,11 +67,15 @@ def test_filters_work_on_a_single_row_and_together_keep_what_both_keep(logits):
         assert row.isfinite().nonzero()[:, 0].tolist() == sorted(nucleus(single, 0.8)[:4])
 
 
-def test_greedy_ignores_filters_and_draws_no_noise(logits):
-    sampling = Sampling(temperature=0.0, top_p=0.1, top_k=1)
-    assert sampling.scores(logits) is logits
+def test_greedy_draws_no_noise_and_filters_change_how_sure_it_looks_but_no_token(logits):
+    sampling = Sampling(temperature=0.0, top_p=0.8, top_k=4)
     assert sampling.noise(step_generator(0, 0, CPU), logits.shape) is None
+    assert sampling.gumbel([(0, 0)], range(1), logits) is None
     assert torch.equal(sampling.pick(logits, None), logits.argmax(-1))
+    scores = sampling.scores(logits)
+    assert torch.equal(scores, Sampling(temperature=1.0, top_p=0.8, top_k=4).scores(logits))
+    assert torch.equal(scores.argmax(-1), logits.argmax(-1))
+    assert Sampling().scores(logits) is logits
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (0.7, 0.8)])
@@ -121,7 +125,7 @@ def test_ban():
     assert ban(logits, 9).isfinite().all()  # an id past a cut vocabulary
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, "a"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, "a", True])
 def test_at_least_one(value):
     with pytest.raises(ValueError, match="tokens"):
         at_least_one(other=3, tokens=value)

@@ -1,17 +1,10 @@
-"""Any-order decoders: which positions each step commits."""
+"""Unmasking in any order, rank x quota: which positions each step commits."""
 
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.stats import binom, chisquare
 
-from unmask.decoding.confidence import Confidence
-from unmask.decoding.entropy import Entropy
-from unmask.decoding.margin import Margin
-from unmask.decoding.random_order import RandomOrder
-from unmask.decoding.sampling import step_generator
-
-RANKED = [Confidence, Margin, Entropy]
-ORDERED = [*RANKED, RandomOrder]
+from unmask.decoding.unmasking import RANKS, Unmasking
 
 
 def certain(lab, *strengths):
@@ -29,58 +22,108 @@ def order(decoder, lab, *strengths, **kwargs):
     return [positions for positions, _ in steps]
 
 
-@pytest.mark.parametrize("ranked", RANKED)
-def test_surest_first(lab, ranked):
+@pytest.mark.parametrize("rank", RANKS)
+def test_surest_first(lab, rank):
     strengths = (1, 5, 3, 2, 6, 4)
-    assert order(ranked(), lab, *strengths) == [[4], [1], [5], [2], [3], [0]]
-    assert order(ranked(steps=3), lab, *strengths) == [[4, 1], [5, 2], [3, 0]]
-    assert order(ranked(steps=1), lab, *strengths) == [[4, 1, 5, 2, 3, 0]]
-    assert order(ranked(steps=4), lab, *strengths) == [[4, 1], [5, 2], [3], [0]]  # the remainder goes first
-    assert order(ranked(steps=99), lab, *strengths) == order(ranked(), lab, *strengths)
+    assert order(Unmasking(rank=rank), lab, *strengths) == [[4], [1], [5], [2], [3], [0]]
+    assert order(Unmasking(rank=rank, steps=3), lab, *strengths) == [[4, 1], [5, 2], [3, 0]]
+    assert order(Unmasking(rank=rank, steps=1), lab, *strengths) == [[4, 1, 5, 2, 3, 0]]
+    assert order(Unmasking(rank=rank, steps=4), lab, *strengths) == [
+        [4, 1],
+        [5, 2],
+        [3],
+        [0],
+    ]  # the remainder goes first
+    assert order(Unmasking(rank=rank, steps=99), lab, *strengths) == order(
+        Unmasking(rank=rank), lab, *strengths
+    )
 
 
-@pytest.mark.parametrize("ranked", RANKED)
-def test_blocks_from_the_left(lab, ranked):
+@pytest.mark.parametrize("rank", RANKS)
+def test_blocks_from_the_left(lab, rank):
     strengths = (1, 5, 3, 2, 6, 4)
-    assert order(ranked(block_length=3), lab, *strengths) == [[1], [2], [0], [4], [5], [3]]
-    assert order(ranked(block_length=3, steps=4), lab, *strengths) == [[1, 2], [0], [4, 5], [3]]
-    assert order(ranked(block_length=3, steps=3), lab, *strengths) == [[1, 2], [0], [4, 5, 3]]
-    assert order(ranked(block_length=2, steps=3), lab, *strengths) == [[1, 0], [2, 3], [4, 5]]
-    assert order(ranked(block_length=1), lab, *strengths) == [[0], [1], [2], [3], [4], [5]]
-    assert order(ranked(block_length=6, steps=2), lab, *strengths) == order(ranked(steps=2), lab, *strengths)
+    assert order(Unmasking(rank=rank, block_length=3), lab, *strengths) == [[1], [2], [0], [4], [5], [3]]
+    assert order(Unmasking(rank=rank, block_length=3, steps=4), lab, *strengths) == [[1, 2], [0], [4, 5], [3]]
+    assert order(Unmasking(rank=rank, block_length=3, steps=3), lab, *strengths) == [[1, 2], [0], [4, 5, 3]]
+    assert order(Unmasking(rank=rank, block_length=2, steps=3), lab, *strengths) == [[1, 0], [2, 3], [4, 5]]
+    assert order(Unmasking(rank=rank, block_length=1), lab, *strengths) == [[0], [1], [2], [3], [4], [5]]
+    assert order(Unmasking(rank=rank, block_length=6, steps=2), lab, *strengths) == order(
+        Unmasking(rank=rank, steps=2), lab, *strengths
+    )
 
 
-@pytest.mark.parametrize("ranked", RANKED)
-def test_ties_go_left_to_right(lab, ranked):
-    assert order(ranked(steps=3), lab, *[3] * 7) == [[0, 1, 2], [3, 4], [5, 6]]
-    assert order(ranked(), lab, 2, 4, 2, 4) == [[1], [3], [0], [2]]
+@pytest.mark.parametrize("rank", RANKS)
+def test_ties_go_left_to_right(lab, rank):
+    assert order(Unmasking(rank=rank, steps=3), lab, *[3] * 7) == [[0, 1, 2], [3, 4], [5, 6]]
+    assert order(Unmasking(rank=rank), lab, 2, 4, 2, 4) == [[1], [3], [0], [2]]
 
 
-def test_the_three_rankings(lab):
-    """Probabilities chosen so that no two rankings agree on any of the places."""
-    probabilities = torch.full((3, lab.V), 1e-12)
-    probabilities[0, :6] = torch.tensor([0.50, 0.30, 0.05, 0.05, 0.05, 0.05])  # margin 0.20, entropy 1.31
-    probabilities[1, :5] = torch.tensor([0.46, 0.135, 0.135, 0.135, 0.135])  # margin 0.325, entropy 1.44
-    probabilities[2, :3] = torch.tensor([0.48, 0.47, 0.05])  # margin 0.01, entropy 0.86
-    models = lab.Models(lab.Scripted(lab.on_canvas(probabilities.log()), lab.MASK))
-    orders = [[p for (p,), _ in lab.trace(ranked(), models, [0, 1], 3)[1]] for ranked in RANKED]
-    assert orders == [[0, 2, 1], [1, 0, 2], [2, 0, 1]]
+def scripted(lab, *rows):
+    """A denoiser whose distribution at position i is rows[i]: the probabilities of ids 0, 1, ... (and none of
+    the rest)."""
+    probabilities = torch.full((len(rows), lab.V), 1e-12)
+    for row, given in zip(probabilities, rows, strict=True):
+        row[: len(given)] = torch.tensor(given)
+    return lab.Models(lab.Scripted(lab.on_canvas(probabilities.log()), lab.MASK))
 
 
-def test_rank_sees_temperature_and_filters():
-    logits = torch.tensor([[3.0, 1.0, 0.0], [2.0, 1.9, -9.0]])
-    ids = torch.tensor([0, 1])
-    decoder = Confidence(temperature=0.5)
-    expected = (2 * logits).softmax(-1)[[0, 1], ids].log()
-    torch.testing.assert_close(decoder.rank(decoder.scores(logits), ids), expected)
-    for ranked, sure in ((Confidence, 0.0), (Margin, 1.0), (Entropy, 0.0)):  # one token left: all certain
-        decoder = ranked(temperature=1.0, top_k=1)
-        ranks = decoder.rank(decoder.scores(logits), torch.tensor([0, 0]))
-        torch.testing.assert_close(ranks, torch.full((2,), sure))
+def positions(decoder, lab, models, budget, **kwargs):
+    """Canvas positions committed by each step."""
+    return [positions for positions, _ in lab.trace(decoder, models, [0, 1], budget, **kwargs)[1]]
+
+
+def test_the_three_ranks(lab):
+    """Probabilities chosen so that no two ranks agree on any of the places."""
+    models = scripted(
+        lab,
+        [0.50, 0.30, 0.05, 0.05, 0.05, 0.05],  # margin 0.20, entropy 1.31
+        [0.46, 0.135, 0.135, 0.135, 0.135],  # margin 0.325, entropy 1.44
+        [0.48, 0.47, 0.05],  # margin 0.01, entropy 0.86
+    )
+    orders = {rank: positions(Unmasking(rank=rank), lab, models, 3) for rank in RANKS}
+    assert orders == {
+        "confidence": [[0], [2], [1]],
+        "margin": [[1], [0], [2]],
+        "entropy": [[2], [0], [1]],
+    }
+
+
+@pytest.mark.parametrize("rank", ["confidence", "entropy"])
+@pytest.mark.parametrize("settings", [{"top_k": 2}, {"temperature": 0.1}, {"temperature": 0.1, "top_k": 3}])
+def test_ranks_are_of_the_tempered_probabilities_or_of_the_models_own(lab, rank, settings):
+    """The model itself is surer of position 0; what a filter or a low temperature leaves of it, of 1."""
+    models = scripted(lab, [0.50, 0.49, 0.01], [0.45, 0.055, *[0.0495] * 10])
+    for seed in range(5):
+        dream = Unmasking(rank=rank, rank_tempered=True, **settings)
+        assert positions(dream, lab, models, 2, seed=seed) == [[1], [0]]
+        llada = Unmasking(rank=rank, rank_tempered=False, **settings)
+        assert positions(llada, lab, models, 2, seed=seed) == [[0], [1]]
+    for tempered in (True, False):  # greedy and unfiltered, the two are one
+        decoder = Unmasking(rank=rank, rank_tempered=tempered)
+        assert positions(decoder, lab, models, 2) == [[0], [1]]
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_filter_that_leaves_one_token_makes_all_positions_equally_sure(lab, rank):
+    models = scripted(lab, [0.5, 0.49, 0.01], [0.9, 0.1], [0.6, 0.4])
+    one_left = {"temperature": 1.0, "top_k": 1}
+    assert positions(Unmasking(rank=rank, **one_left), lab, models, 3) == [[0], [1], [2]]
+    own = Unmasking(rank=rank, rank_tempered=False, **one_left)
+    assert positions(own, lab, models, 3)[0] == [1]
 
 
 @pytest.mark.parametrize(
-    "decoder", [cls(**kw) for cls in ORDERED for kw in ({}, {"steps": 3}, {"block_length": 4})]
+    "decoder",
+    [
+        *(
+            Unmasking(rank=rank, **settings)
+            for rank in (*RANKS, "random")
+            for settings in ({}, {"steps": 3}, {"block_length": 4}, {"quota": "dream", "steps": 5})
+        ),
+        Unmasking(rank="random", quota="origin"),
+        Unmasking(quota="threshold", threshold=0.9),
+        Unmasking(quota="factor", factor=1.0, block_length=4),
+    ],
 )
 def test_every_forward_sees_the_whole_canvas(lab, decoder):
     models = certain(lab, *range(8))
@@ -89,7 +132,7 @@ def test_every_forward_sees_the_whole_canvas(lab, decoder):
         "denoiser": 10 * len(steps)
     }
     canvas = [lab.MASK] * 8
-    for seen, (positions, ids) in zip(models.main.seen, steps, strict=True):
+    for seen, (positions, ids) in zip(models["denoiser"].seen, steps, strict=True):
         assert seen == [0, 1, *canvas]
         for position, token in zip(positions, ids, strict=True):
             assert canvas[position] == lab.MASK
@@ -106,7 +149,7 @@ def test_the_denoiser_answers_to_what_is_committed(lab):
         return logits
 
     models = lab.Models(lab.Scripted(script, lab.MASK))
-    _, steps = lab.trace(Confidence(), models, [0, 1], 4)
+    _, steps = lab.trace(Unmasking(), models, [0, 1], 4)
     assert steps == [([3], [3]), ([2], [3]), ([1], [3]), ([0], [3])]
 
 
@@ -114,15 +157,22 @@ def test_stops_once_all_left_of_a_stop_is_committed(lab):
     logits = lab.favourites(0, 1, lab.EOS, 3, 4, 5)
     logits[range(6), logits.argmax(-1)] = torch.tensor([4.0, 3.0, 6.0, 5.0, 2.0, 1.0])
     models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))
-    generation, steps = lab.trace(Confidence(), models, [0, 1], 6)
+    generation, steps = lab.trace(Unmasking(), models, [0, 1], 6)
     assert steps == [([2], [lab.EOS]), ([3], [3]), ([0], [0]), ([1], [1])]
     assert (generation.ids, generation.useful, generation.finish) == ([0, 1, lab.EOS, 3], 2, "stop")
     assert generation.forwards == {"denoiser": 4}
 
 
-# Random order
+# Schedules
+
+SCHEDULED = (*RANKS, "random")
 
 
+def counts_of(lab, decoder, budget, **kwargs):
+    return [len(places) for places in order(decoder, lab, *range(budget), **kwargs)]
+
+
+@pytest.mark.parametrize("rank", SCHEDULED)
 @pytest.mark.parametrize(
     ("settings", "counts"),
     [
@@ -134,54 +184,208 @@ def test_stops_once_all_left_of_a_stop_is_committed(lab):
         ({"block_length": 2, "steps": 4}, [2] * 4),
     ],
 )
-def test_even_commits_exact_counts(lab, settings, counts):
-    orders = set()
-    for seed in range(10):
-        steps = order(RandomOrder(**settings), lab, *range(8), seed=seed)
-        assert [len(positions) for positions in steps] == counts
-        committed = [i for positions in steps for i in positions]
+def test_even_commits_exact_counts(lab, rank, settings, counts):
+    decoder, orders = Unmasking(rank=rank, **settings), set()
+    for seed in range(10 if rank == "random" else 1):
+        steps = order(decoder, lab, *range(8), seed=seed)
+        assert [len(places) for places in steps] == counts
+        committed = [i for places in steps for i in places]
         assert sorted(committed) == list(range(8))
         block = settings.get("block_length", 8)
         assert [i // block for i in committed] == [i // block for i in range(8)]
         orders.add(str(steps))
-    assert len(orders) > 3 or block == 2
+    assert rank != "random" or len(orders) > 3 or block == 2
 
 
-def test_even_chooses_uniformly():
+@pytest.mark.parametrize("rank", SCHEDULED)
+def test_dream_rounds_down_and_leaves_the_rest_to_the_last_step(lab, rank):
+    """Four steps over eight masks: 8 * (1 - 0.750/1) is just under 2, 7 * (1 - 0.501/0.750) is 2.3, and 5 *
+    (1 - 0.251/0.501) is 2.5."""
+    dream = {"rank": rank, "quota": "dream"}
+    assert counts_of(lab, Unmasking(steps=4, **dream), 8) == [1, 2, 2, 3]
+    assert counts_of(lab, Unmasking(steps=1, **dream), 8) == [8]
+    assert counts_of(lab, Unmasking(steps=8, **dream), 8) == [0, 1, 1, 1, 1, 1, 1, 2]
+    assert counts_of(lab, Unmasking(**dream), 8) == [0, 1, 1, 1, 1, 1, 1, 2]
+    assert counts_of(lab, Unmasking(steps=99, **dream), 8) == [0, 1, 1, 1, 1, 1, 1, 2]
+    # Every block has a schedule of its own.
+    assert counts_of(lab, Unmasking(block_length=4, **dream), 8) == [0, 1, 1, 2] * 2
+    assert counts_of(lab, Unmasking(block_length=4, steps=5, **dream), 8) == [1, 1, 2, 1, 3]
+
+
+def dream_counts(masks, steps):
+    """Dream's own formula, in its own float32."""
+    times, counts = torch.linspace(1, 1e-3, steps + 1), []
+    for i in range(steps):
+        share = 1 - times[i + 1] / times[i] if i < steps - 1 else 1
+        counts.append(int(torch.tensor(float(masks)) * share))
+        masks -= counts[-1]
+    return counts
+
+
+@pytest.mark.parametrize("budget", [1, 7, 12])
+def test_dream_commits_what_its_formula_says(lab, budget):
+    for steps in range(1, budget + 1):
+        decoder = Unmasking(rank="random", quota="dream", steps=steps)
+        counts = counts_of(lab, decoder, budget)
+        assert counts == dream_counts(budget, steps) and sum(counts) == budget
+
+
+@pytest.mark.parametrize("quota", ["dream", "origin"])
+def test_a_step_that_commits_nothing_is_still_a_forward(lab, quota):
+    models = certain(lab, *range(8))
+    generation, steps = lab.trace(Unmasking(rank="random", quota=quota), models, [0, 1], 8, seed=1)
+    empty = [i for i, (places, _) in enumerate(steps) if not places]
+    assert empty and generation.ids == list(range(8))
+    assert generation.forwards == {"denoiser": len(steps)} == {"denoiser": len(models["denoiser"].seen)}
+    assert generation.positions == {"denoiser": 10 * len(steps)}
+    assert [i for i, n in enumerate(generation.steps) if n == 0] == empty
+
+
+# Random order
+
+
+def decode_many(lab, decoder, budget, rows):
+    """commits of `rows` answers, (rows, budget), seeds 0, 1, ...; no row knows its neighbours."""
+    models, prompts = certain(lab, *range(budget)), [torch.tensor([0, 1])] * rows
+    generations = decoder.decode(models, prompts, budget, lab.Stop(), range(rows))
+    return torch.tensor([generation.commits for generation in generations])
+
+
+def test_even_chooses_uniformly(lab):
     """Every pair out of four is equally likely."""
-    pairs = {}
-    for seed in range(3000):
-        chosen = RandomOrder().candidates([5, 6, 7, 8], 2, step_generator(seed, 0, torch.device("cpu")))
-        pairs[tuple(chosen)] = pairs.get(tuple(chosen), 0) + 1
-    assert len(pairs) == 6 and chisquare(list(pairs.values())).pvalue > 1e-3
+    first = decode_many(lab, Unmasking(rank="random", steps=2), 4, 1500) == 0
+    assert (first.sum(1) == 2).all()
+    pairs = (first * torch.tensor([1, 2, 4, 8])).sum(1).bincount()
+    assert chisquare(pairs[pairs > 0]).pvalue > 1e-3 and (pairs > 0).sum() == 6
 
 
-@pytest.mark.parametrize("left", [1, 2, 5])
-def test_origin_reveals_each_mask_with_probability_one_over_the_steps_left(left):
-    decoder, counts = RandomOrder(schedule_kind="origin"), torch.zeros(4)
-    for seed in range(2000):
-        counts[decoder.candidates([0, 1, 2, 3], left, step_generator(seed, 9, torch.device("cpu")))] += 1
-    sigma = (1 / left * (1 - 1 / left) / 2000) ** 0.5
-    assert ((counts / 2000 - 1 / left).abs() <= 4 * sigma).all()
+def test_origin_reveals_each_mask_with_its_probability(lab):
+    """1 - s/t, and all in the last step: each mask's step is drawn as if it were alone."""
+    commits = decode_many(lab, Unmasking(rank="random", quota="origin", steps=4), 6, 1500)
+    times = [1, 0.75025, 0.5005, 0.25075, 0.001]
+    law, left = [], 1.0
+    for i in range(4):
+        share = 1 - times[i + 1] / times[i] if i < 3 else 1
+        law.append(left * share)
+        left -= law[-1]
+    law = torch.tensor(law, dtype=torch.float64)
+    assert law.tolist() == pytest.approx([0.24975, 0.24975, 0.24975, 0.25075], abs=1e-9)
+    assert chisquare(commits.flatten().bincount(), law * commits.numel()).pvalue > 1e-3
+    # How many a first step commits is binomial.
+    sizes = (commits == 0).sum(1).bincount(minlength=7)
+    expected = torch.tensor(binom.pmf(range(7), 6, law[0].item())) * len(commits)
+    expected = torch.cat((expected[:4], expected[4:].sum(0, keepdim=True)))
+    assert chisquare(torch.cat((sizes[:4], sizes[4:].sum(0, keepdim=True))), expected).pvalue > 1e-3
 
 
-def test_origin_commits_everything_and_pays_only_for_steps_that_commit(lab):
+def test_origin_takes_at_most_its_steps(lab):
     lengths = set()
-    for seed in range(30):
-        for settings in ({"steps": 4}, {"block_length": 4}):
-            models = certain(lab, *range(8))
-            generation, steps = lab.trace(
-                RandomOrder(schedule_kind="origin", **settings), models, [0, 1], 8, seed=seed
-            )
+    for settings in ({"steps": 4}, {"block_length": 4}, {"block_length": 4, "steps": 3}):
+        decoder = Unmasking(rank="random", quota="origin", **settings)
+        for seed in range(20):
+            generation, steps = lab.trace(decoder, certain(lab, *range(8)), [0, 1], 8, seed=seed)
             assert generation.ids == list(range(8))
-            assert generation.forwards == {"denoiser": len(steps)} == {"denoiser": len(models.main.seen)}
             assert len(steps) <= settings.get("steps", 8)
+            block = settings.get("block_length", 8)
+            finished = [max(generation.commits[i : i + block]) for i in range(0, 8, block)]
+            begun = [min(generation.commits[i : i + block]) for i in range(0, 8, block)]
+            assert all(after > before for before, after in zip(finished, begun[1:], strict=False))
             lengths.add(len(steps))
     assert len(lengths) > 3
 
 
-def test_random_order_depends_on_the_seed_alone(lab):
-    for kind in ("even", "origin"):
-        decoder = RandomOrder(schedule_kind=kind)
-        assert order(decoder, lab, *range(8), seed=3) == order(decoder, lab, *[1] * 8, seed=3)
-        assert order(decoder, lab, *range(8), seed=3) != order(decoder, lab, *range(8), seed=4)
+@pytest.mark.parametrize("quota", ["even", "dream", "origin"])
+def test_random_order_depends_on_the_seed_alone(lab, quota):
+    decoder = Unmasking(rank="random", quota=quota)
+    assert order(decoder, lab, *range(8), seed=3) == order(decoder, lab, *[1] * 8, seed=3)
+    assert order(decoder, lab, *range(8), seed=3) != order(decoder, lab, *range(8), seed=4)
+
+
+# Threshold and factor
+
+
+def test_a_threshold_takes_all_that_are_as_sure_and_at_least_one(lab):
+    models = scripted(lab, [0.95, 0.05], [0.5, 0.3, 0.2], [0.92, 0.08], [0.6, 0.4], [0.96, 0.04])
+
+    def steps(threshold, **settings):
+        decoder = Unmasking(quota="threshold", threshold=threshold, **settings)
+        return positions(decoder, lab, models, 5)
+
+    assert steps(0.9) == [[4, 0, 2], [3], [1]]
+    assert steps(0.59) == [[4, 0, 2, 3], [1]]
+    assert steps(0.0) == [[4, 0, 2, 3, 1]]
+    assert steps(0.97) == steps(1.0) == steps(7.0) == [[4], [0], [2], [3], [1]]
+    assert steps(0.9, block_length=1) == [[0], [1], [2], [3], [4]]
+    assert steps(0.9, rank_tempered=False) == steps(0.9)
+
+
+def test_a_threshold_on_the_margin_and_on_nats(lab):
+    models = scripted(
+        lab,
+        [0.50, 0.30, 0.05, 0.05, 0.05, 0.05],  # margin 0.20, entropy 1.31
+        [0.46, 0.135, 0.135, 0.135, 0.135],  # margin 0.325, entropy 1.44
+        [0.48, 0.47, 0.05],  # margin 0.01, entropy 0.86
+    )
+
+    def steps(rank, threshold):
+        return positions(Unmasking(rank=rank, quota="threshold", threshold=threshold), lab, models, 3)
+
+    assert steps("margin", 0.15) == [[1, 0], [2]]
+    assert steps("margin", 0.5) == [[1], [0], [2]]
+    assert steps("margin", 0.0) == [[1, 0, 2]]
+    assert steps("entropy", 1.35) == [[2, 0], [1]]
+    assert steps("entropy", 0.5) == [[2], [0], [1]]
+    assert steps("entropy", 2.0) == [[2, 0, 1]]
+
+
+def test_thresholds_include_their_own_value(lab):
+    """Where nothing rounds: one token left, so probability and margin are 1, and the entropy is 0."""
+    logits = torch.full((3, lab.V), -torch.inf)
+    logits[:, 4] = 0.0
+    logits[1, 5] = 0.0
+    models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))
+    for rank, threshold in (("confidence", 1.0), ("margin", 1.0), ("entropy", 0.0)):
+        decoder = Unmasking(rank=rank, quota="threshold", threshold=threshold)
+        assert positions(decoder, lab, models, 3) == [[0, 2], [1]]
+
+
+def test_a_threshold_is_one_of_the_models_own_probability_or_of_the_filtered_one(lab):
+    models = scripted(lab, [0.5, 0.3, 0.2], [0.7, 0.3])
+    decoder = {"quota": "threshold", "threshold": 0.6, "top_k": 2}
+    assert positions(Unmasking(**decoder), lab, models, 2) == [[1, 0]]  # 0.7, and 0.5 of 0.8
+    assert positions(Unmasking(rank_tempered=False, **decoder), lab, models, 2) == [[1], [0]]
+
+
+def test_factor_takes_the_n_surest(lab):
+    """n is the largest for which (k + 1)(1 - p_k) <= factor for all k from 2 to n."""
+    models = scripted(lab, [0.95, 0.05], [0.7, 0.3], [0.9, 0.1], [0.74, 0.26], [0.5, 0.4, 0.1])
+
+    def steps(factor, **settings):
+        return positions(Unmasking(quota="factor", factor=factor, **settings), lab, models, 5)
+
+    # 3 * 0.1 passes; 4 * 0.26 = 1.04 does not. Then 3 * 0.3 = 0.9 does, and 4 * 0.5 does not.
+    assert steps(1.0) == [[0, 2], [3, 1], [4]]
+    assert steps(1.1) == [[0, 2, 3], [1], [4]]  # 5 * 0.3 = 1.5 does not; then 3 * 0.5 = 1.5 neither
+    assert steps(0.0) == [[0], [2], [3], [1], [4]]
+    assert steps(0.2) == steps(0.0)
+    assert steps(6.0) == [[0, 2, 3, 1, 4]]
+    assert steps(1.0, block_length=1) == [[0], [1], [2], [3], [4]]
+
+
+def test_rows_at_different_blocks_choose_as_if_alone(lab):
+    """Rows of a batch have different numbers of masks left in blocks of their own."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(12, lab.V, generator=generator)
+
+    def script(ids):  # what is committed decides: prompts of one token, so that rows drift apart
+        shift = sum(ids) % 5
+        return torch.cat((torch.zeros(1, lab.V), logits.roll(shift, 1)))[: len(ids)]
+
+    models = lab.Models(lab.Scripted(script, lab.MASK))
+    for settings in ({"quota": "threshold", "threshold": 0.8}, {"quota": "factor", "factor": 1.5}):
+        decoder = Unmasking(block_length=4, **settings)
+        prompts = [torch.tensor([i]) for i in range(8)]
+        together = decoder.decode(models, prompts, 12, lab.Stop(), range(8))
+        alone = [decoder.decode(models, [prompt], 12, lab.Stop(), [i])[0] for i, prompt in enumerate(prompts)]
+        assert [lab.essence(g) for g in together] == [lab.essence(g) for g in alone]
+        assert len({len(g.steps) for g in alone}) > 1

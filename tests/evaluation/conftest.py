@@ -1,4 +1,4 @@
-"""Random models of two layers in the tiny family's layouts, with its tokenizer: the real path, in
+"""Random models of two layers in the tiny family's layouts, with its tokenizer: the real path in
 milliseconds."""
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
@@ -52,7 +52,9 @@ def evaluate(models, tmp_path):
     from unmask.evaluation import Evaluation
 
     def build(*overrides):
-        output = [] if any(o.startswith("output=") for o in overrides) else [f"output={tmp_path / 'run'}"]
-        return Evaluation.of(*models, *output, *overrides)
+        folder = (
+            [] if any(o.startswith("run_folder=") for o in overrides) else [f"run_folder={tmp_path / 'run'}"]
+        )
+        return Evaluation.of(*models, *folder, "warm_up=2", *overrides)
 
     return build

@@ -25,10 +25,18 @@ CASES = {
     "R below 0": (["decoder.mixture_weight=-0.1"], "mixture_weight"),
     "K below 1": (["decoder=leftright", "decoder.tokens_per_step=0"], "tokens_per_step"),
     "M below 1": (["decoder.max_lookahead=0"], "max_lookahead"),
-    "W below 0": (["decoder.kv_window=-1"], "kv_window"),
+    "W below 1": (["decoder.kv_window=0"], "kv_window"),
     "B below 1": (["decoder=confidence", "decoder.block_length=0"], "block_length"),
     "T below 1": (["decoder=entropy", "decoder.steps=0"], "steps"),
     "B that does not divide the budget": (["decoder=confidence", "decoder.block_length=5"], "block_length=5"),
+    "a list for a model": (["model=[null]"], "model=[null]"),
+    "a number for a class": (["decoder._target_=1"], "decoder"),
+    "a class that is no decoder": (["decoder._target_=pathlib.Path"], "pathlib.Path"),
+    "a number for stop strings": (["task.stop=3"], "task.stop=3"),
+    "W = 0 on bool": (["decoder.kv_window=true"], "kv_window"),
+    "a word for a weight": (["decoder.mixture_weight=much"], "mixture_weight"),
+    "a warm-up below 0": (["warm_up=-1"], "warm_up"),
+    "a drafter that is a list": (["drafter=[1]"], "drafter"),
     "a word for a number": (["decoder=leftright", "decoder.tokens_per_step=many"], "tokens_per_step"),
     "apd without auxiliary": (["auxiliary=none"], "auxiliary=tiny_qwen"),
     "a causal decoder on a denoiser": (["decoder=autoregressive"], "tiny_qwen_large"),
@@ -70,18 +78,18 @@ def no_weights(monkeypatch):
 @pytest.mark.parametrize("case", CASES)
 def test_refused_with_a_message(monkeypatch, capsys, tmp_path, models, no_weights, case):
     overrides, named = CASES[case]
-    output = tmp_path / "run"
+    folder = tmp_path / "run"
     given = {o.partition("=")[0] for o in overrides}
     kept = [
         o
         for o in models
         if o.partition("=")[0] not in given and not ("auxiliary=none" in overrides and "aux" in o)
     ]
-    assert run_eval(monkeypatch, *kept, f"output={output}", *overrides) == 2
+    assert run_eval(monkeypatch, *kept, f"run_folder={folder}", *overrides) == 2
     captured = capsys.readouterr()
     assert named in captured.err
-    assert "Traceback" not in captured.err
-    assert not output.exists()
+    assert "Traceback" not in captured.err + captured.out
+    assert not folder.exists()
 
 
 def test_tokenizers_that_do_not_match_are_refused(monkeypatch, capsys, tmp_path, models, no_weights):
@@ -93,13 +101,13 @@ def test_tokenizers_that_do_not_match_are_refused(monkeypatch, capsys, tmp_path,
     vocabulary["1"], vocabulary["2"] = vocabulary["2"], vocabulary["1"]
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     overrides = [o for o in models if not o.startswith("auxiliary")]
-    assert run_eval(monkeypatch, *overrides, f"auxiliary.path={other}", f"output={tmp_path / 'run'}") == 2
+    assert run_eval(monkeypatch, *overrides, f"auxiliary.path={other}", f"run_folder={tmp_path / 'run'}") == 2
     assert "disagree on 2 of 1,957 ids" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_output_folder_of_another_config_is_refused(monkeypatch, capsys, tmp_path, models):
-    output = f"output={tmp_path / 'run'}"
+    output = f"run_folder={tmp_path / 'run'}"
     assert run_eval(monkeypatch, *models, output, "limit=1") == 0
     assert run_eval(monkeypatch, *models, output, "limit=1", "seed=7") == 2
     assert "seed: 0 there, 7 here" in capsys.readouterr().err
@@ -108,7 +116,7 @@ def test_output_folder_of_another_config_is_refused(monkeypatch, capsys, tmp_pat
 def test_last_line_is_one_json_object_and_a_second_run_says_it_did_nothing(
     monkeypatch, capsys, tmp_path, models
 ):
-    arguments = [*models, f"output={tmp_path / 'run'}", "limit=2"]
+    arguments = [*models, f"run_folder={tmp_path / 'run'}", "limit=2"]
     assert run_eval(monkeypatch, *arguments) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert first["n"] == 2 and first["decoded_now"] == 2

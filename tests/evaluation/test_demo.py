@@ -17,14 +17,27 @@ def test_plain_output_is_the_answer_with_its_cost(run_demo, evaluate, tmp_path):
     assert "\x1b" not in out and "apd R=0.7" in out and "leftright K=1" in out
     assert (tmp_path / "fig1.png").exists()
     evaluation = evaluate("limit=2", "decoder=leftright")
-    (prompt,) = evaluation.lm.prompts(evaluation.requests[1:])
-    generation = evaluation.decoder.decode(evaluation.lm.models, [prompt], 24, evaluation.stop, [0])[0]
-    answer = evaluation.model.tokenizer.decode(generation.ids[: generation.useful])
+    evaluation.score()
+    recorded = evaluation.run.samples()[1]
+    shown = out.split("leftright K=1\n")[1].split(f"\n{recorded['useful']} tokens in")[0]
+    assert shown.split() == recorded["text"].split()
+    assert f"{recorded['forwards']['denoiser']} denoiser forwards" in out
+
+
+def test_the_demo_of_a_document_is_the_recorded_answer(run_demo, evaluate):
+    """Also where it is drawn: the same seed for the same document."""
+    sampled = ("decoder=leftright", "decoder.temperature=1.5", "seed=3")
+    code, out, err = run_demo("document=1", *sampled)
+    assert code == 0, err
+    evaluation = evaluate("limit=2", *sampled)
+    evaluation.score()
+    assert f"\n{evaluation.run.samples()[1]['useful']} tokens in" in out
     assert (
-        answer.split()
-        == out.split("leftright K=1\n")[1].split("\n" + str(generation.useful) + " tokens in")[0].split()
+        evaluation.run.samples()[1]["text"].split()
+        == out.split("K=1\n")[1]
+        .split("\n" + str(evaluation.run.samples()[1]["useful"]) + " tokens in")[0]
+        .split()
     )
-    assert f"{generation.forwards['denoiser']} denoiser forwards" in out
 
 
 def test_two_models_side_by_side(run_command):
@@ -33,7 +46,7 @@ def test_two_models_side_by_side(run_command):
     )
     assert code == 0, err
     assert "apd R=0.7 on tiny_dream" in out and "autoregressive on tiny_qwen_large" in out
-    assert "autoregressive forwards" in out
+    assert "target forwards" in out
 
 
 def test_another_prompt_and_another_order(run_demo):

@@ -12,7 +12,7 @@ DECODERS = ["apd", "leftright", "confidence", "margin", "entropy", "random"]
 
 
 def rows(evaluation):
-    return [(s["doc_id"], s["ids"], s["steps"], s["forwards"]) for s in evaluation.run.samples()]
+    return [(s["doc_id"], s["ids"], s["commits"], s["forwards"]) for s in evaluation.run.samples()]
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -29,11 +29,11 @@ def test_every_decoder_evaluates_end_to_end(evaluate, decoder):
 def test_the_autoregressive_baseline_runs_on_a_causal_model(evaluate, models):
     path = next(o for o in models if o.startswith("auxiliary.path")).partition("=")[2]
     evaluation = evaluate("model=tiny_qwen", f"model.path={path}", "decoder=autoregressive", "limit=2")
-    assert evaluation.score()["forwards"].keys() == {"autoregressive"}
+    assert evaluation.score()["forwards"].keys() == {"target"}
 
 
 def test_interrupted_run_finishes_exactly_the_missing_documents(evaluate, tmp_path):
-    whole = evaluate("limit=5", f"output={tmp_path / 'whole'}")
+    whole = evaluate("limit=5", f"run_folder={tmp_path / 'whole'}")
     whole.score()
     part = evaluate("limit=5")
     part.lm.generate(part.requests[:2])
@@ -79,38 +79,61 @@ def test_looking_at_a_finished_run_or_being_refused_writes_nothing(evaluate):
     first.run.close()
     before = {f.name: f.read_bytes() for f in first.folder.iterdir()}
     with pytest.raises(ValueError, match="context"):
-        evaluate("limit=2", "task.budget=500", f"output={first.folder}")
+        evaluate("limit=2", "task.budget=500", f"run_folder={first.folder}")
     evaluate("limit=2")
     assert {f.name: f.read_bytes() for f in first.folder.iterdir()} == before
 
 
 def test_another_prompt_is_another_run_and_another_metric_is_not(evaluate):
-    evaluate("limit=1").score()
+    first = evaluate("limit=1")
+    first.score()
+    first.run.close()
     again = evaluate("limit=1", "task.metric='exact_match,strict-match'")
     assert not again.missing and again.score()["n"] == 1
     with pytest.raises(ValueError, match="prompts"):
         evaluate("limit=1", "task.system_prompt=Be brief.")
 
 
-def test_accuracy_of_a_group_is_the_mean_of_its_tasks(evaluate, tmp_path):
-    rows = [
-        {"problem": "1+1?", "solution": r"\boxed{2}", "type": t}
-        for t in (
-            "Algebra",
-            "Algebra",
-            "Geometry",
-            "Number Theory",
-            "Prealgebra",
-            "Precalculus",
-            "Intermediate Algebra",
-            "Counting & Probability",
-        )
-    ]
+def test_accuracy_of_a_group_is_the_unweighted_mean_of_its_tasks(evaluate, tmp_path):
+    """Algebra has two problems, the others one: right in one of two there, and in one other subject."""
+    subjects = ["Algebra", "Algebra", "Geometry", "Number Theory", "Prealgebra", "Precalculus"]
+    subjects += ["Intermediate Algebra", "Counting & Probability"]
+    rows = [{"problem": "1+1?", "solution": r"\boxed{2}", "type": subject} for subject in subjects]
     (tmp_path / "math.json").write_text(json.dumps(rows))
-    evaluation = evaluate("task=math", f"task.data={tmp_path / 'math.json'}", "task.budget=4")
+    evaluation = evaluate("task=math", f"task.data={tmp_path / 'math.json'}", "task.budget=4", "warm_up=0")
+    decode = evaluation.lm.decode
+    right = iter([True, False, True, False, False, False, False, False])
+
+    def answer(requests, prompts):
+        return [s | {"text": r"\boxed{2}" if next(right) else "no"} for s in decode(requests, prompts)]
+
+    evaluation.lm.decode = answer
     summary = evaluation.score()
     assert summary["n"] == 8 and len(summary["accuracy_per_task"]) == 7
-    assert evaluation.headline(summary)["accuracy_mean_of_tasks"] == 0
+    assert summary["accuracy"] == pytest.approx((1 / 2 + 1) / 7)  # pooled it would be 2 of 8
+    assert evaluation.headline(summary)["accuracy"] == summary["accuracy"]
+
+
+def test_an_answer_that_is_right_counts_as_right(evaluate):
+    """From the ids of an answer to `correct: 1`, through lm-eval's filter and score."""
+    evaluation = evaluate("limit=3", "warm_up=0")
+    targets = [str(request.doc["answer"]) for request in evaluation.requests]
+    decode, written = evaluation.lm.decode, iter([f"so it is\n#### {targets[0]}", "#### none", targets[2]])
+
+    def answer(requests, prompts):
+        samples = decode(requests, prompts)
+        for sample in samples:
+            ids = evaluation.lm.tok_encode(next(written))
+            sample |= {"ids": ids, "useful": len(ids), "finish": "length", "commits": [0] * len(ids)}
+            sample["text"] = evaluation.lm.tokenizer.decode(ids)
+        return samples
+
+    evaluation.lm.decode = answer
+    assert evaluation.score()["accuracy"] == pytest.approx(2 / 3)
+    assert [s["correct"] for s in evaluation.scored] == [1, 0, 1]
+    assert evaluation.summary["extraction_failures"] == 1
+    strict = evaluation.run.scored("exact_match,strict-match")
+    assert [s["correct"] for s in strict] == [1, 0, 0]
 
 
 def test_other_settings_are_another_run(evaluate):
@@ -121,8 +144,8 @@ def test_other_settings_are_another_run(evaluate):
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_batch_size_does_not_change_an_answer(evaluate, tmp_path, decoder):
-    one = evaluate(f"decoder={decoder}", "limit=5", f"output={tmp_path / 'one'}")
-    four = evaluate(f"decoder={decoder}", "limit=5", "batch_size=4", f"output={tmp_path / 'four'}")
+    one = evaluate(f"decoder={decoder}", "limit=5", f"run_folder={tmp_path / 'one'}")
+    four = evaluate(f"decoder={decoder}", "limit=5", "batch_size=4", f"run_folder={tmp_path / 'four'}")
     one.score(), four.score()
     assert rows(one) == rows(four)
 
@@ -130,7 +153,9 @@ def test_batch_size_does_not_change_an_answer(evaluate, tmp_path, decoder):
 def test_seed_decides_the_noise(evaluate, tmp_path):
     runs = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        evaluation = evaluate("limit=3", f"seed={seed}", "decoder.temperature=1", f"output={tmp_path / name}")
+        evaluation = evaluate(
+            "limit=3", f"seed={seed}", "decoder.temperature=1", f"run_folder={tmp_path / name}"
+        )
         evaluation.score()
         runs.append(rows(evaluation))
     assert runs[0] == runs[1] != runs[2]
@@ -215,7 +240,7 @@ def test_record_has_what_a_reader_needs(evaluate):
     evaluation = evaluate("limit=1")
     evaluation.score()
     run = Run.read(evaluation.folder)
-    assert run.config["task"]["prompts"] and run.config["model"]["weights"]
-    assert run.info["packages"]["lm-eval"] and run.info["threads"] == 1
-    sample = run.scored()[0]
-    assert {"text", "ids", "steps", "correct", "extracted", "target", "extraction_failed"} <= sample.keys()
+    assert run.config["task"]["prompts"] and run.config["models"]["denoiser"]["weights"]
+    assert run.info["packages"]["lm-eval"] and run.config["threads"] == 1
+    sample = run.scored(evaluation.cfg.task.metric)[0]
+    assert {"text", "ids", "commits", "correct", "extracted", "target", "extraction_failed"} <= sample.keys()

@@ -25,7 +25,7 @@ def test_shipped_checkpoints_reproduce_their_scores(setting, tmp_path):
         f"limit={DOCUMENTS}",
         "batch_size=8",
         "threads=1",
-        f"output={tmp_path / 'run'}",
+        f"run_folder={tmp_path / 'run'}",
     ]
     evaluation = Evaluation.of(*overrides)
     with evaluation.run:

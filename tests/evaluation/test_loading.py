@@ -1,16 +1,20 @@
 """Published folders are read with no remote code; what cannot work is said before any weight is read."""
 
+import hashlib
 import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoTokenizer, Qwen2Config
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from dream import DreamConfig
 from unmask.config import ROOT, ModelConfig
-from unmask.models.loading import Source, check_vocabularies, choose_device, choose_dtype, rows_that_fit
+from unmask.models.fingerprint import fingerprint
+from unmask.models.loading import Source, check_vocabularies
+from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
 
@@ -88,13 +92,96 @@ def test_other_weights_are_another_run(models, tmp_path):
     folder = next(o for o in models if o.startswith("model.path")).partition("=")[2]
     source = Source(ModelConfig(name="x", path=folder, kind="diffusion"))
     before = source.fingerprint
-    model = source.load(torch.device("cpu"), torch.float32)
+    model = source.load(torch.device("cpu"), torch.float32, private=True)
     with torch.no_grad():
         model.lm_head.weight.mul_(1.1)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(f"{folder}/{name}", tmp_path)
     model.save_pretrained(tmp_path)
     assert Source(ModelConfig(name="x", path=str(tmp_path), kind="diffusion")).fingerprint != before
+
+
+def test_the_fingerprint_reads_whole_files(tmp_path, monkeypatch):
+    """One bit in the middle of a file larger than any buffer is another model; an unchanged file is read
+    once."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    weights = folder / "model.safetensors"
+    content = bytearray(40 * 2**20)
+    weights.write_bytes(content)
+    before = fingerprint(folder)
+    content[20 * 2**20] ^= 1
+    weights.write_bytes(content)
+    assert fingerprint(folder) != before
+    digest, read = hashlib.file_digest, []
+    monkeypatch.setattr(hashlib, "file_digest", lambda f, name: read.append(f.name) or digest(f, name))
+    again = fingerprint(folder)
+    assert not read
+    (tmp_path / "cache" / "unmask" / "fingerprints.json").write_text("damaged")
+    assert fingerprint(folder) == again and len(read) == 2
+
+
+def test_a_model_is_loaded_once_for_all_who_use_it(models):
+    folder = next(o for o in models if o.startswith("model.path")).partition("=")[2]
+    settings = ModelConfig(name="x", path=folder, kind="diffusion")
+    one, two = (Source(settings).load(torch.device("cpu"), torch.float32) for _ in range(2))
+    assert one is two
+    assert Source(settings).load(torch.device("cpu"), torch.float32, private=True) is not one
+
+
+@pytest.fixture
+def adapter(models, tmp_path):
+    """adapter(target_modules) -> (model folder, adapter folder): LoRA of rank 2 with random weights."""
+    folder = next(o for o in models if o.startswith("model.path")).partition("=")[2]
+
+    def build(*targets):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        adapted = get_peft_model(
+            model, LoraConfig(r=2, target_modules=list(targets), init_lora_weights=False)
+        )
+        adapted.save_pretrained(tmp_path / "adapter")
+        return folder, tmp_path / "adapter"
+
+    return build
+
+
+def test_an_adapter_is_merged_and_is_part_of_the_fingerprint(adapter):
+    folder, lora = adapter("q_proj", "o_proj")
+    plain = Source(ModelConfig(name="x", path=folder, kind="diffusion"))
+    adapted = Source(ModelConfig(name="x", path=folder, kind="diffusion", adapter=str(lora)))
+    assert adapted.fingerprint.startswith(f"{plain.fingerprint}+")
+    one, other = (s.load(torch.device("cpu"), torch.float32) for s in (plain, adapted))
+    assert type(one) is type(other)
+    base, merged = one.state_dict(), other.state_dict()
+    assert base.keys() == merged.keys()
+    changed = {name.split(".")[-2] for name in base if not torch.equal(base[name], merged[name])}
+    assert changed == {"q_proj", "o_proj"}
+
+
+def test_an_adapter_for_another_layout_is_refused_by_name(adapter):
+    folder, lora = adapter("q_proj")
+    config = json.loads((lora / "adapter_config.json").read_text())
+    config["target_modules"] = ["q_proj", "attn_out", "ff_proj"]
+    (lora / "adapter_config.json").write_text(json.dumps(config))
+    source = Source(ModelConfig(name="x", path=folder, kind="diffusion", adapter=str(lora)))
+    with pytest.raises(ValueError, match="attn_out, ff_proj are not in the model"):
+        source.load(torch.device("cpu"), torch.float32)
+
+
+def test_an_adapter_that_is_nowhere_is_said_before_anything_loads(models):
+    folder = next(o for o in models if o.startswith("model.path")).partition("=")[2]
+    with pytest.raises(ValueError, match="adapter=no/where"):
+        Source(ModelConfig(name="x", path=folder, kind="diffusion", adapter="no/where"))
+
+
+def test_shapes_tell_what_a_forward_costs():
+    shape = Source(ModelConfig(name="x", path="checkpoints/tiny_dream", kind="diffusion")).shape
+    config = AutoConfig.from_pretrained(ROOT / "checkpoints" / "tiny_dream")
+    assert (shape["layers"], shape["width"]) == (config.num_hidden_layers, config.hidden_size)
+    assert shape["head_parameters"] == config.hidden_size * config.vocab_size
+    assert 0 < shape["body_parameters"] < 3_000_000
 
 
 def test_a_cpu_means_float32():
@@ -117,7 +204,7 @@ def test_batch_size_auto_fits_dream_into_a_gpu(gigabytes, rows):
     auxiliary = SimpleNamespace(
         config=Qwen2Config(num_key_value_heads=2, **shape), parameters=494_000_000, settings=settings
     )
-    arguments = (main, auxiliary, 600, 256, torch.device("cpu"), torch.bfloat16)
+    arguments = ([main, auxiliary], 600, 256, torch.device("cpu"), torch.bfloat16)
     assert rows_that_fit(*arguments, memory=int(gigabytes * 1e9)) == rows
     with pytest.raises(ValueError, match="do not fit in 16 GB"):
         rows_that_fit(*arguments, memory=int(16e9))

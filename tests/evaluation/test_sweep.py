@@ -72,13 +72,13 @@ def test_shards_join_to_the_whole(monkeypatch, capsys, models, tmp_path):
         runpy.run_path(str(ROOT / "eval.py"), run_name="__main__")
         return json.loads(capsys.readouterr().out.splitlines()[-1])
 
-    whole = run(f"output={tmp_path / 'whole'}")
-    shards = [run(f"output={tmp_path / 'joined'}", f"shard={i}/2") for i in (1, 2)]
+    whole = run(f"run_folder={tmp_path / 'whole'}")
+    shards = [run(f"run_folder={tmp_path / 'joined'}", f"shard={i}/2") for i in (1, 2)]
     assert [shard["decoded_now"] for shard in shards] == [3, 2]
-    joined = run(f"output={tmp_path / 'joined'}")
+    joined = run(f"run_folder={tmp_path / 'joined'}")
     assert joined["decoded_now"] == 0
     for name in ("n", "accuracy", "useful_tokens", "forwards"):
         assert joined[name] == whole[name]
     lines = [json.loads(line) for line in (tmp_path / "joined" / "samples.jsonl").read_text().splitlines()]
     assert sorted(line["doc_id"] for line in lines) == [0, 1, 2, 3, 4]
-    assert run(f"output={tmp_path / 'joined'}", "shard=2/2")["decoded_now"] == 0
+    assert run(f"run_folder={tmp_path / 'joined'}", "shard=2/2")["decoded_now"] == 0

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from unmask.records.stats import bootstrap_ratio, bootstrap_speedup, paired_difference, wilson
+from unmask.records import stats
+from unmask.records.stats import (
+    bootstrap_ratio,
+    bootstrap_speedup,
+    connected,
+    paired_difference,
+    unweighted_mean,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (81, 263), (15, 148), (1, 29), (10, 10), (1, 1)])
@@ -70,3 +78,116 @@ def test_mcnemar_on_hand_computed_splits():
     assert difference.low < -0.2 < difference.high
     assert paired_difference(other, baseline).value == pytest.approx(0.2)
     assert paired_difference([1, 0], [1, 0]) == (0, 0, 0, 0, 0, 1)
+
+
+TRUE_RATIO = 60
+
+
+def timed_run(rng, documents, batch):
+    """(tokens, seconds, batch number) of documents; all in a batch share its noisy clock equally."""
+    tokens = rng.integers(20, 100, documents)
+    own = tokens / TRUE_RATIO * rng.gamma(20, 1 / 20, documents)
+    shared = own.reshape(-1, batch).mean(1) * rng.uniform(0.5, 1.5, documents // batch)
+    return tokens, np.repeat(shared, batch), np.arange(documents) // batch
+
+
+def coverage(hits):
+    return sum(hits) / len(hits)
+
+
+def test_times_of_a_batch_are_one_draw(monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 400)
+    rng = np.random.default_rng(0)
+    together, naive = [], []
+    for _ in range(400):
+        tokens, seconds, batches = timed_run(rng, documents=16 * int(rng.integers(10, 25)), batch=16)
+        for hits, groups in ((together, batches), (naive, None)):
+            ratio = bootstrap_ratio(tokens, seconds, groups=groups)
+            hits.append(ratio.low <= TRUE_RATIO <= ratio.high)
+    assert 0.925 < coverage(together) < 0.98
+    assert coverage(naive) < 0.7
+
+
+@pytest.mark.parametrize("other", [16, 32])
+def test_speedups_resample_the_batches_of_both_runs(monkeypatch, other):
+    monkeypatch.setattr(stats, "RESAMPLES", 400)
+    rng = np.random.default_rng(1)
+    together, naive = [], []
+    for _ in range(200):
+        *base, ours = timed_run(rng, documents=16 * 24, batch=16)
+        *fast, theirs = timed_run(rng, documents=16 * 24, batch=other)
+        for hits, groups in ((together, connected(ours, theirs)), (naive, None)):
+            speedup = bootstrap_speedup(*base, *fast, groups=groups)
+            hits.append(speedup.low <= 1 <= speedup.high)
+    assert 0.915 < coverage(together) < 0.985
+    assert coverage(naive) < 0.7
+
+
+def test_few_draws_have_wide_intervals(monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 1000)
+    rng = np.random.default_rng(2)
+    hits = []
+    for _ in range(500):
+        ratio = bootstrap_ratio(rng.normal(10, 2, 8), np.ones(8))
+        hits.append(ratio.low <= 10 <= ratio.high)
+    assert coverage(hits) > 0.925, "plain percentiles cover 0.89"
+
+
+def test_groups_are_what_shares_a_label_anywhere():
+    assert connected([0, 0, 1, 1, 2, 3]).tolist() == [0, 0, 1, 1, 2, 3]
+    assert connected(["b", "b", "a", "a", "c"], [1, 2, 2, 3, 4]).tolist() == [0, 0, 0, 0, 1]
+    assert connected([0, 1, 2, 3], [5, 6, 5, 6]).tolist() == [0, 1, 0, 1]
+
+
+def test_a_single_group_has_a_value_and_no_interval():
+    value, low, high = bootstrap_ratio([6, 2], [2, 2], groups=[7, 7])
+    assert value == 2 and np.isnan(low) and np.isnan(high)
+    with pytest.raises(ValueError, match="one group per document"):
+        bootstrap_ratio([6, 2], [2, 2], groups=[7])
+
+
+def test_a_mean_over_tasks_is_wilson_for_one_and_newcombe_for_two():
+    assert unweighted_mean([81], [263]) == pytest.approx(wilson(81, 263))
+    # Newcombe 1998, Statistics in Medicine 17:873, table II, method 10: 56/70 - 48/80 has [0.0524, 0.3339].
+    # With the second proportion reversed, the mean is half of that difference and a half.
+    mean = unweighted_mean([56, 80 - 48], [70, 80])
+    assert mean == pytest.approx((0.6, 0.5 + 0.0524 / 2, 0.5 + 0.3339 / 2), abs=5e-5)
+
+
+def test_the_interval_of_a_mean_over_tasks_covers_where_tasks_are_small():
+    rng = np.random.default_rng(3)
+    rates, sizes = np.array([0.98, 0.9, 0.5, 0.2, 0.7, 0.85, 1.0]), np.array([5, 10, 30, 8, 12, 6, 4])
+    hits = []
+    for _ in range(1000):
+        mean = unweighted_mean(rng.binomial(sizes, rates), sizes)
+        hits.append(mean.low <= rates.mean() <= mean.high)
+    assert 0.94 < coverage(hits) < 0.99
+    with pytest.raises(ValueError, match="one task at least"):
+        unweighted_mean([], [])
+
+
+def test_differences_of_tasks_weigh_the_same():
+    tasks = ["a"] * 2 + ["b"] * 8
+    baseline, other = [0] * 10, [1, 0] + [1] * 2 + [0] * 6
+    difference = paired_difference(baseline, other, tasks=tasks)
+    assert difference.value == pytest.approx((0.5 + 0.25) / 2) and difference.up == 3
+    assert difference.low < difference.value < difference.high
+    alone = paired_difference([0, 0, 0], [1, 1, 0], tasks=["a", "b", "b"])
+    assert alone.value == pytest.approx(0.75) and np.isnan(alone.low), "one document tells no spread"
+    same = paired_difference(baseline, other, tasks=["a"] * 10)
+    assert same == paired_difference(baseline, other)
+
+
+def test_the_interval_of_a_mean_difference_over_tasks_covers(monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 400)
+    rng = np.random.default_rng(4)
+    sizes, gains = (10, 40, 20), (0.4, 0.1, -0.1)
+    tasks = np.repeat(range(3), sizes)
+    hits = []
+    for _ in range(300):
+        baseline = rng.random(70) < 0.5
+        other = baseline ^ (rng.random(70) < 0.3)
+        change = np.repeat(gains, sizes) + (other * 1.0 - baseline)
+        difference = paired_difference(np.zeros(70), change, tasks=tasks)
+        hits.append(difference.low <= np.mean(gains) <= difference.high)
+    assert 0.92 < coverage(hits) <= 0.99

@@ -5,20 +5,38 @@ import json
 import pytest
 
 from unmask.records import RecordError
-from unmask.records.summary import compare, summarise
+from unmask.records.flops import flops_of
+from unmask.records.stats import unweighted_mean, wilson
+from unmask.records.summary import compare, summarise, times_void
+
+TIMES = [
+    "seconds",
+    "tokens_per_second",
+    "tokens_per_second_interval",
+    "tokens_per_second_macro",
+    "latency_p50",
+    "latency_p90",
+]
 
 
-def scored(doc_id, correct=1.0, *, useful, wasted, seconds, denoiser, auxiliary=0, failed=False):
+def scored(doc_id, correct=1.0, *, useful, wasted=0, seconds=1.0, denoiser=1, auxiliary=0, failed=False):
     return {
         "doc_id": doc_id,
         "repeat": 0,
         "task": "toy",
+        "metric": "exact_match,strict",
+        "prompt_length": 10,
         "ids": [9] * (useful + wasted),
         "useful": useful,
         "forwards": {"denoiser": denoiser, "auxiliary": auxiliary},
         "positions": {"denoiser": denoiser * 10, "auxiliary": auxiliary * 5},
         "seconds": seconds,
+        "budget": 90,
         "batch_size": 1,
+        "batch": doc_id,
+        "exact": None,
+        "commit": "0123456789ab",
+        "machine": "here",
         "correct": correct,
         "extraction_failed": failed,
     }
@@ -32,22 +50,36 @@ RUN = [
 ]
 
 
+def changed(run, **changes):
+    return [sample | changes for sample in run]
+
+
 def test_a_run_counted_by_hand():
     summary = summarise(RUN)
     intervals = {key: summary.pop(key) for key in list(summary) if key.endswith("_interval")}
     assert summary == {
+        "metric": "exact_match,strict",
         "n": 4,
         "samples": 4,
         "n_scored": 4,
         "accuracy": 0.5,
+        "accuracy_per_task": None,
+        "accuracy_pooled": None,
         "extraction_failures": 1,
         "useful_tokens": 80,
         "wasted_tokens": 12,
-        "mean_generated_tokens": 23.0,
+        "mean_useful_tokens": 20.0,
+        "step_role": "denoiser",
         "forwards": {"denoiser": 20, "auxiliary": 10},
         "positions": {"denoiser": 200, "auxiliary": 50},
-        "step_role": "denoiser",
+        "forwards_per_answer": {"denoiser": 5.0, "auxiliary": 2.5},
+        "positions_per_answer": 62.5,
         "tokens_per_step": 4.0,
+        "flops_per_useful_token": None,
+        "exact": None,
+        "machines": ["here"],
+        "commits": ["0123456789ab"],
+        "times_void": None,
         "seconds": 8.0,
         "tokens_per_second": 10.0,
         "tokens_per_second_macro": (10 + 15 + 0 + 10) / 4,
@@ -62,27 +94,24 @@ def test_a_run_counted_by_hand():
     json.dumps(summary | intervals, allow_nan=False)
 
 
-def test_causal_models_step_with_their_only_role():
-    causal = [
-        scored(i, useful=10, wasted=1, seconds=1.0, denoiser=0)
-        | {"forwards": {"autoregressive": 11}, "positions": {"autoregressive": 30}}
-        for i in range(3)
-    ]
-    summary = summarise(causal)
-    assert summary["step_role"] == "autoregressive"
-    assert summary["tokens_per_step"] == pytest.approx(10 / 11)
-    causal[0]["forwards"] = {"autoregressive": 11, "drafter": 2}
-    with pytest.raises(RecordError, match="autoregressive.*drafter"):
-        summarise(causal)
+def test_the_first_role_makes_the_steps():
+    drafted = changed(RUN, forwards={"target": 4, "drafter": 9}, positions={"target": 4, "drafter": 9})
+    summary = summarise(drafted)
+    assert (summary["step_role"], summary["tokens_per_step"]) == ("target", 80 / 16)
+    with pytest.raises(RecordError, match="different roles"):
+        summarise([*drafted[:3], RUN[3]])
 
 
 def test_a_role_that_never_ran_is_shown():
     assert summarise(RUN[2:3])["forwards"] == {"denoiser": 1, "auxiliary": 0}
+    idle = summarise(changed(RUN, forwards={"denoiser": 0}, positions={"denoiser": 0}))
+    assert idle["tokens_per_step"] is idle["tokens_per_step_interval"] is None
 
 
 def test_latency_is_for_batch_one():
-    batched = [sample | {"batch_size": 4} for sample in RUN]
+    batched = changed(RUN, batch_size=4)
     assert summarise(batched)["latency_p50"] is summarise(batched)["latency_p90"] is None
+    assert summarise(batched)["tokens_per_second"] == 10
 
 
 def test_answers_that_cannot_be_scored_are_no_zeros():
@@ -95,20 +124,159 @@ def test_answers_that_cannot_be_scored_are_no_zeros():
         summarise([])
 
 
+def test_metrics_are_never_averaged():
+    other = RUN[3] | {"metric": "exact_match,lenient"}
+    with pytest.raises(RecordError, match="correct by exact_match,lenient and by exact_match,strict"):
+        summarise([*RUN[:3], other])
+    with pytest.raises(RecordError, match="take the rows of one metric"):
+        compare(RUN, changed(RUN, metric="exact_match,lenient"))
+
+
 def test_repeats_are_no_new_documents():
-    again = [sample | {"repeat": 1, "correct": 1.0} for sample in RUN]
+    again = [sample | {"repeat": 1, "correct": 1.0, "batch": 4 + sample["batch"]} for sample in RUN]
     once, twice = summarise(RUN), summarise(RUN + again)
     assert (twice["n"], twice["samples"], twice["accuracy"]) == (4, 8, 0.75)
     assert twice["tokens_per_second_interval"] == pytest.approx(once["tokens_per_second_interval"])
-    assert twice["useful_tokens"] == 160
+    assert (twice["useful_tokens"], twice["mean_useful_tokens"]) == (160, 20)
+
+
+# Several tasks
+
+GROUP = [
+    *(scored(i, float(i < 3), useful=10) | {"task": "algebra"} for i in range(4)),
+    *(scored(100_000 + i, float(i < 1), useful=10) | {"task": "geometry"} for i in range(12)),
+]
+
+
+def test_a_group_is_the_unweighted_mean_of_its_tasks():
+    summary = summarise(GROUP)
+    assert summary["accuracy"] == pytest.approx((3 / 4 + 1 / 12) / 2)
+    assert summary["accuracy_pooled"] == pytest.approx(4 / 16)
+    assert summary["accuracy_per_task"] == {"algebra": 0.75, "geometry": pytest.approx(1 / 12)}
+    assert summary["accuracy_interval"] == pytest.approx(list(unweighted_mean([3, 1], [4, 12])[1:]))
+    single = summarise(GROUP[:4])
+    assert single["accuracy_interval"] == pytest.approx(list(wilson(3, 4)[1:]))
+
+
+def test_a_group_without_one_of_its_tasks_has_no_mean():
+    blind = [*changed(GROUP[:4], correct=None), *GROUP[4:]]
+    summary = summarise(blind)
+    assert summary["accuracy"] is summary["accuracy_interval"] is None
+    assert summary["accuracy_per_task"] == {"algebra": None, "geometry": pytest.approx(1 / 12)}
+    assert summary["accuracy_pooled"] == pytest.approx(1 / 12)
+    change = compare(GROUP, blind)
+    assert change["accuracy_difference"] is change["accuracy_difference_interval"] is None
+    assert (change["n_scored"], change["improved"], change["worsened"]) == (12, 0, 0)
+
+
+def test_differences_of_a_group_are_those_of_its_tasks_averaged():
+    better = [sample | {"correct": 1.0} for sample in GROUP[:4]] + GROUP[4:]
+    change = compare(GROUP, better)
+    assert change["accuracy_difference"] == pytest.approx((1 / 4 + 0) / 2)
+    low, high = change["accuracy_difference_interval"]
+    assert low == 0 and 0.125 < high <= 0.5
+    assert (change["improved"], change["worsened"]) == (1, 0)
+
+
+# Times
+
+VOIDS = [
+    ({"machine": "there"}, "documents of 2 machines"),
+    ({"commit": "ba9876543210"}, "documents of 2 commits"),
+    ({"commit": None}, "documents of 2 commits"),
+    ({"batch_size": 2}, "documents of 2 batch sizes"),
+    ({"seconds": None}, "1 of 4 answers have no comparable time"),
+]
+
+
+@pytest.mark.parametrize(("changes", "why"), VOIDS)
+def test_times_that_do_not_make_one_measurement_are_void_and_answers_stay(changes, why):
+    mixed = [*RUN[:3], RUN[3] | changes]
+    summary, whole = summarise(mixed), summarise(RUN)
+    assert summary["times_void"] == why == times_void(mixed)
+    assert all(summary[name] is None for name in TIMES)
+    kept = whole.keys() - TIMES - {"times_void", "machines", "commits"}
+    assert {key: summary[key] for key in kept} == {key: whole[key] for key in kept}
+    assert summary["machines"] == sorted({"here", changes.get("machine", "here")})
+    assert summary["commits"] == sorted({"0123456789ab", changes.get("commit", "0123456789ab") or "unknown"})
+    for pair in ((mixed, RUN), (RUN, mixed)):
+        change = compare(*pair)
+        assert change["speedup"] is change["speedup_interval"] is None
+        assert why in change["speedup_void"] and change["accuracy_difference"] == 0
+
+
+def test_runs_of_two_machines_have_no_speedup():
+    change = compare(RUN, changed(RUN, machine="there"))
+    assert change["speedup"] is None and change["speedup_void"] == "different machines: here and there"
+    assert compare(RUN, changed(RUN, commit="ba9876543210"))["speedup"] == 1
+
+
+def in_batches(size, batch, slow=3.0):
+    """Documents of equal work; every other batch is slow."""
+    return [
+        scored(i, useful=10, seconds=slow if i // batch % 2 else 1.0)
+        | {"batch_size": batch, "batch": i // batch * batch}
+        for i in range(size)
+    ]
+
+
+def test_documents_of_a_batch_are_resampled_together():
+    batched = in_batches(32, batch=16)
+    apart = [sample | {"batch": sample["doc_id"]} for sample in batched]
+    assert summarise(batched)["tokens_per_second"] == summarise(apart)["tokens_per_second"] == 5
+    assert summarise(batched)["tokens_per_second_interval"] == pytest.approx([10 / 3, 10])
+    low, high = summarise(apart)["tokens_per_second_interval"]
+    assert 4 < low < 5 < high < 7
+    steps = [summarise(run)["tokens_per_step_interval"] for run in (batched, apart)]
+    assert steps[0] == steps[1], "steps are a row's own"
+    assert summarise(batched[:16])["tokens_per_second_interval"] is None, "one clock tells no spread"
+
+
+def test_speedups_resample_batches_that_overlap_together():
+    fast = [sample | {"seconds": 1.0} for sample in in_batches(32, batch=16)]
+    slow = in_batches(32, batch=16)
+    assert compare(slow, fast)["speedup"] == 2
+    assert compare(slow, fast)["speedup_interval"] == pytest.approx([1, 3])
+    alone = [sample | {"batch": sample["doc_id"]} for sample in fast]
+    assert compare(slow, alone)["speedup_interval"] == pytest.approx([1, 3])
+    joined = [sample | {"batch": 0} for sample in fast]
+    assert compare(slow, joined)["speedup"] == 2 and compare(slow, joined)["speedup_interval"] is None
+
+
+# Work and exactness
+
+SHAPES = {
+    "denoiser": {"body_parameters": 1000, "head_parameters": 500, "layers": 2, "width": 8},
+    "auxiliary": {"body_parameters": 100, "head_parameters": 50, "layers": 1, "width": 4},
+}
+
+
+def test_flops_counted_by_hand():
+    # prompt 10 and budget 90: a context of 100
+    denoiser = 50 * (2 * 1000 + 4 * 2 * 8 * 100)
+    auxiliary = 15 * (2 * 100 + 4 * 1 * 4 * 100)
+    assert flops_of(RUN[0], SHAPES) == denoiser + auxiliary + 2 * 500 * 12
+    total = sum(flops_of(sample, SHAPES) for sample in RUN)
+    assert summarise(RUN, SHAPES)["flops_per_useful_token"] == pytest.approx(total / 80)
+    assert summarise(RUN[2:3], SHAPES)["flops_per_useful_token"] is None, "no useful token"
+    with pytest.raises(RecordError, match="no auxiliary"):
+        summarise(RUN, {"denoiser": SHAPES["denoiser"]})
+
+
+def test_exactness_counts_claims_and_their_truth():
+    claims = [sample | {"exact": exact} for sample, exact in zip(RUN, (True, False, True, None), strict=True)]
+    assert summarise(claims)["exact"] == [3, 2]
+
+
+# Comparison
 
 
 def test_comparison_pairs_common_documents():
     other = [
-        scored(3, 1.0, useful=40, wasted=0, seconds=2.0, denoiser=4),
-        scored(1, 1.0, useful=30, wasted=0, seconds=1.0, denoiser=9),
-        scored(0, 1.0, useful=10, wasted=0, seconds=0.5, denoiser=9),
-        scored(7, 0.0, useful=99, wasted=0, seconds=9.0, denoiser=9),
+        scored(3, 1.0, useful=40, seconds=2.0, denoiser=4),
+        scored(1, 1.0, useful=30, seconds=1.0, denoiser=9),
+        scored(0, 1.0, useful=10, seconds=0.5, denoiser=9),
+        scored(7, 0.0, useful=99, seconds=9.0, denoiser=9),
     ]
     result = compare(RUN, other)
     assert (result["n"], result["n_scored"], result["improved"], result["worsened"]) == (3, 3, 1, 0)
@@ -117,19 +285,22 @@ def test_comparison_pairs_common_documents():
     assert result["accuracy_difference_interval"] == pytest.approx([0, 1])
     assert result["p_value"] == 1.0
     assert result["speedup"] == pytest.approx(2) and result["speedup_interval"] == pytest.approx([2, 2])
+    assert result["speedup_void"] is None
     json.dumps(result, allow_nan=False)
 
 
 def test_comparison_leaves_unscorable_pairs_out_of_accuracy_only():
-    result = compare(RUN, [sample | {"correct": None} for sample in RUN])
+    result = compare(RUN, changed(RUN, correct=None))
     assert (result["n"], result["n_scored"], result["accuracy_difference"]) == (4, 0, None)
+    assert result["improved"] is result["p_value"] is None
     assert result["speedup"] == pytest.approx(1)
     silent = compare(RUN[2:3], RUN[2:3])
     assert silent["speedup"] is silent["speedup_interval"] is None
+    assert silent["speedup_void"] == "the baseline has no useful token"
 
 
 def test_comparison_refuses_what_cannot_be_paired():
     with pytest.raises(RecordError, match="different tasks"):
-        compare(RUN, [sample | {"task": "other"} for sample in RUN])
+        compare(RUN, changed(RUN, task="other"))
     with pytest.raises(RecordError, match="in common"):
         compare(RUN[:1], RUN[1:2])

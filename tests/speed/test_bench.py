@@ -10,8 +10,9 @@ from unmask.config import RandomModel
 from unmask.decoding import Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
-from unmask.decoding.reference import TransformersGenerate
-from unmask.models.loading import random_model
+from unmask.decoding.transformers_generate import TransformersGenerate
+from unmask.decoding.unmasking import Unmasking
+from unmask.models.random_weights import random_model
 from unmask.records.stats import bootstrap_median
 from unmask.speed import anatomy
 from unmask.speed.arms import Arm
@@ -22,9 +23,19 @@ SHAPE = {"width": 64, "depth": 2, "vocabulary": 512}
 
 @pytest.fixture(scope="module")
 def models():
+    layouts = {"denoiser": "Dream", "auxiliary": "qwen2"}
     return Models(
-        *(random_model(RandomModel(name="random", layout=x, **SHAPE)).eval() for x in ("Dream", "qwen2"))
+        {
+            role: random_model(RandomModel(name="random", layout=layout, **SHAPE)).eval()
+            for role, layout in layouts.items()
+        }
     )
+
+
+@pytest.fixture(scope="module")
+def target(models):
+    """The causal one, as a target."""
+    return Models({"target": models["auxiliary"]})
 
 
 def arm(models, decoder, name="arm", batch_size=1, budget=24, count=4):
@@ -49,12 +60,28 @@ def test_a_race_takes_turns_and_counts_the_work(models):
     assert order[:2] == [("one", 0, 3), ("two", 0, 3)]  # warm-up
     assert order[2:] == [("one", 0, 2), ("two", 0, 2), ("one", 2, 2), ("two", 2, 2)] * 2
     assert (rows.useful == 48).all() and (rows.answers == 2).all()
-    expected = sum(g.forwards["auxiliary"] for g in arms[0].answer(0, 4)) * 2
-    assert rows[rows.arm == "one"]["forwards auxiliary"].sum() == expected
+    answers = arms[0].answer(0, 4)
+    mine = rows[rows.arm == "one"]
+    for role in ("denoiser", "auxiliary"):
+        assert mine[f"forwards {role}"].sum() == sum(g.forwards[role] for g in answers) * 2
+        assert mine[f"positions {role}"].sum() == sum(g.positions[role] for g in answers) * 2
+    # Steps and what is fed in them are those of the first role.
+    assert (mine.steps == mine["forwards denoiser"]).all() and (mine.fed == mine["positions denoiser"]).all()
+    assert mine.steps.sum() == sum(len(g.steps) for g in answers) * 2
     rows["seconds"] = rows.arm.map({"one": 2.0, "two": 1.0})
     assert ratio(rows, "two", "one").value == 2
     with pytest.raises(ValueError, match="multiple of the largest batch size, 3"):
         race([arm(models, APD(), batch_size=3)], 1)
+
+
+def test_roles_that_an_arm_lacks_count_as_nothing(models, target):
+    """And a step is a forward, whether it commits a token or not."""
+    dream = arm(models, Unmasking(quota="dream"), "dream")
+    rows = race([dream, arm(target, Autoregressive(), "target")], rounds=1)
+    one, other = rows[rows.arm == "dream"], rows[rows.arm == "target"]
+    assert (one.steps == 24).all() and (one["forwards target"] == 0).all()
+    assert (other.steps == 24).all() and (other["forwards denoiser"] == 0).all()
+    assert 0 in dream.answer(0, 1)[0].steps
 
 
 def test_head_rows_follow_what_was_accepted_and_not_the_lookahead(models):
@@ -67,13 +94,13 @@ def test_head_rows_follow_what_was_accepted_and_not_the_lookahead(models):
     assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
 
 
-def test_flops_are_those_of_the_shapes(models):
-    config, n = models.auxiliary.config, 9
+def test_flops_are_those_of_the_shapes(target):
+    config, n = target["target"].config, 9
     width, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
     kv = width // config.num_attention_heads * config.num_key_value_heads
     per_token = 2 * config.num_hidden_layers * (2 * width * width + 2 * width * kv + 3 * width * inner)
     attention = 4 * config.num_hidden_layers * width * n * n
-    one = arm(Models(models.auxiliary), Autoregressive(), budget=1)  # one forward: the prompt
+    one = arm(target, Autoregressive(), budget=1)  # one forward: the prompt
     assert anatomy._flops(one, 1) == n * per_token + attention + 2 * width * vocabulary
 
 
@@ -81,7 +108,7 @@ def test_the_ceiling_replays_every_forward_and_nothing_else(models, monkeypatch)
     seen = []
     handles = [
         m.register_forward_pre_hook(lambda module, args, kwargs: seen.append(id(module)), with_kwargs=True)
-        for x in (models.main, models.auxiliary)
+        for x in models.by_role.values()
         for m in (x.model, x.lm_head)
     ]
     racer = arm(models, APD(kv_window=4, max_lookahead=8), batch_size=4)
@@ -98,15 +125,13 @@ def test_peak_memory_of_a_window_is_bounded(models):
     plain, window = (
         anatomy._peak_memory(arm(models, APD(kv_window=w), budget=256, count=1), 1) for w in (None, 8)
     )
-    cache = (
-        2 * 2 * 64 * (256 + 10) * 4 * 2
-    )  # keys and values, layers, width, slots, bytes, both models (a generous bound)
+    # Keys and values, layers, width, slots, bytes, both models (a generous bound).
+    cache = 2 * 2 * 64 * (256 + 10) * 4 * 2
     assert 0 < window <= plain + cache
 
 
-def test_transformers_generate_agrees_with_ours(models):
-    causal = Models(models.auxiliary)
-    racers = [arm(causal, decoder, batch_size=4) for decoder in (TransformersGenerate(), Autoregressive())]
+def test_transformers_generate_agrees_with_ours(target):
+    racers = [arm(target, decoder, batch_size=4) for decoder in (TransformersGenerate(), Autoregressive())]
     theirs, ours = (racer.answer(0, 4) for racer in racers)
     assert [(g.ids, g.forwards, g.positions) for g in ours] == [
         (g.ids, g.forwards, g.positions) for g in theirs

@@ -1,4 +1,5 @@
-"""Decoders: how a model's logits become an answer. They see ids and models, never text, configurations or tasks.
+"""Decoders: how a model's logits become an answer. They see ids and models, never text, configurations or
+tasks.
 
 A decoder is a frozen dataclass of settings, the roles of the models that it needs, and a `step` (decoder.py).
 """

@@ -1,4 +1,5 @@
-"""Adaptive parallel decoding (APD, arXiv 2506.00413, Algorithm 1): a small causal model judges a parallel draft."""
+"""Adaptive parallel decoding (APD, arXiv 2506.00413, Algorithm 1): a small causal model judges a parallel
+draft."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from unmask.decoding.board import Board, Commit, Marginals
 from unmask.decoding.leftright import Windowed
-from unmask.decoding.sampling import at_least_one, ban
+from unmask.decoding.sampling import at_least_one, ban, number
 from unmask.decoding.visibility import causal
 
 COUPLINGS = ("gumbel", "argmax")
@@ -18,11 +19,11 @@ COUPLINGS = ("gumbel", "argmax")
 
 @dataclass(frozen=True)
 class APD(Windowed):
-    """mixture_weight: R in [0, 1], the denoiser's weight in the judgement; 1 accepts the whole draft, higher is
-        faster.
-    coupling: "gumbel" judges with the draft's own noise (the paper). "argmax" does what the published code does:
-        it drafts at temperature T^2, accepts while the draft is the argmax of the mixture, and filters the draft
-        alone.
+    """mixture_weight: R in [0, 1], the denoiser's weight in the judgement; 1 accepts the whole draft, higher
+        is faster.
+    coupling: "gumbel" judges with the draft's own noise (the paper). "argmax" does what the published code
+        does: it drafts at temperature T^2, accepts while the draft is the argmax of the mixture, and filters
+        the draft alone.
     chunk: positions drafted and judged at once; the next ones only while all is accepted. It changes the cost
         and no id: None does the whole draft.
     kv_window (W), max_lookahead (M): see Windowed; M is also the length of a draft.
@@ -39,8 +40,8 @@ class APD(Windowed):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.mixture_weight <= 1:
-            raise ValueError(f"mixture_weight={self.mixture_weight} (R) must lie in [0, 1]")
+        if not number(self.mixture_weight) or not 0 <= self.mixture_weight <= 1:
+            raise ValueError(f"mixture_weight={self.mixture_weight!r} (R) must lie in [0, 1]")
         if self.coupling not in COUPLINGS:
             raise ValueError(f"coupling={self.coupling!r} must be one of {', '.join(COUPLINGS)}")
         at_least_one(chunk=self.chunk)
@@ -112,7 +113,8 @@ class APD(Windowed):
         return self.pick(logits, noise)
 
     def verdict(self, mixture: Tensor, noise: Tensor | None) -> Tensor:
-        """The tokens that the multiplicative mixture would have drawn with the same noise, (..., m, V) -> (..., m)."""
+        """The tokens that the multiplicative mixture would have drawn with the same noise, (..., m, V) ->
+        (..., m)."""
         return mixture.argmax(-1) if self.coupling == "argmax" else self.pick(mixture, noise)
 
     def _judge(self, board: Board, only: list[int], columns: list[range], drafted: Tensor) -> Tensor:

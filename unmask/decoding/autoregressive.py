@@ -1,4 +1,5 @@
-"""One token a forward from a causal model with a KV cache: the baseline that parallel decoding has to beat."""
+"""One token a forward from a causal model with a KV cache: the baseline that parallel decoding has to
+beat."""
 
 from __future__ import annotations
 

@@ -197,8 +197,9 @@ class Board:
         if cached:
             self._keep(cache, fed, sees is causal, only)
         end = max(columns.stop for columns in fed)
-        if only is None and self.bucket == 1 and sees in (None, causal) and len(set(fed)) == 1:
-            # Nothing is padded: the attention kernels need no mask.
+        native = causal if getattr(self.models[role].config, "is_causal", True) else None
+        if only is None and self.bucket == 1 and sees is native and len(set(fed)) == 1:
+            # Nothing is padded, and the model sees just that by itself: the attention kernels need no mask.
             columns = fed[0]
             if cached:
                 cache.place(None, columns, end)
@@ -266,7 +267,8 @@ class Board:
 
 
 class Marginals:
-    """What a denoiser's forward knows of every fed column: the head runs on the columns that are asked for."""
+    """What a denoiser's forward knows of every fed column: the head runs on the columns that are asked
+    for."""
 
     def __init__(self, model: torch.nn.Module, mask_id: int, hidden: Tensor, starts: Sequence[int]):
         self.model, self.mask_id, self.hidden, self.starts = model, mask_id, hidden, starts

@@ -24,7 +24,8 @@ class SlotCache(Cache):
         self.valid, self.causal = [0] * size, False
 
     def allocate(self, model: torch.nn.Module) -> SlotCache:
-        """Allocate all layers now, outside of compiled code, where they stay: a CUDA graph writes to addresses."""
+        """Allocate all layers now, outside of compiled code, where they stay: a CUDA graph writes to
+        addresses."""
         c, heads = model.config, model.config.num_key_value_heads or model.config.num_attention_heads
         shape = (2, self.size, heads, self.length + 1, c.hidden_size // c.num_attention_heads)
         layers = range(c.num_hidden_layers)

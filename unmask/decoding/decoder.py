@@ -17,11 +17,11 @@ from unmask.decoding.sampling import at_least_one
 class Decoder:
     """A frozen dataclass of settings with a `step`.
 
-    To add one, write a file in unmask/decoding/ with a subclass and a YAML in eval_config/decoder/ that names it.
-    Every forward goes through `Board.forward`, which counts it; every token through what `step` returns.
+    To add one, write a file in unmask/decoding/ with a subclass and a YAML in eval_config/decoder/ that names
+    it. Every forward goes through `Board.forward`, which counts it; every token through what `step` returns.
 
-    roles: the models that it needs, "diffusion", "causal" or "drafter" by role. The first one's forwards are the
-        steps.
+    roles: the models that it needs, "diffusion", "causal" or "drafter" by role. The first one's forwards are
+        the steps.
     lossless: greedy, its ids are those of `autoregressive` on its target; the harness checks it in every run.
     """
 

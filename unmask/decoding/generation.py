@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# Called once per step with the row of the prompt, the canvas positions (0 = first generated token) and the ids
-# committed there.
+# Called once per step with the row of the prompt, the canvas positions (0 = first generated token) and the
+# ids committed there.
 Observer = Callable[[int, list[int], list[int]], None]
 
 
@@ -35,12 +35,13 @@ class Stop:
 class Generation:
     """One decoded answer and its cost.
 
-    ids: committed tokens in canvas order, prompt excluded, the end id and what was committed after it included.
+    ids: committed tokens in canvas order, prompt excluded, the end id and what was committed after it
+        included.
     commits: for every canvas position up to the last committed one, the step (from 0) that committed it; -1
         where a position was left open.
     useful: how many ids lie before the first stop. finish: "stop" or "length".
-    forwards, positions: per role, in the order of the decoder's roles: forwards that this row took part in, and
-        query positions fed for it, padding excluded. The first role's forwards are the steps.
+    forwards, positions: per role, in the order of the decoder's roles: forwards that this row took part in,
+        and query positions fed for it, padding excluded. The first role's forwards are the steps.
     seconds: wall time; in a batch, an equal share of the batch's.
     """
 

@@ -1,4 +1,5 @@
-"""Left to right, K tokens a step: the marginals of the next K masks, taken as if independent (APD, section 3)."""
+"""Left to right, K tokens a step: the marginals of the next K masks, taken as if independent (APD, section
+3)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class Windowed(Sampling, Decoder):
     """What the decoders that go left to right have in common, besides Sampling:
 
     kv_window: W, columns recomputed: the k tokens of the last step and W - 1 older ones, the count of the
-        published code; keys and values further left are kept as they are. None recomputes all, which is exact.
+        published code; keys and values further left are kept as they are. None recomputes all, which is
+        exact.
     max_lookahead: M, masks that a forward sees; None = all up to the budget.
     """
 

@@ -24,10 +24,10 @@ class Sampling:
     top_k: int | None = None
 
     def __post_init__(self):
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or more, and finite")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (1 keeps every token)")
+        if not number(self.temperature) or not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature!r} must be 0 (greedy) or more, and finite")
+        if not number(self.top_p) or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p!r} must be above 0 and at most 1 (1 keeps every token)")
         if self.top_k is not None:
             at_least_one(top_k=self.top_k)
 
@@ -73,8 +73,9 @@ class Sampling:
     def gumbel(self, streams: Sequence[tuple[int, int]], offsets: range, logits: Tensor) -> Tensor | None:
         """Standard Gumbel noise, (len(streams), len(offsets), V); None when greedy.
 
-        streams: (seed, step) of each row. offsets: of the positions, from the first one of the step. V and the
-        device are those of `logits`. A position has numbers of its own, whichever others are drawn with it.
+        streams: (seed, step) of each row. offsets: of the positions, from the first one of the step. V and
+        the device are those of `logits`. A position has numbers of its own, whichever others are drawn with
+        it.
         """
         if self.temperature == 0:
             return None
@@ -127,7 +128,8 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
 
 def _states(seed: int, step: int, count: int) -> list[int]:
     """The first `count` generator seeds of one step of one document."""
-    # Hashed, because a CPU generator reads 32 bits alone: no plain sum keeps apart seeds that differ above them.
+    # Hashed, because a CPU generator reads 32 bits alone: no plain sum keeps apart seeds that differ above
+    # them.
     mixed = numpy.random.SeedSequence(seed % 2**64, spawn_key=(step,)).generate_state(count, numpy.uint64)
     return [int(state) >> 1 for state in mixed]
 
@@ -145,3 +147,8 @@ def at_least_one(**settings: int | None) -> None:
     for name, value in settings.items():
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")
+
+
+def number(value: object) -> bool:
+    """Whether a setting is a number: True and False are none."""
+    return type(value) in (int, float)

@@ -16,7 +16,8 @@ from unmask.decoding.generation import Observer, Stop
 class TransformersGenerate(Decoder):
     """Greedy, with transformers' dynamic cache and left padding.
 
-    A batch runs until its last row has ended, and a finished row is fed padding until then: its forwards count.
+    A batch runs until its last row has ended, and a finished row is fed padding until then: its forwards
+    count.
     """
 
     roles: ClassVar = {"target": "causal"}

@@ -12,9 +12,9 @@ The whole canvas is fed in every forward, and blocks are finished from the left.
 | quota | a step commits |
 |---|---|
 | even | masks spread evenly over the steps (LLaDA) |
-| dream | floor(masks * (1 - s/t)), t falling from 1 to 0.001 in equal steps, and the rest at the end (Dream) |
+| dream | floor(masks * (1 - s/t)), t falling evenly from 1 to 0.001, and the rest at the end (Dream) |
 | origin | every mask with probability 1 - s/t, and the rest at the end (Dream's origin) |
-| threshold | all at least as sure as `threshold`, at least one (Fast-dLLM; dParallel: entropy in nats at most it) |
+| threshold | all at least as sure as `threshold`, at least one (Fast-dLLM; dParallel in nats) |
 | factor | the n surest, n the largest with (k + 1)(1 - p_k) <= `factor` for all k from 2 to n (Fast-dLLM) |
 """
 
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from unmask.decoding.board import Board, Commit, Row
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.sampling import Sampling, at_least_one, step_generator
+from unmask.decoding.sampling import Sampling, at_least_one, number, step_generator
 
 EPSILON = 1e-3  # where Dream's time ends
 
@@ -68,7 +68,8 @@ class Unmasking(Sampling, Decoder):
     """rank: confidence | margin | entropy | random. quota: even | dream | origin | threshold | factor.
     steps: T, forwards for a full canvas under a schedule (even, dream, origin); None = one per token.
     threshold: a probability (rank=confidence), a difference of probabilities (margin) or nats (entropy).
-    factor: see above. block_length: B, blocks are finished from the left; None = one. It must divide the budget.
+    factor: see above. block_length: B, blocks are finished from the left; None = one. It must divide the
+        budget.
     rank_tempered: rank by the tempered and filtered probabilities (Dream), or by the model's own (LLaDA).
     temperature, top_p, top_k: see Sampling.
     """
@@ -84,6 +85,8 @@ class Unmasking(Sampling, Decoder):
     def __post_init__(self):
         super().__post_init__()
         at_least_one(steps=self.steps, block_length=self.block_length)
+        if type(self.rank_tempered) is not bool:
+            raise ValueError(f"rank_tempered={self.rank_tempered!r} must be true or false")
         for name, value, known in (("rank", self.rank, (*RANKS, "random")), ("quota", self.quota, QUOTAS)):
             if value not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
@@ -103,8 +106,8 @@ class Unmasking(Sampling, Decoder):
                 raise ValueError(
                     f"{name}={value} and quota={self.quota}: quota={name} and {name} go together"
                 )
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value} must be a number, 0 or more")
+            if value is not None and not (number(value) and 0 <= value < math.inf):
+                raise ValueError(f"{name}={value!r} must be a number, 0 or more")
         if self.steps is not None and self.quota not in SCHEDULES:
             raise ValueError(
                 f"steps={self.steps} is for schedules ({', '.join(SCHEDULES)}), not quota={self.quota}"
@@ -126,10 +129,8 @@ class Unmasking(Sampling, Decoder):
             self._advance(row)
         masked = [[p for p in row.state.block if row.canvas[p] is None] for row in board.rows]
         generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
-        if self.rank == "random":
-            wanted = list(map(self._draw, board.rows, masked, generators))
-        else:
-            wanted = masked
+        random = self.rank == "random"
+        wanted = list(map(self._draw, board.rows, masked, generators)) if random else masked
         marginals = board.denoise([range(row.columns) for row in board.rows])
         if not any(wanted):
             return [([], [])] * len(board.rows)

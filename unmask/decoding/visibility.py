@@ -31,6 +31,7 @@ def block_causal(columns: Tensor, prompts: Tensor, block_length: int) -> Tensor:
 
 
 def attention_mask(sees: Tensor, keys: Tensor) -> Tensor:
-    """Boolean mask (rows, 1, n, m), True where attended: `sees` (rows, n), the columns `keys` (m,) or (rows, m)."""
+    """Boolean mask (rows, 1, n, m), True where attended: `sees` (rows, n), the columns `keys` (m,) or (rows,
+    m)."""
     keys = keys if keys.ndim == 2 else keys[None]
     return (keys[:, None] < sees[..., None])[:, None]

@@ -1,8 +1,8 @@
-"""Models and tokenizers from a config, with every check that needs no weights made before any is loaded."""
+"""Models and tokenizers from settings, with every check that needs no weights made before any is loaded."""
 
-import hashlib
-import os
+from collections.abc import Mapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
@@ -11,14 +11,19 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
-from unmask.config import ROOT, ModelConfig, RandomModel
+from unmask.config import ROOT, ModelConfig
+from unmask.models.adapters import adapter_folder, merge
+from unmask.models.fingerprint import fingerprint
 
 DIFFUSION = {"Dream", "llada"}
+_loaded: WeakValueDictionary = WeakValueDictionary()  # models in use, so that no two copies are held
 
 
 class Source:
-    """A model that is not loaded yet: its place, its configuration, its tokenizer. ValueError where they
-    cannot be read."""
+    """A model that is not loaded yet: its place, its configuration, its tokenizer.
+
+    ValueError where they cannot be read or are not what the settings say.
+    """
 
     def __init__(self, settings: ModelConfig):
         self.settings = settings
@@ -30,7 +35,8 @@ class Source:
         ):  # this project's own: the Hub has none of them
             name = Path(settings.path).name
             raise ValueError(
-                f"model {settings.name}: {settings.path} does not exist; python train.py recipe={name} makes it"
+                f"model {settings.name}: {settings.path} does not exist; python train.py "
+                f"recipe={name} makes it"
             )
         try:
             # A branch moves: from here on, and in the record, it is the commit that it points to now.
@@ -42,14 +48,19 @@ class Source:
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = str(error).splitlines()[0]
             raise ValueError(
-                f"model {settings.name}: {settings.path} is no local folder and cannot be read from the Hub, or is damaged "
-                f"({reason}). Give model.path=FOLDER, or connect and try again"
+                f"model {settings.name}: {settings.path} is no local folder and cannot be read from "
+                "the Hub, or is "
+                f"damaged ({reason}). Give model.path=FOLDER, or connect and try again"
             ) from error
-        kind = "diffusion" if self.config.model_type in DIFFUSION else "causal"
-        if kind != settings.kind:
+        if self.kind != settings.kind:
             raise ValueError(
-                f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {kind} model"
+                f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {self.kind} model"
             )
+        self.adapter = settings.adapter and adapter_folder(settings.adapter, ROOT)
+
+    @property
+    def kind(self) -> str:
+        return "diffusion" if self.config.model_type in DIFFUSION else "causal"
 
     def _tokenizer(self):
         """Dream's published folder names a tokenizer class that lives in remote code; its files are
@@ -70,146 +81,84 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Commit of a Hub model, or a hash of a local folder's weights and config: other weights are another
-        run."""
-        if not Path(self.place).is_dir():
-            return self.revision
-        digest = hashlib.sha256()
-        for file in sorted(
-            f for kind in ("*.safetensors", "*.bin", "config.json") for f in Path(self.place).glob(kind)
-        ):
-            digest.update(f"{file.name} {file.stat().st_size}".encode())
-            with open(file, "rb") as stream:  # ends of a large file stand for it
-                digest.update(stream.read(2**24))
-                stream.seek(max(0, file.stat().st_size - 2**24))
-                digest.update(stream.read())
-        return digest.hexdigest()[:12]
+        """Of the weights: commit of a Hub model, or a hash of a local folder; with the adapter's, if any."""
+        own = fingerprint(Path(self.place)) if Path(self.place).is_dir() else self.revision
+        return f"{own}+{fingerprint(self.adapter)}" if self.adapter else own
+
+    @property
+    def identity(self) -> dict:
+        """The model in a run's identity: what is asked for, and which weights that is."""
+        return asked_for(self.settings) | {"weights": self.fingerprint}
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """What the cost of a forward is estimated from: parameters of body and head, layers, width."""
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config)
+        head = sum(p.numel() for p in model.lm_head.parameters())
+        table = model.get_input_embeddings().weight.numel()  # looked up, not multiplied
+        tied = model.lm_head.weight is model.get_input_embeddings().weight
+        total = sum(p.numel() for p in model.parameters())
+        return {
+            "body_parameters": total - table - (0 if tied else head),
+            "head_parameters": head,
+            "layers": self.config.num_hidden_layers,
+            "width": self.config.hidden_size,
+        }
 
     @property
     def parameters(self) -> int:
         with torch.device("meta"):
             return sum(p.numel() for p in AutoModelForCausalLM.from_config(self.config).parameters())
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-        model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.revision, dtype=dtype)
-        return model.to(device).eval()
+    def load(self, device: torch.device, dtype: torch.dtype, private: bool = False) -> torch.nn.Module:
+        """The model, ready to run. One copy is shared by all that use it, unless it is to be `private`.
+
+        (Compiling changes a model in place, so a compiled one must not be shared.)
+        """
+        key = (self.place, self.fingerprint, str(device), dtype)
+        model = None if private else _loaded.get(key)
+        if model is None:
+            model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.revision, dtype=dtype)
+            model = (merge(model, self.adapter) if self.adapter else model).to(device).eval()
+            if not private:
+                _loaded[key] = model
+        return model
 
 
-# Of the published Dream 7B, LLaDA 8B and Qwen2.5 0.5B: query heads per key head, inner width over width,
-# vocabulary.
-PROPORTIONS = {
-    "Dream": (7, 18944 / 3584, 152_064),
-    "llada": (1, 3, 126_464),
-    "qwen2": (7, 4864 / 896, 151_936),
-}
+def asked_for(settings: ModelConfig) -> dict:
+    """What a configuration says of a model's identity; where its files lie is not part of it."""
+    return {
+        "name": settings.name,
+        "kind": settings.kind,
+        "end_tokens": list(settings.end_tokens),
+        "adapter": settings.adapter,
+    }
 
 
-def random_model(settings: RandomModel) -> torch.nn.Module:
-    """A model of random weights (always the same ones), with heads of 64; ValueError where the settings make
-    none."""
-    if settings.layout not in PROPORTIONS:
-        raise ValueError(f"layout={settings.layout} must be one of {', '.join(PROPORTIONS)}")
-    if settings.width < 64 or settings.width % 64 or settings.depth < 1:
-        raise ValueError(
-            f"width={settings.width} must be a multiple of 64 and depth={settings.depth} at least 1"
-        )
-    group, inner, vocabulary = PROPORTIONS[settings.layout]
-    heads = settings.width // 64
-    config = AutoConfig.for_model(
-        settings.layout,
-        vocab_size=settings.vocabulary or vocabulary,
-        hidden_size=settings.width,
-        num_hidden_layers=settings.depth,
-        num_attention_heads=heads,
-        num_key_value_heads=max(
-            k for k in range(1, heads + 1) if heads % k == 0 and k <= max(1, heads // group)
-        ),
-        intermediate_size=round(inner * settings.width),
-        max_position_embeddings=32_768,
-        **{"eos_token_id": None, "pad_token_id": None, "bos_token_id": None} if settings.vocabulary else {},
-    )
-    if settings.vocabulary and settings.layout in DIFFUSION:
-        config.mask_token_id = settings.vocabulary - 1
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+def check_same_vocabulary(sources: Mapping[str, Source]) -> None:
+    """ValueError unless the tokenizers of all roles agree with the first one's."""
+    first, *others = sources.values()
+    for other in others:
+        check_vocabularies(first, other)
 
 
-def check_vocabularies(denoiser: Source, auxiliary: Source) -> None:
+def check_vocabularies(first: Source, other: Source) -> None:
     """ValueError unless both tokenizers give the same tokens the same ids. Special tokens that only one has
     are fine."""
-    ours, theirs = ({i: t for t, i in s.tokenizer.get_vocab().items()} for s in (denoiser, auxiliary))
+    ours, theirs = ({i: t for t, i in s.tokenizer.get_vocab().items()} for s in (first, other))
     different = [i for i in ours.keys() & theirs.keys() if ours[i] != theirs[i]]
-    special = set(denoiser.tokenizer.get_added_vocab().values()) | set(
-        auxiliary.tokenizer.get_added_vocab().values()
+    special = set(first.tokenizer.get_added_vocab().values()) | set(
+        other.tokenizer.get_added_vocab().values()
     )
     different += sorted((ours.keys() ^ theirs.keys()) - special)
     if different:
         i = min(different)
         raise ValueError(
-            f"the tokenizers of {denoiser.settings.name} and {auxiliary.settings.name} disagree on {len(different):,} of "
-            f"{len(ours.keys() | theirs.keys()):,} ids (id {i}: {ours.get(i)!r} and {theirs.get(i)!r}): choose an auxiliary "
-            "of the same vocabulary (auxiliary=tiny_qwen for the tiny family, auxiliary=qwen_0.5b for model=dream)"
+            f"the tokenizers of {first.settings.name} and {other.settings.name} disagree on "
+            f"{len(different):,} of "
+            f"{len(ours.keys() | theirs.keys()):,} ids (id {i}: {ours.get(i)!r} and "
+            f"{theirs.get(i)!r}): choose an auxiliary "
+            "of the same vocabulary (auxiliary=tiny_qwen for the tiny family, auxiliary=qwen_0.5b "
+            "for model=dream)"
         )
-
-
-def rows_that_fit(
-    main: Source,
-    auxiliary: Source | None,
-    width: int,
-    budget: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    memory: int | None = None,
-) -> int:
-    """The largest power of two, up to 32, of rows of `width` tokens that fit in four fifths of the device's
-    memory (bytes).
-
-    Reckoned from shapes alone, so that the same machine gets the same answer: keys and values of all layers,
-    the widest activations, and logits with their noise at `budget` positions, which is more than lazy
-    decoders hold.
-    """
-    if memory is None:
-        cuda = device.type == "cuda"
-        memory = (
-            torch.cuda.get_device_properties(device).total_memory
-            if cuda
-            else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        )
-    free, row = (
-        0.8 * memory,
-        16 * budget * main.config.vocab_size,
-    )  # logits, scores, noise, probabilities in float32
-    for source in (main, auxiliary):
-        if source is not None:
-            c = source.config
-            free -= source.parameters * dtype.itemsize
-            kept = 2 * c.num_hidden_layers * c.hidden_size * c.num_key_value_heads / c.num_attention_heads
-            row += width * (kept + 3 * c.intermediate_size + 8 * c.hidden_size) * dtype.itemsize
-    if free < row:
-        raise ValueError(
-            f"batch_size=auto: {main.settings.name} and one row of {width} tokens do not fit in {memory / 1e9:.0f} GB; "
-            "batch_size=1 tries it all the same"
-        )
-    return 2 ** min(5, int(free / row).bit_length() - 1)
-
-
-def choose_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device={device}: must be auto, cpu, cuda or cuda:N") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device}: this machine has no CUDA device; use device=cpu")
-    return chosen
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """auto is bfloat16 on CUDA and float32 on a CPU, where bfloat16 products can be hundreds of times
-    slower."""
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"dtype={dtype}: must be auto, float32, bfloat16 or float16")
-    return getattr(torch, dtype)

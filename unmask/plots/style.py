@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 matplotlib.use("Agg")
@@ -19,11 +20,11 @@ DECODERS = {
     "autoregressive": "#000000",
     "confidence": "#009E73",
     "entropy": "#CC79A7",
-    "random_order": "#E69F00",
+    "random": "#E69F00",
     "margin": "#56B4E9",
-    "transformers": "#7F7F7F",
 }
 PUBLISHED = "0.35"  # what others measured
+GREY = "#7F7F7F"  # decoders without a colour of their own
 MARKERS = "osD^vP*X"  # models
 LEADER = {
     "arrowstyle": "-",
@@ -65,9 +66,7 @@ def styles(decoders: Sequence[str]) -> list[dict]:
     seen = Counter()
     found = []
     for decoder in decoders:
-        found.append(
-            {"color": DECODERS.get(decoder, "#7F7F7F"), "linestyle": DASHES[seen[decoder] % len(DASHES)]}
-        )
+        found.append({"color": DECODERS.get(decoder, GREY), "linestyle": DASHES[seen[decoder] % len(DASHES)]})
         seen[decoder] += 1
     return found
 
@@ -100,7 +99,7 @@ def spread_names(figure) -> None:
         points = np.vstack(
             [np.zeros((0, 2)), *(axes.transData.transform(line.get_xydata()) for line in axes.lines)]
         )
-        for name in axes.texts:
+        for name in (text for text in axes.texts if isinstance(text, Annotation)):
             size, best = name.get_window_extent(), None
             centre, pixel = axes.transData.transform(name.xy), figure.dpi / 72
             for reach in (4, 9, 16, 26, 38):  # points between the mark and the name

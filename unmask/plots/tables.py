@@ -1,56 +1,60 @@
-"""Tables from summaries (records.summary): the same columns and the same words wherever numbers are
-printed."""
+"""Tables for the terminal: the same columns and the same words wherever numbers are printed."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from math import isnan
 
-import pandas as pd
 from rich import box
 from rich.table import Table
-
-from unmask.plots.pareto import aups, front
-from unmask.records.summary import compare
-from unmask.records.table import one_token
 
 
 def summary_table(summaries: dict[str, dict]) -> Table:
     """One row a setting: how good the answers are, and what they cost. Intervals (95%) stand below their
-    values."""
+    values; "exact" only where a lossless decoder is among them."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("setting", min_width=16)
-    for name in ("n", "accuracy %", "no\nanswer", "tokens\nper step", "forwards\nper answer", "tokens/s"):
+    lossless = any(s["exact"] for s in summaries.values())
+    names = ["n", "accuracy %", "no\nanswer", "tokens\nper step", "forwards\nper answer", "tokens/s"]
+    for name in [*names, "exact"] if lossless else names:
         table.add_column(name, justify="right", no_wrap=True)
     for label, s in summaries.items():
-        table.add_row(
-            label,
+        cells = [
             str(s["n"]),
             with_interval(s, "accuracy", "{:.1f}", "{:.0f}", scale=100),
             str(s["extraction_failures"]),
             with_interval(s, "tokens_per_step", "{:.2f}", "{:.2f}"),
             forwards(s),
             with_interval(s, "tokens_per_second", "{:.0f}", "{:.0f}"),
-        )
+        ]
+        table.add_row(label, *cells, *([exactness(s["exact"])] if lossless else []))
     return table
 
 
-def forwards(summary: dict) -> str:
+def forwards(summary: Mapping) -> str:
     """Forwards per answer, a line a role; the role is named only where there are several."""
-    each = {role: f"{total / summary['samples']:,.1f}" for role, total in summary["forwards"].items()}
-    return (
-        "\n".join(f"{role} {value}" for role, value in each.items())
-        if len(each) > 1
-        else next(iter(each.values()))
-    )
+    each = {role: f"{mean:,.1f}" for role, mean in summary["forwards_per_answer"].items()}
+    if len(each) == 1:
+        return next(iter(each.values()))
+    return "\n".join(f"{role} {value}" for role, value in each.items())
 
 
-def with_interval(summary: dict, name: str, form: str, ends_form: str, scale: float = 1) -> str:
+def exactness(exact: Sequence[int] | None) -> str:
+    """Answers that are the baseline's id for id, of those of a decoder that claims it; empty where none is
+    claimed. exact: (claimed, identical)."""
+    if exact is None:
+        return ""
+    claimed, identical = exact
+    return f"{identical} of {claimed}"
+
+
+def with_interval(summary: Mapping, name: str, form: str, ends_form: str, scale: float = 1) -> str:
     """A number and, on a second line, its interval; a dash where there is none."""
     value, ends = summary[name], summary[f"{name}_interval"]
-    if value is None:
+    if value is None or isnan(value):
         return "-"
     number = form.format(scale * value)
-    return (
-        number if ends is None else f"{number}\n[{', '.join(ends_form.format(scale * end) for end in ends)}]"
-    )
+    if ends is None:
+        return number
+    return f"{number}\n[{', '.join(ends_form.format(scale * end) for end in ends)}]"
 
 
 def speed_table(arms: dict[str, dict]) -> Table:
@@ -114,64 +118,3 @@ def anatomy_table(arms: dict[str, dict]) -> Table:
             f"{arm['peak_mb']:,.1f} + {arm['weights_mb']:,.0f}",
         )
     return table
-
-
-def report_table(rows: pd.DataFrame, samples: dict[str, list[dict]], runs: pd.DataFrame) -> pd.DataFrame:
-    """The columns of the baseline table as text, one row a run, differences paired with K = 1 of the same
-    model and task.
-
-    runs: all that there are; AUP is of a decoder with all its settings.
-    """
-    lines, areas = [], aups(runs)
-    for (model, task, hardware), group in rows.groupby(["model", "task", "hardware"], sort=False):
-        group = group.sort_values("label")
-        base = group[one_token(group)]
-        on_front = front(group.tokens_per_second, group.accuracy)
-        for (_, row), best in zip(group.iterrows(), on_front, strict=True):
-            difference = ""
-            if len(base) and row.run != base.run.iloc[0]:
-                c = compare(samples[base.run.iloc[0]], samples[row.run])
-                difference = with_interval(c, "accuracy_difference", "{:+.1f}", "{:+.1f}", scale=100).replace(
-                    "\n", " "
-                )
-            lines.append(
-                {
-                    "model": model,
-                    "task": task,
-                    "setting": row.label,
-                    "n": row.n,
-                    "accuracy %": with_interval(row, "accuracy", "{:.1f}", "{:.1f}", scale=100).replace(
-                        "\n", " "
-                    ),
-                    "difference to K = 1": difference,
-                    "tokens per step": with_interval(row, "tokens_per_step", "{:.2f}", "{:.2f}").replace(
-                        "\n", " "
-                    ),
-                    "forwards per answer": forwards(row).replace("\n", ", "),
-                    "positions per answer": f"{sum(row.positions.values()) / row.samples:,.0f}",
-                    "tokens/s": with_interval(row, "tokens_per_second", "{:.0f}", "{:.0f}").replace(
-                        "\n", " "
-                    ),
-                    "mean of ratios": f"{row.tokens_per_second_macro:.0f}",
-                    "latency p50 / p90 (s)": "-"
-                    if pd.isna(row.latency_p50)
-                    else f"{row.latency_p50:.2f} / {row.latency_p90:.2f}",
-                    "no answer": row.extraction_failures,
-                    "Pareto": "yes" if best else "",
-                    "AUP": f"{areas[key]:.0f}"
-                    if (key := (model, task, hardware, row.decoder)) in areas
-                    else "",
-                }
-            )
-    return pd.DataFrame(lines)
-
-
-def write_tables(rows: pd.DataFrame, samples: dict[str, list[dict]], runs: pd.DataFrame, stem: Path) -> None:
-    """The table as Markdown and LaTeX."""
-    found = report_table(rows, samples, runs)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    cells = [list(found.columns), ["---"] * found.shape[1], *found.astype(str).to_numpy().tolist()]
-    stem.with_suffix(".md").write_text("".join(f"| {' | '.join(line)} |\n" for line in cells))
-    stem.with_suffix(".tex").write_text(
-        found.style.hide(axis="index").format(escape="latex").to_latex(hrules=True)
-    )

@@ -3,29 +3,44 @@
 A run is a folder:
 
     samples.jsonl   one line per generated document, appended and synced as it finishes: facts, never edited
-    scores.jsonl    one line per document, derived, replaced atomically whenever the answers are scored again
-    run.json        the recipe (config and its hash), the circumstances (commit, versions, device), the status
+    scores.jsonl    one line per document and metric, derived, replaced whole when answers are scored again
+    run.json        the recipe (config and its hash), the circumstances (commit, machine, ...), the status
 
-Rooms: `run` (the folder, resume, locking), `sample` (the schema and its integrity rules), `recipe` (the
-config as an identity), `environment` (the circumstances), `stats` (intervals and tests), `summary` (the
-accounting). The last two need scipy and are imported by name, so that writing a record needs the standard
-library alone.
+Every line, and run.json, carries a checksum of the rest: what changed on disk is found when it is read.
+
+Rooms:
+
+    run            the folder: resume, locking
+    reading        what lies in it, checked
+    sample, score  the schema and its integrity rules
+    documents      which documents a limit takes
+    recipe         the config as an identity; naming: what it is called
+    environment    the circumstances, machine and commit
+    stats, flops   intervals and tests; an estimate of the work
+    summary        the accounting
+    collection     the runs of a sweep
+
+Those that need scipy or pandas (stats, summary, collection) are imported by name, so that writing a record
+needs the standard library alone.
 """
 
 from unmask.records.environment import environment
 from unmask.records.files import RecordError
 from unmask.records.recipe import config_hash
 from unmask.records.run import Run, find_runs
-from unmask.records.sample import SCHEMA, Sample, check_sample, check_score
+from unmask.records.sample import SCHEMA, Sample, check_sample, steps_of
+from unmask.records.score import Score, check_score
 
 __all__ = [
     "SCHEMA",
     "RecordError",
     "Run",
     "Sample",
+    "Score",
     "check_sample",
     "check_score",
     "config_hash",
     "environment",
     "find_runs",
+    "steps_of",
 ]

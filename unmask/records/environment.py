@@ -1,9 +1,12 @@
 """The circumstances of a run, as far as this process can see them without loading a model or a framework."""
 
+import hashlib
 import os
 import platform
+import socket
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,25 +20,60 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def environment() -> dict:
+def environment(device: object = None) -> dict:
     """What run.json says about where a result comes from.
 
-    `git_commit` and `git_dirty` are None outside git, the commit also before the first one. Untracked files
-    make a checkout dirty (a new decoder changes results), what runs write to results/ and figures/ does
-    not. A package that is not installed has version None. The caller adds seeds, device, dtype, threads,
-    model revision and the hash of the document set.
+    device: what `machine` is asked with. `git_commit` and `git_dirty` are None outside git, the commit also
+    before the first one. A package that is not installed has version None. The caller adds what it alone
+    knows: documents, metric, shapes.
     """
-    status = _git("status", "--porcelain", "--", ":/", ":(top,exclude)results", ":(top,exclude)figures")
+    git_commit, git_dirty = _checkout()
     return {
         "schema": SCHEMA,
         "time": now(),
-        "git_commit": _git("rev-parse", "--verify", "--quiet", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
+        "git_commit": git_commit,
+        "git_dirty": git_dirty,
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": _cores(),
+        "machine": machine(device),
     }
+
+
+def machine(device: object = None) -> str:
+    """Where samples are made: "<processor>, N cores, <6 hex digits of the SHA-256 of the host's name>".
+
+    device: a torch.device; if it is a CUDA device the processor is the GPU, else the CPU.
+    """
+    processor = _cpu()
+    if getattr(device, "type", None) == "cuda":
+        import torch  # whoever has such a device has loaded it
+
+        processor = torch.cuda.get_device_name(device)
+    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f"{processor}, {_cores()} cores, {host}"
+
+
+@cache
+def commit() -> str | None:
+    """The code that this process runs: 12 hex digits of the commit, "+" where the checkout differs from it.
+
+    None outside git. Asked once: what changes on disk later is not what was loaded.
+    """
+    git_commit, git_dirty = _checkout()
+    return git_commit and git_commit[:12] + ("+" if git_dirty else "")
+
+
+def _checkout() -> tuple[str | None, bool | None]:
+    """(commit, whether the checkout differs from it).
+
+    Untracked files count (a new decoder changes results), what runs write to results/ and figures/ does not.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None  # installed somewhere inside another project's checkout
+    status = _git("status", "--porcelain", "--", ":/", ":(top,exclude)results", ":(top,exclude)figures")
+    return _git("rev-parse", "--verify", "--quiet", "HEAD"), None if status is None else bool(status)
 
 
 def _git(*arguments: str) -> str | None:
@@ -57,6 +95,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -64,3 +103,7 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def _cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,54 +1,96 @@
-"""Files that survive a kill: JSON lines with a repairable tail, atomic replacement, one writer at a time."""
+"""Files that survive a kill: JSON lines with a repairable tail, checksums, atomic replacement, one writer."""
 
 import fcntl
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
+
+from unmask.records.recipe import canonical
 
 
 class RecordError(ValueError):
     """Something about a record is wrong; the message names the file (and line) and says what to do."""
 
 
-def read_jsonl(path: Path) -> tuple[list[dict], int]:
+def checksum(row: Mapping) -> str:
+    """8 hex digits of the SHA-256 of a row's canonical JSON."""
+    return hashlib.sha256(canonical(row).encode()).hexdigest()[:8]
+
+
+def sealed(row: Mapping) -> dict:
+    """A row with its `checksum`, as it is written."""
+    return {**row, "checksum": checksum(row)}
+
+
+def unsealed(row: Mapping, where: object, advice: str) -> dict:
+    """A row as it was before `sealed`; RecordError, beginning with `where`, where the checksum differs."""
+    rest = {key: value for key, value in row.items() if key != "checksum"}
+    try:
+        intact = row.get("checksum") == checksum(rest)
+    except ValueError:  # NaN: nothing that this program writes
+        intact = False
+    if not intact:
+        raise RecordError(
+            f"{where}: does not match its checksum: it was changed after it was written. {advice}"
+        )
+    return rest
+
+
+def read_jsonl(path: Path, advice: str = "Delete the line") -> tuple[list[dict], int]:
     """The objects in a JSON-lines file, and how many bytes they fill from the start.
 
-    A damaged last line (no newline, no JSON, or the NULs a power cut leaves) is what an interrupted write
-    looks like: it is left out, and the byte count is then smaller than the file. Damage anywhere else has
-    another cause and raises RecordError. A missing file holds nothing. The file itself is not touched.
+    A last line without a newline, or with the NULs that a power cut leaves, is what an interrupted write
+    looks like: it is left out, and the byte count is then smaller than the file. Any other line that is not a
+    JSON object raises RecordError with `advice`. A missing file holds nothing. The file is not touched.
     """
-    rows, size, damaged = [], 0, None
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else [], 1):
-        if damaged:
+    *lines, rest = _bytes(path).split(b"\n") if path.exists() else [b""]
+    rows, size = [], 0
+    for number, line in enumerate(lines, 1):
+        row = _object(line)
+        if row is None:
+            if number == len(lines) and not rest and b"\0" in line:
+                break
             raise RecordError(
-                f"{path}:{damaged}: this line is not a JSON object and is not the last one, so no "
-                "interrupted write explains it. Delete the line; the document it held is then made again"
+                f"{path}:{number}: this line is not a JSON object, and no interrupted write explains it. "
+                f"{advice}"
             )
-        try:
-            row = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-            size += len(line)
-        else:
-            damaged = number
+        rows.append(row)
+        size += len(line) + 1
     return rows, size
 
 
 def read_json(path: Path) -> dict:
     """The object in a JSON file; RecordError if it cannot be read."""
+    value = _object(_bytes(path))
+    if value is None:
+        raise RecordError(f"{path}: is not a JSON object. {PUT_BACK}")
+    return value
+
+
+PUT_BACK = (
+    "The samples beside it are untouched: put the file back from a copy, or move the folder away, or choose "
+    "another `run_folder`"
+)
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        value = json.loads(path.read_bytes())
-        if not isinstance(value, dict):
-            raise ValueError("not a JSON object")
-        return value
-    except (OSError, ValueError) as error:
+        return path.read_bytes()
+    except OSError as error:
         raise RecordError(
-            f"{path}: cannot be read ({error}). The samples beside it are untouched: put the file back from "
-            "a copy, or move the folder away, or choose another `output`"
+            f"{path}: cannot be read ({error.strerror}). Make it a readable file, or move the folder away"
         ) from error
+
+
+def _object(text: bytes) -> dict | None:
+    try:
+        value = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def write_atomic(path: Path, text: str) -> None:

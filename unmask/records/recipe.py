@@ -8,7 +8,7 @@ from collections.abc import Mapping
 def config_hash(config: Mapping) -> str:
     """12 hex digits that identify a recipe, whatever the order of its keys.
 
-    The caller leaves out what cannot change a sample (limit, output) and puts in what can (dtype, seed). The
+    The caller leaves out what cannot change a sample (limit, results) and puts in what can (dtype, seed). The
     config must be plain JSON; 1 and 1.0 are different values.
     """
     return hashlib.sha256(canonical(config).encode()).hexdigest()[:12]
@@ -19,17 +19,18 @@ ABSENT = "(absent)"
 
 def differences(theirs: Mapping, ours: Mapping) -> dict[str, tuple[object, object]]:
     """Dotted keys whose values differ between two nested configs, each with (theirs, ours) or "(absent)"."""
-    left, right = _flat(theirs), _flat(ours)
+    left, right = flatten(theirs), flatten(ours)
     keys = sorted(left.keys() | right.keys())
     pairs = {key: (left.get(key, ABSENT), right.get(key, ABSENT)) for key in keys}
     return {key: pair for key, pair in pairs.items() if canonical(pair[0]) != canonical(pair[1])}
 
 
-def _flat(config: Mapping, prefix: str = "") -> dict[str, object]:
+def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested settings by dotted key."""
     flat = {}
     for key, value in config.items():
         nested = isinstance(value, Mapping) and value
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
 
 

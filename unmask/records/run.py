@@ -1,6 +1,6 @@
 """One run's folder: append a document, die at any moment, open it again, finish exactly what is missing.
 
-    with Run.open(folder, config, environment() | {"device": "cpu"}) as run:
+    with Run.open(folder, config, environment() | {"documents": {"gsm8k": 1319}}) as run:
         for doc in documents:
             if (doc.id, 0) not in run.done:
                 run.append(generate(doc))           # on disk when this returns
@@ -8,33 +8,61 @@
         run.update(status="finished")
 
 The key of a sample is (config hash, doc_id, repeat): the hash is checked when a folder is opened, the rest
-when a sample is appended.
+when a sample is appended. What a run can be read for is what it holds: `status` only tells people.
 """
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import BinaryIO
 
 from unmask.records.environment import now
-from unmask.records.files import RecordError, append_line, lock, read_json, read_jsonl, write_atomic
+from unmask.records.files import RecordError, append_line, lock, read_json, sealed, write_atomic
+from unmask.records.reading import (
+    RUN,
+    SAMPLES,
+    SCORES,
+    Key,
+    ScoreKey,
+    by_key,
+    read_info,
+    read_samples,
+    read_scores,
+    sample_key,
+    score_key,
+    some,
+    stored_info,
+)
 from unmask.records.recipe import canonical, config_hash, differences
-from unmask.records.sample import SCHEMA, Sample, check_sample, check_score
+from unmask.records.sample import SCHEMA, Sample, check_sample
+from unmask.records.score import Score, check_score
 
 log = logging.getLogger(__name__)
 
-SAMPLES, SCORES, RUN = "samples.jsonl", "scores.jsonl", "run.json"
-_OWN = ("schema", "config_hash", "config", "created", "resumed", "pid")
-
-Key = tuple[int, int]
+_OWN = ("schema", "config_hash", "config", "created", "resumed", "pid", "checksum")
+_NO_CIRCUMSTANCE = ("time", "metric")  # may differ on every resume
 
 
-def find_runs(root: Path) -> list["Run"]:
-    """Every run in a folder, in order of name, opened with `Run.read`; not those of folders in it: they are
-    other collections."""
-    return [Run.read(path.parent) for path in sorted(Path(root).glob(f"*/{RUN}"))]
+def find_runs(root: Path) -> tuple[list["Run"], list[str]]:
+    """Every run in a folder, opened with `Run.read`, in order of name; and a message for each that cannot be.
+
+    A folder that is damaged, of another schema, or has samples but no run.json is left out, and its message
+    names it and says why. Folders inside a run's folder are not looked into: they are other collections.
+    """
+    runs, problems = [], []
+    for folder in sorted(path for path in Path(root).glob("*") if _looks_like_a_run(path)):
+        try:
+            runs.append(Run.read(folder))
+        except RecordError as error:
+            problems.append(str(error))
+    return runs, problems
+
+
+def _looks_like_a_run(folder: Path) -> bool:
+    samples = folder / SAMPLES  # empty without a run.json: a run that begins just now
+    return (folder / RUN).exists() or (samples.exists() and samples.stat().st_size > 0)
 
 
 class Run:
@@ -59,7 +87,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, config: Mapping, meta: Mapping) -> "Run":
-        """Start a run, or resume the one in `folder`.
+        """Start a run, or resume the one in `folder`, on whatever machine and commit.
 
         Nothing is written, repaired or locked before the first write; `claim()` is one. `meta` (see
         `environment`) goes into run.json; when samples are added to an older run, what differs from the
@@ -70,18 +98,20 @@ class Run:
         """
         run = cls(folder, json.loads(canonical(config)), json.loads(json.dumps(meta, allow_nan=False)))
         run._writable = True
-        if stored := run._stored():
+        if stored := stored_info(run.folder, run.config):
             run.info = stored
-            run._samples, _ = _read_samples(run.folder / SAMPLES)
+            run._samples, _ = read_samples(run.folder / SAMPLES)
         return run
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
         """A run as it is on disk now, also while it is being written; repairs nothing, writes nothing."""
-        info = _read_info(Path(folder) / RUN)
+        info = read_info(Path(folder) / RUN)
         run = cls(folder, info["config"], info)
-        run._samples, _ = _read_samples(run.folder / SAMPLES)
+        run._samples, _ = read_samples(run.folder / SAMPLES)
         return run
+
+    # What is there
 
     @property
     def done(self) -> Set[Key]:
@@ -91,6 +121,37 @@ class Run:
     def samples(self) -> list[Sample]:
         """Every sample, in order of document and repeat."""
         return [dict(self._samples[key]) for key in sorted(self._samples)]
+
+    def scores(self, metric: str) -> list[Score]:
+        """Scores by this metric of the samples on disk, in order of document and repeat."""
+        rows = self._scores()
+        return [rows[key] for key in sorted(rows) if key[2] == metric]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that at least one sample is scored by, sorted."""
+        return sorted({metric for _, _, metric in self._scores()})
+
+    def scored(self, metric: str, keys: Set[Key] | None = None) -> list[dict]:
+        """Samples (of these keys; default: all) joined with their scores by this metric, in order.
+
+        RecordError, naming metric and documents, where a sample or its score is missing.
+        """
+        keys = set(self.done if keys is None else keys)
+        if absent := sorted(keys - self.done):
+            raise RecordError(
+                f"{self.folder / SAMPLES}: {len(absent)} of {len(keys)} documents are not there: "
+                f"{some(absent)}. Generate them with the command that made the run"
+            )
+        scores = {sample_key(row): row for row in self.scores(metric)}
+        if missing := sorted(keys - scores.keys()):
+            raise RecordError(
+                f"{self.folder / SCORES}: {len(missing)} of {len(keys)} samples have no score by {metric}: "
+                f"{some(missing)}. Score them with the command that made the run and task.metric={metric}"
+            )
+        return [self._samples[key] | scores[key] for key in sorted(keys)]
+
+    # Writing
 
     def claim(self) -> None:
         """Become the folder's one writer now, as before long work: repairs a torn last line, and says in
@@ -106,45 +167,35 @@ class Run:
         rule or its document is already there."""
         check_sample(sample)
         self.claim()
-        key = _key(sample)
+        key = sample_key(sample)
         if key in self._samples:
             raise RecordError(f"{self.folder / SAMPLES}: document {key} is already there; skip `run.done`")
-        line = json.dumps(sample, allow_nan=False)
-        append_line(self._file, line.encode() + b"\n")
-        self._samples[key] = json.loads(line)
+        text = json.dumps(sample, allow_nan=False)
+        row = json.loads(text)
+        append_line(self._file, json.dumps(sealed(row), allow_nan=False).encode() + b"\n")
+        self._samples[key] = row
 
     def write_scores(self, scores: Iterable[Mapping]) -> None:
-        """Replace the scores of these documents (see `check_score` for the fields). Documents not named
-        here, as when a smaller `limit` is scored again, keep the score they have."""
-        fresh = _by_key(scores, check_score, "the new scores")
-        if strange := sorted(fresh.keys() - self.done):
-            raise RecordError(f"{self.folder / SCORES}: no samples for these scores: {_some(strange)}")
-        merged = {key: row for key, row in self._scores().items() if key in self._samples} | fresh
-        if merged == self._scores():
+        """Replace the scores of these documents by these metrics (see `Score` for the fields).
+
+        Rows of other metrics stay, and of documents that are not named here, as when a smaller `limit` is
+        scored again.
+        """
+        fresh = by_key(scores, check_score, score_key, "the new scores")
+        if strange := sorted({sample_key(row) for row in fresh.values()} - self.done):
+            raise RecordError(f"{self.folder / SCORES}: no samples for these scores: {some(strange)}")
+        before = self._scores()
+        if before | fresh == before:
             return
         self._begin()
-        text = "".join(json.dumps(merged[key], allow_nan=False) + "\n" for key in sorted(merged))
-        write_atomic(self.folder / SCORES, text)
-
-    def scored(self, keys: Set[Key] | None = None) -> list[dict]:
-        """Samples (of these keys; default: all) joined with their scores, in order; RecordError if one has
-        none."""
-        scores = self._scores()
-        keys = self.done if keys is None else keys
-        if missing := sorted(keys - scores.keys()):
-            raise RecordError(
-                f"{self.folder / SCORES}: {len(missing)} of {len(self._samples)} samples have no score: "
-                f"{_some(missing)}. Score them with the command that made the run"
-            )
-        return [sample | scores[_key(sample)] for sample in self.samples() if _key(sample) in keys]
+        self._write_scores(self._scores() | fresh)
 
     def update(self, **meta: object) -> None:
         """Set keys of run.json (`status="finished"`, ...); the time goes into `updated`."""
         if own := meta.keys() & set(_OWN):
             raise RecordError(f"{self.folder / RUN}: {sorted(own)} are not the caller's to change")
-        if (self.folder / RUN).exists() and self.info == self.info | json.loads(
-            json.dumps(meta, allow_nan=False)
-        ):
+        meta = json.loads(json.dumps(meta, allow_nan=False))
+        if (self.folder / RUN).exists() and self.info == self.info | meta:
             return
         self._begin()
         self._write_info(self.info | meta)
@@ -174,11 +225,11 @@ class Run:
             info = read_json(self.folder / RUN) if (self.folder / RUN).exists() else {}
             raise RecordError(
                 f"{self.folder / SAMPLES}: another process (pid {info.get('pid')}) is writing this run. "
-                "Wait for it, stop it, or choose another `output`"
+                "Wait for it, stop it, or choose another `run_folder`"
             ) from None
         try:
-            stored = self._stored()  # again, now that it cannot change
-            self._samples, size = _read_samples(self.folder / SAMPLES)
+            stored = stored_info(self.folder, self.config)  # again, now that it cannot change
+            self._samples, size = read_samples(self.folder / SAMPLES)
             self._repair(size)
             if stored:
                 self.info, self._resuming = stored, True
@@ -189,107 +240,51 @@ class Run:
             raise
 
     def _repair(self, size: int) -> None:
+        """Cut a torn last line; drop scores of answers that are gone, since others may take their place."""
         torn = os.fstat(self._file.fileno()).st_size - size
         if torn:
             self._file.truncate(size)
             os.fsync(self._file.fileno())
-            self.notes.append(f"{self.folder / SAMPLES}: cut {torn} bytes of an interrupted last line")
-            log.warning(self.notes[-1])
+            self._note(f"{self.folder / SAMPLES}: cut {torn} bytes of an interrupted last line")
+        every, kept = read_scores(self.folder / SCORES), self._scores()
+        if len(kept) < len(every):
+            self._write_scores(kept)
+            self._note(
+                f"{self.folder / SCORES}: dropped {len(every) - len(kept)} scores of samples that are gone"
+            )
+
+    def _note(self, words: str) -> None:
+        self.notes.append(words)
+        log.warning(words)
 
     def _new(self) -> dict:
         own = {"schema": SCHEMA, "config_hash": config_hash(self.config), "status": "running"}
         return own | self._meta | own | {"config": self.config, "created": now(), "resumed": []}
 
     def _resumed(self, stored: dict) -> dict:
-        changed = differences({key: stored[key] for key in self._meta if key in stored}, self._meta)
-        changed.pop("time", None)
+        meta = {key: value for key, value in self._meta.items() if key not in _NO_CIRCUMSTANCE}
+        changed = differences({key: stored[key] for key in meta if key in stored}, meta)
         if changed:
             listed = ", ".join(
                 f"{key}: {canonical(old)} -> {canonical(new)}" for key, (old, new) in changed.items()
             )
-            log.warning(f"{self.folder}: resumed in other circumstances, so timings may not join ({listed})")
+            log.warning(
+                f"{self.folder}: resumed in other circumstances ({listed}). Answers of several machines or "
+                "commits count, their times do not"
+            )
         entry = {"time": now(), "changed": {key: new for key, (_, new) in changed.items()}}
         return stored | {"status": "running", "resumed": [*stored.get("resumed", []), entry]}
 
     def _write_info(self, info: dict) -> None:
         info = info | {"pid": os.getpid(), "updated": now()}
-        write_atomic(self.folder / RUN, json.dumps(info, indent=2, allow_nan=False) + "\n")
+        write_atomic(self.folder / RUN, json.dumps(sealed(info), indent=2, allow_nan=False) + "\n")
         self.info = info
 
-    def _stored(self) -> dict | None:
-        """The run.json of this very run, None where nothing is written yet; RecordError for anything else."""
-        if not self.folder.exists():
-            return None
-        if not self.folder.is_dir():
-            raise RecordError(f"{self.folder}: is not a folder; choose another `output`")
-        if not (self.folder / RUN).exists():
-            # killed before run.json: an empty samples.jsonl and hidden temporary files are ours
-            strange = [
-                path.name
-                for path in self.folder.iterdir()
-                if not path.name.startswith(".") and not (path.name == SAMPLES and path.stat().st_size == 0)
-            ]
-            if strange:
-                raise RecordError(
-                    f"{self.folder}: holds {_some(sorted(strange))} but no {RUN}, so it is no run to resume; "
-                    "choose another `output`, or move these files away"
-                )
-            return None
-        stored = _read_info(self.folder / RUN)
-        if config_hash(stored["config"]) != config_hash(self.config):
-            listed = "".join(
-                f"\n  {key}: {canonical(theirs)} there, {canonical(ours)} here"
-                for key, (theirs, ours) in differences(stored["config"], self.config).items()
-            )
-            raise RecordError(f"{self.folder / RUN}: is of another config; choose another `output`.{listed}")
-        return stored
+    def _write_scores(self, rows: Mapping[ScoreKey, Mapping]) -> None:
+        lines = [json.dumps(sealed(rows[key]), allow_nan=False) + "\n" for key in sorted(rows)]
+        write_atomic(self.folder / SCORES, "".join(lines))
 
-    def _scores(self) -> dict[Key, dict]:
-        path = self.folder / SCORES
-        rows, size = read_jsonl(path)
-        if path.exists() and size != path.stat().st_size:
-            raise RecordError(
-                f"{path}: the last line is damaged. Delete the file, it is derived: score again"
-            )
-        return _by_key(rows, check_score, path)
-
-
-def _some(items: list) -> str:
-    return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
-
-
-def _key(row: Mapping) -> Key:
-    return row["doc_id"], row["repeat"]
-
-
-def _read_info(path: Path) -> dict:
-    info = read_json(path)
-    if info.get("schema") != SCHEMA or "config" not in info:
-        raise RecordError(
-            f"{path}: has schema {info.get('schema')!r}, this program reads {SCHEMA}; choose another "
-            "`output`, or read it with the commit it names"
-        )
-    return info
-
-
-def _read_samples(path: Path) -> tuple[dict[Key, Sample], int]:
-    rows, size = read_jsonl(path)
-    return _by_key(rows, check_sample, path), size
-
-
-def _by_key(rows: Iterable[Mapping], check: Callable, where: object) -> dict[Key, dict]:
-    """Rows by (doc_id, repeat). No writer repeats a key, so a repeated one was copied in by hand: equal
-    rows count once, different ones leave nobody to say which is true and raise RecordError."""
-    found, lines = {}, {}
-    for number, row in enumerate(rows, 1):
-        try:
-            check(row)
-        except RecordError as error:
-            raise RecordError(f"{where}:{number}: {error}") from None
-        first = found.setdefault(_key(row), dict(row))
-        line = lines.setdefault(_key(row), number)
-        if first != row:
-            raise RecordError(
-                f"{where}:{number}: contradicts line {line} about document {_key(row)}; delete one"
-            )
-    return found
+    def _scores(self) -> dict[ScoreKey, Score]:
+        """All scores of the samples on disk."""
+        rows = read_scores(self.folder / SCORES)
+        return {key: row for key, row in rows.items() if key[:2] in self._samples}

@@ -4,42 +4,57 @@ The counting rules are those of measurement: ids are counted, never re-tokenised
 counts; useful ids end before the first stop; every role's forwards and positions are shown.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Literal, TypedDict
 
 from unmask.records.files import RecordError
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the files in a run folder; raised when a field changes its meaning."""
 
 
 class Sample(TypedDict):
-    """One generation, as a line of samples.jsonl. All fields are required and there are no others."""
+    """One generation. All fields are required and there are no others.
 
-    doc_id: int  # index of the document in the task
+    A line of samples.jsonl is this and a `checksum`, which `Run.append` adds and reading checks and removes.
+    """
+
+    doc_id: int  # number of the document in the task; in a group, see `documents.TASK_STRIDE`
     repeat: int  # 0 for the first generation of the document, 1 for the second, ...
     task: str
     prompt_hash: str  # of the prompt ids
+    prompt_length: int  # tokens of the prompt
     seed: int  # of this document's own noise
-    ids: list[int]  # everything committed, in order; prompt excluded
+    ids: list[int]  # everything committed, in canvas order, gaps left out; prompt excluded
+    commits: list[
+        int
+    ]  # per canvas position up to the last committed one: its step from 0, or -1 where left open
     text: str  # the answer as it is scored
     useful: int  # ids before the first end-of-text or stop string
     finish: Literal["stop", "length"]
-    steps: list[int]  # tokens committed per step
-    forwards: dict[str, int]  # role -> forwards: denoiser, auxiliary, drafter, autoregressive
-    positions: dict[str, int]  # role -> query positions fed, the second cost
-    seconds: float  # wall seconds, device synchronised; in a batch, the batch's seconds over its documents
+    forwards: dict[str, int]  # role -> forwards; the first role's are the steps
+    positions: dict[str, int]  # role -> query positions fed, the second cost; same roles, same order
+    seconds: float | None  # wall clock, device synchronised; in a batch an equal share; None: not comparable
     budget: int  # length of the canvas in tokens
-    batch_size: int  # documents decoded together
+    batch_size: int  # as configured
+    batch: int  # samples on disk when this batch began: documents of a batch share it and their clock
+    exact: bool | None  # ids equal to the lossless baseline's; None where the decoder does not claim it
+    commit: str | None  # of the code that made it, 12 hex digits, "+" when changed since; None outside git
+    machine: str  # that made it, see `environment.machine`
 
 
 def _integer(value: object, least: int = 0) -> bool:
     return type(value) is int and value >= least
 
 
-def _integers(value: object) -> bool:
-    return isinstance(value, list) and all(map(_integer, value))
+def _positive(value: object) -> bool:
+    return _integer(value, least=1)
+
+
+def _integers(value: object, least: int = 0) -> bool:
+    return isinstance(value, list) and all(_integer(item, least) for item in value)
 
 
 def _per_role(value: object) -> bool:
@@ -52,21 +67,44 @@ def _string(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _commit(value: object) -> bool:
+    return value is None or (_string(value) and re.fullmatch(r"[0-9a-f]{12}\+?", value) is not None)
+
+
 def _duration(value: object) -> bool:
-    return type(value) in (int, float) and isfinite(value) and value > 0
+    return value is None or (type(value) in (int, float) and isfinite(value) and value > 0)
 
 
-_FORM = {
-    **dict.fromkeys(("doc_id", "repeat", "useful"), (_integer, "an integer >= 0")),
-    **dict.fromkeys(("budget", "batch_size"), (lambda v: _integer(v, least=1), "an integer >= 1")),
+# field -> (whether a value has its form, the form in words)
+_FORM: dict[str, tuple[Callable[[object], bool], str]] = {
+    **dict.fromkeys(("doc_id", "repeat", "prompt_length", "useful", "batch"), (_integer, "an integer >= 0")),
+    **dict.fromkeys(("budget", "batch_size"), (_positive, "an integer >= 1")),
     **dict.fromkeys(("task", "prompt_hash", "text"), (_string, "a string")),
-    **dict.fromkeys(("ids", "steps"), (_integers, "a list of integers >= 0")),
     **dict.fromkeys(("forwards", "positions"), (_per_role, "a non-empty dict of role to integer >= 0")),
+    "ids": (_integers, "a list of integers >= 0"),
+    "commits": (lambda v: _integers(v, least=-1), "a list of integers >= -1"),
     "seed": (lambda v: type(v) is int, "an integer"),
     "finish": (lambda v: v in ("stop", "length"), "'stop' or 'length'"),
-    "seconds": (_duration, "a finite number of seconds > 0"),
+    "seconds": (_duration, "a finite number of seconds > 0, or None"),
+    "exact": (lambda v: v is None or isinstance(v, bool), "true, false or None"),
+    "commit": (_commit, "12 hex digits of a git commit, a '+' where changed, or None"),
+    "machine": (lambda v: _string(v) and v != "", "the name of a machine"),
 }
 assert _FORM.keys() == Sample.__annotations__.keys()
+
+
+def steps_of(sample: Mapping) -> list[int]:
+    """Tokens committed by each step, in order, one entry per forward of the step role."""
+    counts = [0] * sample["forwards"][step_role(sample)]
+    for step in sample["commits"]:
+        if step >= 0:
+            counts[step] += 1
+    return counts
+
+
+def step_role(sample: Mapping) -> str:
+    """The role whose forwards are the steps: the first one of `forwards`."""
+    return next(iter(sample["forwards"]))
 
 
 def check_sample(sample: Mapping) -> None:
@@ -77,38 +115,53 @@ def check_sample(sample: Mapping) -> None:
     for name, (holds, form) in _FORM.items():
         if not holds(sample[name]):
             raise RecordError(f"{where}: {name} must be {form}, got {str(sample[name])[:80]!r}")
+    for complaint in (_lengths(sample), _commits(sample), _finish(sample), _costs(sample)):
+        if complaint:
+            raise RecordError(f"{where}: {complaint}")
 
-    committed, useful, budget = len(sample["ids"]), sample["useful"], sample["budget"]
-    if sum(sample["steps"]) != committed:
-        raise RecordError(
-            f"{where}: the steps commit {sum(sample['steps'])} tokens but there are {committed} ids"
+
+def _lengths(sample: Mapping) -> str | None:
+    useful, budget = sample["useful"], sample["budget"]
+    committed, canvas = len(sample["ids"]), len(sample["commits"])
+    if not useful <= committed <= canvas <= budget:
+        return f"useful {useful} <= ids {committed} <= commits {canvas} <= budget {budget} does not hold"
+    return None
+
+
+def _commits(sample: Mapping) -> str | None:
+    commits, ids = sample["commits"], sample["ids"]
+    committed = sum(step >= 0 for step in commits)
+    if committed != len(ids):
+        return f"commits has {committed} committed positions but there are {len(ids)} ids"
+    if commits and commits[-1] < 0:
+        return "commits ends with an open position; it ends with the last committed one"
+    role = step_role(sample)
+    steps = sample["forwards"][role]
+    if max(commits, default=-1) >= steps:
+        return (
+            f"step {max(commits)} committed a token, but the steps are the {steps} forwards of {role}, from 0"
         )
-    if not useful <= committed <= budget:
-        raise RecordError(f"{where}: useful {useful} <= ids {committed} <= budget {budget} does not hold")
-    if (sample["finish"] == "stop") != (useful < committed):
-        raise RecordError(
-            f"{where}: finish is {sample['finish']!r} with {useful} useful of {committed} ids; the stop "
-            "itself is committed but not useful, so 'stop' means fewer useful ids, 'length' all"
+    return None
+
+
+def _finish(sample: Mapping) -> str | None:
+    useful, committed, finish = sample["useful"], len(sample["ids"]), sample["finish"]
+    if (finish == "stop") != (useful < committed):
+        return (
+            f"finish is {finish!r} with {useful} useful of {committed} ids; the stop itself is committed but "
+            "not useful, so 'stop' means fewer useful ids, 'length' all"
         )
+    end = useful + (finish == "stop")
+    if -1 in sample["commits"][:end]:
+        return f"commits leaves one of the first {end} open; an answer ends once all left of its end is there"
+    return None
+
+
+def _costs(sample: Mapping) -> str | None:
     forwards, positions = sample["forwards"], sample["positions"]
-    if forwards.keys() != positions.keys() or any(positions[role] < forwards[role] for role in forwards):
-        raise RecordError(
-            f"{where}: every forward feeds at least one position, which forwards {forwards} and "
-            f"positions {positions} contradict"
+    if list(forwards) != list(positions) or any(positions[role] < forwards[role] for role in forwards):
+        return (
+            f"forwards {forwards} and positions {positions} must have the same roles in the same order, and "
+            "every forward feeds at least one position"
         )
-
-
-def check_score(score: Mapping) -> None:
-    """Raise RecordError unless a score has `doc_id`, `repeat`, `correct` (0..1, or None where the answer
-    cannot be scored) and `extraction_failed` (bool). It may carry more (the extracted answer, the target,
-    other metrics)."""
-    where = f"score of document {score.get('doc_id')!r}"
-    if missing := {"doc_id", "repeat", "correct", "extraction_failed"} - score.keys():
-        raise RecordError(f"{where}: missing fields {sorted(missing)}")
-    if shadowed := (score.keys() & _FORM.keys()) - {"doc_id", "repeat"}:
-        raise RecordError(f"{where}: {sorted(shadowed)} belong to the sample, choose other names")
-    correct = score["correct"]
-    if correct is not None and not (isinstance(correct, (int, float)) and 0 <= correct <= 1):
-        raise RecordError(f"{where}: correct must be a number from 0 to 1, or None, got {correct!r}")
-    if not isinstance(score["extraction_failed"], bool):
-        raise RecordError(f"{where}: extraction_failed must be a bool, got {score['extraction_failed']!r}")
+    return None

@@ -1,77 +1,80 @@
 """The accounting: every number that is printed or plotted is made here, from scored samples and nothing else.
 
 With repeats, a document's answers are averaged and its costs added before anything is resampled, so that
-intervals never take two answers to one question for two questions.
+intervals never take two answers to one question for two questions. For times, documents of one batch are
+resampled together: they share its clock.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
 
 import numpy as np
 
 from unmask.records.files import RecordError
+from unmask.records.flops import Shapes, flops_of
+from unmask.records.sample import step_role
 from unmask.records.stats import (
     Difference,
     Interval,
     bootstrap_ratio,
     bootstrap_speedup,
+    connected,
     paired_difference,
-    wilson,
+    unweighted_mean,
 )
 
 
-def summarise(scored: Sequence[dict]) -> dict:
-    """One run in numbers, from `Run.scored()`. Keys:
+def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
+    """One run in numbers, from `Run.scored()`. shapes: of the models by role, from run.json. Keys:
 
+    metric                        the metric and filter that decided what is correct
     n, samples                    documents, and generations (more than n when documents are repeated)
     n_scored                      documents with an answer that can be scored; accuracy is over these
-    accuracy, accuracy_interval   0..1 with Wilson's [low, high]; None when nothing can be scored
+    accuracy, accuracy_interval   0..1 with [low, high]; None when nothing can be scored, see below
+    accuracy_per_task             task -> accuracy, None where nothing can be scored; None for a single task
+    accuracy_pooled               over all documents alike; None for a single task
     extraction_failures           generations from which no answer could be read
     useful_tokens                 ids before the first stop
     wasted_tokens                 ids committed from the stop on (the stop itself included)
-    mean_generated_tokens         useful and wasted, per generation
+    mean_useful_tokens            per generation
+    step_role                     whose forwards are the steps
     forwards, positions           role -> total
-    step_role                     whose forwards count as steps: denoiser, else the only role
-    tokens_per_step, _interval    useful tokens per forward of that role
+    forwards_per_answer           role -> mean per generation
+    positions_per_answer          of all roles together, mean per generation
+    tokens_per_step, _interval    useful tokens per forward of the step role; None without any
+    flops_per_useful_token        estimated (`flops.flops_of`); None without shapes or useful tokens
+    exact                         [claimed, identical], see below; None where nothing is claimed
+    machines, commits             that made the samples, sorted; "unknown" for a commit outside git
+    times_void                    why the times do not count, else None. All below are None then:
     seconds                       total
     tokens_per_second, _interval  useful tokens over seconds of the whole run (micro)
     tokens_per_second_macro       mean of the ratio per generation, which the APD paper plots
     latency_p50, latency_p90      seconds per generation at batch 1, else None
 
-    Intervals are [low, high] at 95 %, None where too few documents leave nothing to resample.
+    accuracy of several tasks (the subjects of MATH) is the unweighted mean over them, which is the published
+    statistic, with MOVER's interval (`stats.unweighted_mean`); it is None where nothing of one of them can be
+    scored. For a single task the interval is Wilson's.
+
+    exact: answers of a decoder that claims to be lossless, and how many are the baseline's id for id.
+
+    Intervals are [low, high] at 95 %, None where too few documents (for times: batches) leave nothing to
+    resample. RecordError without samples, or where samples are of several metrics or roles.
     """
+    metric = _the_metric(scored)
     documents = _Documents(scored)
-    role = _step_role(scored)
-    correct = documents.correct[~np.isnan(documents.correct)]
-    accuracy = wilson(correct.sum(), correct.size) if correct.size else None
-    per_step = bootstrap_ratio(documents.useful, documents.total(lambda s: s["forwards"].get(role, 0)))
-    per_second = bootstrap_ratio(documents.useful, documents.seconds)
-    useful, seconds = (np.array([sample[name] for sample in scored]) for name in ("useful", "seconds"))
-    ids = np.array([len(sample["ids"]) for sample in scored])
-    alone = all(sample["batch_size"] == 1 for sample in scored)
-    return {
-        "n": documents.ids.size,
-        "samples": len(scored),
-        "n_scored": correct.size,
-        "accuracy": accuracy and float(accuracy.value),
-        "accuracy_interval": accuracy and _ends(accuracy),
-        "extraction_failures": sum(sample["extraction_failed"] for sample in scored),
-        "useful_tokens": int(useful.sum()),
-        "wasted_tokens": int((ids - useful).sum()),
-        "mean_generated_tokens": float(ids.mean()),
-        "forwards": _totals(scored, "forwards"),
-        "positions": _totals(scored, "positions"),
-        "step_role": role,
-        "tokens_per_step": per_step.value,
-        "tokens_per_step_interval": _ends(per_step),
-        "seconds": float(seconds.sum()),
-        "tokens_per_second": per_second.value,
-        "tokens_per_second_interval": _ends(per_second),
-        "tokens_per_second_macro": float((useful / seconds).mean()),
-        "latency_p50": float(np.percentile(seconds, 50)) if alone else None,
-        "latency_p90": float(np.percentile(seconds, 90)) if alone else None,
-    }
+    return (
+        {"metric": metric, "n": documents.ids.size, "samples": len(scored)}
+        | _accuracy(documents)
+        | _tokens(scored)
+        | _work(documents, shapes)
+        | {
+            "exact": _exact(scored),
+            "machines": sorted({sample["machine"] for sample in scored}),
+            "commits": sorted({sample["commit"] or "unknown" for sample in scored}),
+        }
+        | _times(documents)
+    )
 
 
 def compare(baseline: Sequence[dict], other: Sequence[dict]) -> dict:
@@ -79,60 +82,186 @@ def compare(baseline: Sequence[dict], other: Sequence[dict]) -> dict:
 
     n                                  common documents
     n_scored                           of these, with an answer that can be scored in both
-    accuracy_difference, _interval     other - baseline; None when n_scored is 0
-    improved, worsened, p_value        documents that went up and down, McNemar's exact two-sided p
-    speedup, speedup_interval          tokens/s of other over the baseline's, paired bootstrap; None when
-                                       the baseline has no useful token
+    accuracy_difference, _interval     other - baseline; None where n_scored is 0, see below
+    improved, worsened, p_value        documents that went up and down, McNemar's exact two-sided p, over all
+                                       documents alike; None when n_scored is 0
+    speedup, speedup_interval          tokens/s (micro) of other over the baseline's, paired bootstrap;
+                                       documents that shared a batch in either run are resampled together
+    speedup_void                       why there is no speed-up, else None: times of either side are void,
+                                       machines differ, or the baseline has no useful token
 
-    RecordError if the runs are of different tasks or have no document in common.
+    accuracy_difference of several tasks is the unweighted mean of the tasks' differences, with documents
+    resampled within their task; it is None where a task has no document that can be scored in both.
+
+    RecordError if the runs are of different tasks or metrics, or have no document in common.
     """
     if tasks := {s["task"] for s in baseline} ^ {s["task"] for s in other}:
         raise RecordError(f"runs of different tasks cannot be paired: {sorted(tasks)}")
+    _the_metric([*baseline, *other])
     common = {s["doc_id"] for s in baseline} & {s["doc_id"] for s in other}
     base, new = (_Documents([s for s in scored if s["doc_id"] in common]) for scored in (baseline, other))
-    both = ~np.isnan(base.correct) & ~np.isnan(new.correct)
-    change = paired_difference(base.correct[both], new.correct[both]) if both.any() else None
+    result = {"n": len(common)} | _difference(base, new)
+    void = _no_speedup(baseline, other)
+    if void is None and not base.useful.any():
+        void = "the baseline has no useful token"
     costs = base.useful, base.seconds, new.useful, new.seconds
-    speedup = bootstrap_speedup(*costs) if base.useful.any() else None
-    return {
-        "n": len(common),
-        "n_scored": int(both.sum()),
-        "accuracy_difference": change and change.value,
-        "accuracy_difference_interval": change and _ends(change),
-        "improved": change and change.up,
-        "worsened": change and change.down,
-        "p_value": change and change.p,
+    speedup = None if void else bootstrap_speedup(*costs, groups=_shared_clocks(base, new))
+    return result | {
         "speedup": speedup and speedup.value,
         "speedup_interval": speedup and _ends(speedup),
+        "speedup_void": void,
     }
 
 
+def times_void(scored: Iterable[dict]) -> str | None:
+    """Why the seconds of these samples do not make one measurement, in a few words; None where they do."""
+    scored = list(scored)
+    for field, many in (("machine", "machines"), ("commit", "commits"), ("batch_size", "batch sizes")):
+        if (several := len({sample[field] for sample in scored})) > 1:
+            return f"documents of {several} {many}"
+    if untimed := sum(sample["seconds"] is None for sample in scored):
+        return f"{untimed} of {len(scored)} answers have no comparable time"
+    return None
+
+
 class _Documents:
-    """Samples gathered by document, in order of doc_id: total `useful` tokens and `seconds`, mean `correct`
-    (nan where no repeat can be scored)."""
+    """Samples gathered by document, in order of doc_id.
+
+    ids (n,); tasks (n,) task of each; task_names in the order of their documents; useful, seconds (n,) totals
+    (seconds are nan where a time is missing); correct (n,) mean, nan where no repeat can be scored.
+    """
 
     def __init__(self, scored: Sequence[dict]):
         if not scored:
             raise RecordError("no samples to summarise or no documents in common: generate some first")
         self.scored = scored
-        self.ids, self.index = np.unique([sample["doc_id"] for sample in scored], return_inverse=True)
+        self.ids, first, self.index = np.unique(
+            [sample["doc_id"] for sample in scored], return_index=True, return_inverse=True
+        )
+        self.tasks = np.array([scored[i]["task"] for i in first])
+        self.task_names = list(dict.fromkeys(self.tasks.tolist()))
         self.useful = self.total(lambda sample: sample["useful"])
-        self.seconds = self.total(lambda sample: sample["seconds"])
+        self.seconds = self.total(lambda sample: np.nan if sample["seconds"] is None else sample["seconds"])
         answers = self.total(lambda sample: sample["correct"] is not None)
         points = self.total(lambda sample: sample["correct"] or 0)
         self.correct = np.where(answers > 0, points / np.maximum(answers, 1), np.nan)
 
-    def total(self, value) -> np.ndarray:
+    def total(self, value: Callable[[dict], float]) -> np.ndarray:
         return np.bincount(self.index, weights=[value(sample) for sample in self.scored])
 
 
-def _step_role(scored: Sequence[dict]) -> str:
-    roles = {role for sample in scored for role in sample["forwards"]}
-    if "denoiser" in roles:
-        return "denoiser"
-    if len(roles) > 1:
-        raise RecordError(f"tokens per step of which role? none of {sorted(roles)} is 'denoiser'")
-    return roles.pop()
+def _the_metric(scored: Sequence[dict]) -> str | None:
+    metrics = sorted({sample["metric"] for sample in scored})
+    if len(metrics) > 1:
+        raise RecordError(f"correct by {' and by '.join(metrics)}: take the rows of one metric (Run.scored)")
+    return metrics[0] if metrics else None
+
+
+def _accuracy(documents: _Documents) -> dict:
+    can = ~np.isnan(documents.correct)
+    several = len(documents.task_names) > 1
+    parts = [documents.correct[can & (documents.tasks == task)] for task in documents.task_names]
+    every = np.concatenate(parts)
+    accuracy = None
+    if all(part.size for part in parts):
+        accuracy = unweighted_mean([part.sum() for part in parts], [part.size for part in parts])
+    per_task = {
+        task: float(part.mean()) if part.size else None
+        for task, part in zip(documents.task_names, parts, strict=True)
+    }
+    return {
+        "n_scored": every.size,
+        "accuracy": accuracy and accuracy.value,
+        "accuracy_interval": accuracy and _ends(accuracy),
+        "accuracy_per_task": per_task if several else None,
+        "accuracy_pooled": float(every.mean()) if several and every.size else None,
+        "extraction_failures": sum(sample["extraction_failed"] for sample in documents.scored),
+    }
+
+
+def _tokens(scored: Sequence[dict]) -> dict:
+    useful = sum(sample["useful"] for sample in scored)
+    return {
+        "useful_tokens": useful,
+        "wasted_tokens": sum(len(sample["ids"]) for sample in scored) - useful,
+        "mean_useful_tokens": useful / len(scored),
+    }
+
+
+def _work(documents: _Documents, shapes: Shapes | None) -> dict:
+    scored = documents.scored
+    if len(roles := {tuple(sample["forwards"]) for sample in scored}) > 1:
+        raise RecordError(f"samples of different roles make no common sum: {sorted(map(list, roles))}")
+    role = step_role(scored[0])
+    forwards, positions = (_totals(scored, name) for name in ("forwards", "positions"))
+    steps = documents.total(lambda sample: sample["forwards"][role])
+    per_step = bootstrap_ratio(documents.useful, steps) if steps.any() else None
+    useful = documents.useful.sum()
+    flops = sum(flops_of(sample, shapes) for sample in scored) / useful if shapes and useful else None
+    return {
+        "step_role": role,
+        "forwards": forwards,
+        "positions": positions,
+        "forwards_per_answer": {name: total / len(scored) for name, total in forwards.items()},
+        "positions_per_answer": sum(positions.values()) / len(scored),
+        "tokens_per_step": per_step and per_step.value,
+        "tokens_per_step_interval": per_step and _ends(per_step),
+        "flops_per_useful_token": flops and float(flops),
+    }
+
+
+def _exact(scored: Sequence[dict]) -> list[int] | None:
+    claims = [sample["exact"] for sample in scored if sample["exact"] is not None]
+    return [len(claims), sum(claims)] if claims else None
+
+
+def _times(documents: _Documents) -> dict:
+    names = ["seconds", "tokens_per_second", "tokens_per_second_interval", "tokens_per_second_macro"]
+    names += ["latency_p50", "latency_p90"]
+    void = times_void(documents.scored)
+    if void:
+        return {"times_void": void} | dict.fromkeys(names)
+    useful, seconds = (
+        np.array([sample[name] for sample in documents.scored]) for name in ("useful", "seconds")
+    )
+    micro = bootstrap_ratio(documents.useful, documents.seconds, groups=_shared_clocks(documents))
+    alone = documents.scored[0]["batch_size"] == 1
+    latency = np.percentile(seconds, [50, 90]).tolist() if alone else [None, None]
+    values = [float(seconds.sum()), micro.value, _ends(micro), float((useful / seconds).mean()), *latency]
+    return {"times_void": None} | dict(zip(names, values, strict=True))
+
+
+def _difference(base: _Documents, new: _Documents) -> dict:
+    both = ~np.isnan(base.correct) & ~np.isnan(new.correct)
+    tasks = base.tasks[both]
+    change = paired_difference(base.correct[both], new.correct[both], tasks=tasks) if both.any() else None
+    whole = change is not None and set(tasks) == set(base.task_names)
+    return {
+        "n_scored": int(both.sum()),
+        "accuracy_difference": change.value if whole else None,
+        "accuracy_difference_interval": _ends(change) if whole else None,
+        "improved": change and change.up,
+        "worsened": change and change.down,
+        "p_value": change and change.p,
+    }
+
+
+def _no_speedup(baseline: Sequence[dict], other: Sequence[dict]) -> str | None:
+    for name, scored in (("the baseline", baseline), ("the other run", other)):
+        if void := times_void(scored):
+            return f"times of {name} are void: {void}"
+    machines = sorted({sample["machine"] for sample in [*baseline, *other]})
+    return f"different machines: {' and '.join(machines)}" if len(machines) > 1 else None
+
+
+def _shared_clocks(*runs: _Documents) -> np.ndarray:
+    """A group per document (runs of the same documents): those that shared a batch in any of the runs, or are
+    joined by others that did."""
+    ids = [sample["doc_id"] for run in runs for sample in run.scored]
+    batches = [f"{place}/{sample['batch']}" for place, run in enumerate(runs) for sample in run.scored]
+    groups = connected(ids, batches)
+    _, first = np.unique(ids, return_index=True)
+    return groups[first]
 
 
 def _totals(scored: Sequence[dict], name: str) -> dict[str, int]:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from unmask.decoding.canvas import SlotCache
-from unmask.decoding.generation import synchronise
+from unmask.decoding.cache import SlotCache
+from unmask.decoding.decoder import synchronise
 from unmask.speed.arms import Arm
 from unmask.speed.timing import work
 
@@ -30,21 +30,18 @@ def anatomy(arm: Arm, count: int) -> dict:
         "ceiling_tokens_per_second": useful / ceiling if ceiling else None,
         "mflop_per_useful_token": _flops(arm, count) / useful / 1e6,
         "peak_mb": _peak_memory(arm, min(count, arm.batch_size)) / 1e6,
-        "weights_mb": sum(p.numel() * p.element_size() for m in _models(arm).values() for p in m.parameters())
+        "weights_mb": sum(
+            p.numel() * p.element_size() for m in arm.models.by_role.values() for p in m.parameters()
+        )
         / 1e6,
     }
-
-
-def _models(arm: Arm) -> dict[str, nn.Module]:
-    main = {"autoregressive" if arm.decoder.causal else "denoiser": arm.models.main}
-    return main | ({"auxiliary": arm.models.auxiliary} if arm.decoder.needs_auxiliary else {})
 
 
 def _parts(arm: Arm) -> dict[nn.Module, tuple[str, str]]:
     """The modules whose time is the models' own: transformers' backbone and the head, as (part, role)."""
     return {
         module: (part, role)
-        for role, model in _models(arm).items()
+        for role, model in arm.models.by_role.items()
         for part, module in (("bodies", model.model), ("heads", model.lm_head))
     }
 

@@ -3,13 +3,16 @@
 from dataclasses import dataclass, replace
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from unmask.config import RandomModel
 from unmask.decoding import Decoder, Generation, Models, Stop
-from unmask.evaluation import Evaluation, build_decoder, check_pairing
-from unmask.models.loading import Source, choose_device, choose_dtype, random_model
+from unmask.evaluation import Evaluation
+from unmask.models.loading import Source
+from unmask.models.random_weights import random_model
+from unmask.models.resources import choose_device, choose_dtype
+from unmask.settings import build_decoder, models_by_role, typed
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Arm:
 
 def build(name: str, cfg: DictConfig) -> Arm:
     """An arm from a composed configuration (config.BenchConfig); ValueError where eval.py would raise one."""
-    settings = OmegaConf.to_object(cfg)
+    settings = typed(cfg)
     if isinstance(settings.model, RandomModel):
         arm = _random(name, settings)
     else:
@@ -69,29 +72,26 @@ def build(name: str, cfg: DictConfig) -> Arm:
 def _random(name: str, settings) -> Arm:
     """Random weights and random prompts, which nothing ends but the canvas."""
     decoder = build_decoder(settings.decoder)
-    auxiliary = (settings.auxiliary or None) if decoder.needs_auxiliary else None
-    check_pairing(settings.model, auxiliary, decoder, settings.decoder["_target_"])
+    by_role = models_by_role(settings, decoder)
     decoder.check(settings.task.budget)
-    if auxiliary and not isinstance(auxiliary, RandomModel):
-        raise ValueError(f"auxiliary={auxiliary.name}: model=random goes with auxiliary=random")
+    for role, model in by_role.items():
+        if not isinstance(model, RandomModel):
+            raise ValueError(f"{role}={model.name}: model=random goes with random models in all roles")
     device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, device)
-    models = _models(settings, decoder, device, dtype)
+    models = _models(settings, decoder, device, choose_dtype(settings.dtype, device))
     generator = torch.Generator().manual_seed(settings.seed)
-    words = (
-        min(m.config.vocab_size for m in (models.main, models.auxiliary) if m) * 9 // 10
-    )  # special ids come last
-    prompts = [
-        torch.randint(words, (settings.prompt_length,), generator=generator) for _ in range(settings.prompts)
-    ]
+    # Special ids come last.
+    words = min(model.config.vocab_size for model in models.by_role.values()) * 9 // 10
+    shape = (settings.prompt_length,)
+    prompts = [torch.randint(words, shape, generator=generator) for _ in range(settings.prompts)]
     return Arm(
         name, decoder, models, prompts, Stop(), settings.task.budget, settings.batch_size, settings.seed
     )
 
 
 def _models(settings, decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Models:
-    wanted = (settings.model, settings.auxiliary if decoder.needs_auxiliary else None)
-    models = Models(*(m and _load(m, device, dtype, settings.compile) for m in wanted))
+    by_role = models_by_role(settings, decoder)
+    models = Models({role: _load(m, device, dtype, settings.compile) for role, m in by_role.items()})
     return models.compiled() if settings.compile else models
 
 
@@ -99,14 +99,11 @@ _loaded: dict = {}
 
 
 def _load(settings, device: torch.device, dtype: torch.dtype, compiled: bool) -> torch.nn.Module:
-    """Arms of the same model share its weights; but compiling changes a model, so compiled ones are
-    others."""
+    """Arms of the same model share its weights; but compiling changes a model, so compiled ones are "
+    "others."""
     key = (repr(settings), device, dtype, compiled)
     if key not in _loaded:
-        model = (
-            random_model(settings)
-            if isinstance(settings, RandomModel)
-            else Source(settings).load(device, dtype)
-        )
+        random = isinstance(settings, RandomModel)
+        model = random_model(settings) if random else Source(settings).load(device, dtype, private=compiled)
         _loaded[key] = model.to(device, dtype).eval()
     return _loaded[key]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from unmask.decoding.generation import synchronise
+from unmask.decoding import Generation
+from unmask.decoding.decoder import synchronise
 from unmask.records.stats import Interval, bootstrap_median
 from unmask.speed.arms import Arm
 
@@ -47,14 +48,14 @@ def race(arms: Sequence[Arm], rounds: int, advance: Callable[[], None] = lambda:
     return pd.DataFrame(rows).fillna(0)
 
 
-def work(generations) -> dict[str, int]:
-    """What generations amount to: useful tokens, steps, forwards and positions per role."""
+def work(generations: Sequence[Generation]) -> dict[str, int]:
+    """What generations amount to: useful tokens, steps, positions fed in them, and both per role."""
+    roles = list(generations[0].forwards)
     total = {"answers": len(generations), "useful": sum(g.useful for g in generations)}
-    total["steps"] = sum(len(g.steps) for g in generations)
-    for role in generations[0].forwards:
+    for role in roles:
         total[f"forwards {role}"] = sum(g.forwards[role] for g in generations)
         total[f"positions {role}"] = sum(g.positions[role] for g in generations)
-    return total
+    return total | {"steps": total[f"forwards {roles[0]}"], "fed": total[f"positions {roles[0]}"]}
 
 
 def speed(race: pd.DataFrame, arm: str) -> Interval:

@@ -6,8 +6,8 @@ open, once, for training and testing alike:
 * the filter: every number in the question and in the worked solution is a whole number from 0 to
   `MAX_NUMBER`, and the texts fit a laptop's canvas (`MAX_QUESTION`, `MAX_SOLUTION` characters). About 16% of
   gsm_symbolic passes;
-* the splits: `test` and `validation` are the first problems of their own seeds, and the training stream
-  leaves out every question that occurs in either, by exact text.
+* the splits: `test` and `validation` are the first problems of their own seeds. The training stream leaves
+  out every question that occurs in either, by exact text, and `train` is the first problems of that stream.
 
 reasoning-gym derives the generator of problem i from `seed + i`, so that two near seeds share problems: the
 three seeds below are kept a billion apart.
@@ -34,6 +34,8 @@ MAX_QUESTION = 440
 MAX_SOLUTION = 300
 SPLITS = {"train": 0, "validation": 1_000_000_000, "test": 2_000_000_000}
 HELD_OUT = 1000  # problems in `test` and in `validation`
+TRAIN = 10_000  # problems in `train`
+TRAIN_CHUNK = 1000  # `train` is chunks of this size of the training stream: another size is another split
 CHUNK = 1000  # problems that reasoning-gym prepares at once
 
 # What the package is asked for, beyond its defaults. Short sums of numbers below 100 keep running totals
@@ -97,7 +99,10 @@ def generate(task: str, seed: int) -> Iterator[Problem]:
 @cache
 def held_out(task: str, split: str) -> tuple[Problem, ...]:
     """The fixed problems of `test` or `validation`: the first `HELD_OUT` distinct questions of the split's
-    seed; those of validation are none of test."""
+    seed.
+
+    Those of validation are none of test.
+    """
     if split not in SPLITS or split == "train":
         raise ValueError(f"split must be 'test' or 'validation', not {split!r}")
     taken = {p.question for p in held_out(task, "test")} if split == "validation" else set()
@@ -116,18 +121,38 @@ def fingerprint(task: str, split: str = "test") -> str:
 
 
 def training_stream(task: str, chunk: int, size: int) -> list[Problem]:
-    """Chunk number `chunk` of the training stream: `size` admitted problems, none of them held out. A pure
-    function of its arguments, so that training resumes anywhere without replaying."""
+    """Chunk number `chunk` of the training stream: `size` admitted problems, none of them held out.
+
+    A pure function of its arguments, so that training resumes anywhere without replaying.
+    """
     forbidden = {p.question for split in ("test", "validation") for p in held_out(task, split)}
     # A chunk reads from its own stretch of seeds: wide enough that it is never used up.
     source = generate(task, SPLITS["train"] + chunk * size * 20)
     return list(itertools.islice((p for p in source if p.question not in forbidden), size))
 
 
+def training_split(task: str) -> Iterator[Problem]:
+    """The fixed problems of `train`: the first `TRAIN` distinct questions of the training stream.
+
+    Generated as they are taken; all of them take a few seconds.
+    """
+    stream = (p for chunk in itertools.count() for p in training_stream(task, chunk, TRAIN_CHUNK))
+    seen: set[str] = set()
+    for problem in stream:
+        if problem.question in seen:
+            continue
+        seen.add(problem.question)
+        yield problem
+        if len(seen) == TRAIN:
+            return
+
+
 def drill(rng: random.Random, lines: int) -> list[tuple[str, str]]:
-    """Arithmetic in the formats of the worked solutions, as (expression with "=", result) pairs whose numbers
-    pass the filter: the cheapest tokens from which a small model learns to calculate. No drill is a held-out
-    chain sum."""
+    """Arithmetic in the formats of the worked solutions: pairs (expression with "=", result).
+
+    The numbers pass the filter. These are the cheapest tokens from which a small model learns to calculate.
+    No drill is a held-out chain sum.
+    """
     pairs = (expression(rng) for _ in itertools.count())
     return list(itertools.islice((p for p in pairs if _bare(p[0]) not in _held_out_sums()), lines))
 

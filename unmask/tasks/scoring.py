@@ -1,5 +1,23 @@
-"""Extraction and scoring that lm-eval has no filter or metric for: MATH's boxed answers and HumanEval's
-programs."""
+"""Extraction and scoring that lm-eval has no filter or metric for: MATH's boxes and HumanEval's programs.
+
+HumanEval has two filters, each with its own score. Both run what they make of an answer, followed by the
+problem's tests, in execution.py's subprocess.
+
+                                    pass@1,create_test            pass@1,lenient
+    whose                           lm-eval's humaneval_instruct, ours
+                                    and so the paper's
+    the program                     the prompt, and the answer    the prompt, and the first stretch
+                                    up to its first fence (```)   that gives the function a body
+    the answer opens a fence        ends there: no body           what stands in it is tried
+    repeats the signature in prose  syntax error                  taken
+    lost its first line's blanks    syntax error                  put back
+    ends in prose, or half a line   syntax error                  cut off
+    tries the function itself       runs too, and may fail        left out
+    nothing found                   never                         INVALID
+
+lm-eval also stops the model at "\\nclass", "\\ndef", "\\n#", "\\nif" and "\\nprint". Here stop strings are a
+setting of the run, the same for both scores: eval_config/task/humaneval.yaml has none, `task.stop` adds them.
+"""
 
 import ast
 import re
@@ -12,16 +30,20 @@ INVALID = "[invalid]"  # what lm-eval's regex filter writes where nothing matche
 FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*", re.IGNORECASE)
 IMPORTS = (ast.Import, ast.ImportFrom)
 DEFINITIONS = (*IMPORTS, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+# What the parser, and writing a tree as text again, answer to all that is not Python or nests too deeply.
+NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+
+# --- MATH ---
 
 
 def last_boxed(text: str) -> str:
-    r"""What stands in the last \boxed{...} of a text, or INVALID. Forgives a lost backslash, a blank before
-    the {."""
+    r"""What stands in the last \boxed{...} of a text, or INVALID.
+
+    Forgives a lost backslash and a blank before the {.
+    """
+    forgiven = re.sub(r"\\?boxed\s*{", r"\\boxed{", text)
     try:
-        return (
-            remove_boxed(last_boxed_only_string(re.sub(r"\\?boxed\s*{", r"\\boxed{", text))).strip()
-            or INVALID
-        )
+        return remove_boxed(last_boxed_only_string(forgiven)).strip() or INVALID
     except (AssertionError, TypeError):  # an \fbox; nothing at all
         return INVALID
 
@@ -36,10 +58,27 @@ def equivalent(doc: dict, results: list[str]) -> dict[str, float]:
     return {"exact_match": float(results[0] != INVALID and is_equiv(results[0], doc["answer"]))}
 
 
-def programs(resps: list[list[str]], docs: list[dict]) -> list[list[str]]:
-    """The filter of HumanEval: each answer as a program to test, see `program`."""
-    pairs = zip(resps, docs, strict=True)
-    return [[program(r, doc["prompt"], doc["entry_point"]) for r in answers] for answers, doc in pairs]
+# --- HumanEval ---
+
+
+def stock_programs(resps: list[list[str]], docs: list[dict]) -> list[list[str]]:
+    """The filter create_test: `build_predictions_instruct` of lm_eval/tasks/humaneval/utils.py.
+
+    Written again because that module fetches Hugging Face's code_eval when it is imported.
+    """
+    return [[doc["prompt"] + r.split("```")[0] for r in answers] for answers, doc in _pairs(resps, docs)]
+
+
+def lenient_programs(resps: list[list[str]], docs: list[dict]) -> list[list[str]]:
+    """The filter lenient: each answer as a program to test, see `program`."""
+    return [
+        [program(r, doc["prompt"], doc["entry_point"]) for r in answers]
+        for answers, doc in _pairs(resps, docs)
+    ]
+
+
+def _pairs(resps: list[list[str]], docs: list[dict]):
+    return zip(resps, docs, strict=True)
 
 
 def passes(doc: dict, results: list[str]) -> dict[str, float]:
@@ -69,23 +108,18 @@ def program(answer: str, prompt: str, entry_point: str) -> str:
 
 
 def _definitions(source: str, entry_point: str) -> str | None:
-    """The top-level definitions of a program, if it can be parsed and its last function of that name has a
-    body."""
+    """The top-level definitions of a program, if its last function of that name has a body; else None."""
     try:
-        tree = ast.parse(source)
-    except (
-        SyntaxError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ):  # the parser's answers to all that is not Python
+        kept = [node for node in ast.parse(source).body if isinstance(node, DEFINITIONS)]
+        bodies = [node.body for node in kept if getattr(node, "name", None) == entry_point]
+        if not bodies or all(map(_is_no_body, bodies[-1])):
+            return None
+        return ast.unparse(ast.Module(kept, type_ignores=[]))
+    except NO_PYTHON:
         return None
-    kept = [node for node in tree.body if isinstance(node, DEFINITIONS)]
-    bodies = [node.body for node in kept if getattr(node, "name", None) == entry_point] or [[]]
-    # What the prompt alone has is no body: a docstring and, in one problem, an import.
-    if all(
-        isinstance(n, IMPORTS) or (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-        for n in bodies[-1]
-    ):
-        return None
-    return ast.unparse(ast.Module(kept, type_ignores=[]))
+
+
+def _is_no_body(node: ast.stmt) -> bool:
+    """Whether the prompt alone can have it in its function: a docstring and, in one problem, an import."""
+    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return constant or isinstance(node, IMPORTS)

@@ -1,29 +1,28 @@
-"""Training batches, streamed from a seed: word problems and sums in the chat template, and arithmetic drills.
+"""Training batches: examples of several sources in their shares, sorted by length and cut.
 
 A stream is a pure function of its settings and a position (chunk, batch), so a checkpoint holds those (and
 the mixture of the chunk) and resuming continues with exactly the batch that an uninterrupted run would have
 seen.
 """
 
+from __future__ import annotations
+
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from unmask.tasks import problems
+from unmask.training.sources import Example, Source, source
 
 CHUNK_TOKENS = 200_000  # tokens that are generated, sorted by length and cut into batches at once
-DRILL_LINES = (4, 11)  # drills are as long as word problems, so that batches mix both
-
-
-Row = tuple[list[int], list[bool], int | None]
 
 
 @dataclass
 class Batch:
-    """Token ids (b, n), filled with EOS to the right, and per token:"""
+    """Token ids (rows, n), filled with EOS to the right, and per token:"""
 
     ids: torch.Tensor
     answer: torch.Tensor  # bool: the model is asked for this token
@@ -34,16 +33,25 @@ class Batch:
     def tokens(self) -> int:
         return self.ids.numel()
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Batch:
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+class Row(NamedTuple):
+    """An example on its way into a batch, silence included."""
+
+    ids: list[int]
+    asked: list[bool]  # shorter than `ids` by the silence
+    ends: bool
 
 
 @dataclass
 class Stream:
     """Batches of about `batch_tokens` tokens, without end.
 
-    `mixture` gives each source's share of the tokens; it moves linearly to `final_mixture` as `progress` goes
-    from 0 to 1.
+    mixture: each source's share of the tokens (see sources.py). It moves linearly to `final_mixture` as
+        `progress` goes from 0 to 1.
+    canvas: answers are followed by silence, in half of the rows up to this length, else up to a drawn one.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -51,12 +59,20 @@ class Stream:
     batch_tokens: int
     seed: int = 0
     final_mixture: Mapping[str, float] | None = None
-    canvas: int | None = (
-        None  # answers are followed by silence: in half of the rows up to this length, else up to a drawn one
-    )
+    canvas: int | None = None
     position: tuple[int, int] = (0, 0)  # chunk, batch within it: the next batch to come
     shares: dict[str, float] | None = None  # the mixture of the chunk under way
     _chunk: tuple[int, list[Batch]] = field(default=(-1, []), repr=False)
+
+    def __post_init__(self):
+        names = {**self.mixture, **(self.final_mixture or {})}
+        self.sources: dict[str, Source] = {n: source(n, self.tokenizer, self.seed) for n in names}
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the sources whose data could change without the recipe."""
+        found = {name: each.fingerprint for name, each in self.sources.items()}
+        return {name: mark for name, mark in found.items() if mark is not None}
 
     def next(self, progress: float = 0.0) -> Batch:
         """The next batch. The mixture of a chunk is fixed when the chunk begins."""
@@ -70,78 +86,61 @@ class Stream:
         return batches[index]
 
     def _shares(self, progress: float) -> dict[str, float]:
-        first, last = dict(self.mixture), dict(self.final_mixture or self.mixture)
+        first, last = self.mixture, self.final_mixture or self.mixture
         return {
-            name: (1 - progress) * first.get(name, 0) + progress * last.get(name, 0) for name in first | last
+            name: (1 - progress) * first.get(name, 0) + progress * last.get(name, 0) for name in self.sources
         }
 
-    def _batches(self, chunk: int, shares: dict[str, float]) -> list[Batch]:
+    def _batches(self, chunk: int, shares: Mapping[str, float]) -> list[Batch]:
         rng = random.Random(f"{self.seed}/{chunk}")
+        rows = self._rows(chunk, shares, rng)
+        # Sorting within a little noise buckets the lengths without tying a length to one source for ever.
+        rows.sort(key=lambda row: len(row.ids) + rng.random() * 4)
+        groups: list[list[Row]] = []
+        width = 0
+        for row in rows:
+            width = max(width, len(row.ids))
+            if groups and (len(groups[-1]) + 1) * width <= self.batch_tokens:
+                groups[-1].append(row)
+            else:
+                groups.append([row])
+                width = len(row.ids)
+        rng.shuffle(groups)
+        return [self._collate(group) for group in groups]
+
+    def _rows(self, chunk: int, shares: Mapping[str, float], rng: random.Random) -> list[Row]:
+        """The rows of a chunk, source by source."""
         total = sum(shares.values())
         rows = []
         for name, share in shares.items():
             tokens = CHUNK_TOKENS * share / total
-            for row in self._examples(name, chunk, rng):
+            for example in self.sources[name].examples(chunk, rng):
+                row = self._row(example, rng)
                 if tokens <= 0:
                     break
                 rows.append(row)
-                tokens -= len(row[0])
-        # Sorting within a little noise buckets the lengths without tying a length to one source for ever.
-        rows.sort(key=lambda row: len(row[0]) + rng.random() * 4)
-        batches, group = [], []
-        for row in rows:
-            if group and (len(group) + 1) * max(len(r[0]) for r in [*group, row]) > self.batch_tokens:
-                batches.append(group)
-                group = []
-            group.append(row)
-        batches.append(group)
-        rng.shuffle(batches)
-        return [self._collate(group) for group in batches]
+                tokens -= len(row.ids)
+        return rows
 
-    def _examples(self, name: str, chunk: int, rng: random.Random) -> Iterator[Row]:
-        """Rows of one source as (ids, asked for or not, silence at the end or None where nothing ends)."""
-        if name == "drill":
-            while True:
-                pairs = problems.drill(rng, rng.randint(*DRILL_LINES))
-                pieces = self.tokenizer([text for a, b in pairs for text in (a, b + "\n")]).input_ids
-                yield (
-                    [i for piece in pieces for i in piece],
-                    [odd for k, piece in enumerate(pieces) for odd in [k % 2 == 1] * len(piece)],
-                    None,
-                )
-        size = 1000
-        part = 0
-        while True:
-            # 64 parts a chunk are far more than CHUNK_TOKENS can use.
-            found = problems.training_stream(name, (self.seed * 100_003 + chunk) * 64 + part, size)
-            prompts = [chat_prompt(self.tokenizer, p.question) for p in found]
-            answers = [p.solution + self.tokenizer.eos_token for p in found]
-            pairs = zip(self.tokenizer(prompts).input_ids, self.tokenizer(answers).input_ids, strict=True)
-            for prompt, answer in pairs:
-                silence = self._silence(len(answer), rng)
-                ids = prompt + answer + [self.tokenizer.eos_token_id] * silence
-                yield ids, [False] * len(prompt) + [True] * len(answer), silence
-            part += 1
+    def _row(self, example: Example, rng: random.Random) -> Row:
+        ids, asked = example.ids, example.asked
+        silence = self._silence(len(example.turns[-1][1]), rng) if example.ends else 0
+        return Row(ids + [self.tokenizer.eos_token_id] * silence, asked, example.ends)
 
-    def _silence(self, length: int, rng: random.Random) -> int:
-        if self.canvas is None or length >= self.canvas:
+    def _silence(self, answer: int, rng: random.Random) -> int:
+        """How many end tokens follow an answer of so many tokens."""
+        if self.canvas is None or answer >= self.canvas:
             return 0
-        return (self.canvas if rng.random() < 0.5 else rng.randint(length, self.canvas)) - length
+        return (self.canvas if rng.random() < 0.5 else rng.randint(answer, self.canvas)) - answer
 
     def _collate(self, rows: list[Row]) -> Batch:
-        width = max(len(ids) for ids, _, _ in rows)
+        width = max(len(row.ids) for row in rows)
         eos = self.tokenizer.eos_token_id
+        answer = [row.asked + [False] * (width - len(row.asked)) for row in rows]
+        silence = [[row.ends and i >= len(row.asked) for i in range(width)] for row in rows]
         return Batch(
-            ids=torch.tensor([ids + [eos] * (width - len(ids)) for ids, _, _ in rows]),
-            answer=torch.tensor([asked + [False] * (width - len(asked)) for _, asked, _ in rows]),
-            silence=torch.tensor(
-                [[n is not None and i >= len(asked) for i in range(width)] for _, asked, n in rows]
-            ),
-            drill=torch.tensor([n is None for _, _, n in rows]),
+            ids=torch.tensor([row.ids + [eos] * (width - len(row.ids)) for row in rows]),
+            answer=torch.tensor(answer),
+            silence=torch.tensor(silence),
+            drill=torch.tensor([not row.ends for row in rows]),
         )
-
-
-def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-    )

@@ -1,48 +1,135 @@
 """How good a model is while it trains: greedy answers to validation problems, which are neither trained on
 nor test problems."""
 
+from __future__ import annotations
+
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
-from unmask.decoding import Models, Stop
+from unmask.config import ROOT
+from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
+from unmask.settings import build_decoder
 from unmask.tasks import problems
-from unmask.training.data import chat_prompt
+from unmask.training.objectives import STUDENT, Objective
+from unmask.training.sources import chat_prompt
 
 BATCH = 16
+DEFAULTS: dict[str, type[Decoder]] = {"diffusion": LeftRight, "causal": Autoregressive}
 
 
 @dataclass
 class Validation:
-    """Accuracy on the first `count` validation problems of a task, decoded greedily: one token a step, left
-    to right."""
+    """Accuracy on the first `count` validation problems of a task, once for each decoder.
+
+    decoders: by column of the curve; the first column is "accuracy".
+    every: training tokens between two measurements.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     count: int
     budget: int
-    every: int  # training tokens between two measurements
+    every: int
+    decoders: Mapping[str, Decoder] = field(default_factory=lambda: {"accuracy": LeftRight()})
     task: str = "gsm_symbolic"
 
-    def __call__(self, model: torch.nn.Module) -> float:
+    def __call__(self, objective: Objective) -> dict[str, float]:
+        """Accuracy by column. Leaves the objective in training mode and its random numbers alone."""
+        objective.eval()
         found = problems.held_out(self.task, "validation")[: self.count]
-        prompts = [
-            torch.tensor(self.tokenizer.encode(chat_prompt(self.tokenizer, p.question))) for p in found
-        ]
-        decoder = LeftRight() if Models(model).mask_id is not None else Autoregressive()
+        measured = {
+            column: self._accuracy(decoder, players(decoder, objective), found)
+            for column, decoder in self.decoders.items()
+        }
+        objective.train()
+        return measured
+
+    def _accuracy(self, decoder: Decoder, models: Models, found: Sequence[problems.Problem]) -> float:
+        texts = [chat_prompt(self.tokenizer, problem.question) for problem in found]
+        prompts = [torch.tensor(self.tokenizer.encode(text)) for text in texts]
         stop = Stop(frozenset({self.tokenizer.eos_token_id}))
-        model.eval()
         right = 0
         for start in range(0, len(found), BATCH):
             batch = slice(start, start + BATCH)
-            answers = decoder.decode(
-                Models(model), prompts[batch], self.budget, stop, [0] * len(prompts[batch])
-            )
+            seeds = [0] * len(prompts[batch])
+            answers = decoder.decode(models, prompts[batch], self.budget, stop, seeds)
             for problem, answer in zip(found[batch], answers, strict=True):
                 numbers = re.findall(r"\d+", self.tokenizer.decode(answer.ids[: answer.useful]))
                 right += numbers[-1:] == [problem.answer]
-        model.train()
         return right / len(found)
+
+
+def players(decoder: Decoder, objective: Objective) -> Models:
+    """The models that a decoder runs on: the objective's frozen one of the same role, else the student."""
+    frozen = objective.frozen_roles
+    return Models({r: getattr(objective, r) if r in frozen else objective.student for r in decoder.roles})
+
+
+def decoders(
+    settings: Sequence[str] | None, roles: Mapping[str, str], budget: int, model: str
+) -> dict[str, Decoder]:
+    """The decoders that validation watches, by column of the curve.
+
+    settings: each "NAME" or "NAME KEY=VALUE ...", as eval.py's decoder=NAME decoder.KEY=VALUE; None: left to
+        right, one token a step.
+    roles: the objective's. model: the name whose eval_config/model/ settings (schedule, temperature) apply,
+        where there is such a file.
+    ValueError for a decoder that there is not, that does not fit the budget, or that needs other models.
+    """
+    if settings is None:
+        if roles[STUDENT] not in DEFAULTS:
+            raise ValueError(
+                f"validation_decoders: none by default for a {roles[STUDENT]} model; name one, or set "
+                "validation_problems=0"
+            )
+        return {"accuracy": DEFAULTS[roles[STUDENT]]()}
+    if not settings:
+        raise ValueError("validation_decoders is empty: name decoders, or null for the default")
+    found: dict[str, Decoder] = {}
+    for words in settings:
+        column = "_".join(("accuracy", *words.split())) if found else "accuracy"
+        if column in found:
+            raise ValueError(f"validation_decoders: {words!r} is there twice")
+        found[column] = build(words, model)
+        check_players(words, found[column], roles)
+        found[column].check(budget)
+    return found
+
+
+def build(words: str, model: str) -> Decoder:
+    """The decoder of "NAME KEY=VALUE ..."; ValueError where there is none."""
+    name, *settings = words.split() or [""]
+    overrides = [f"decoder={name}", *(f"decoder.{setting}" for setting in settings)]
+    if (ROOT / "eval_config" / "model" / f"{model}.yaml").exists():
+        overrides.append(f"model={model}")
+    # Under train.py Hydra is at work already, on the same folder.
+    ready = GlobalHydra.instance().is_initialized()
+    try:
+        with nullcontext() if ready else initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+            chosen = compose("eval", overrides).decoder
+        return build_decoder(OmegaConf.to_container(chosen, resolve=True))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"validation_decoders: {words!r} is no decoder of eval.py: {reason}") from error
+
+
+def check_players(words: str, decoder: Decoder, roles: Mapping[str, str]) -> None:
+    """ValueError unless every role of the decoder has a model of its kind while this objective trains."""
+    for role, kind in decoder.roles.items():
+        ours = roles.get(role, roles[STUDENT])
+        if ours != kind:
+            raise ValueError(
+                f"validation_decoders: {words!r} needs a {kind} model as {role}, and this training has only "
+                f"{', '.join(f'a {kind} {name}' for name, kind in roles.items())}"
+            )

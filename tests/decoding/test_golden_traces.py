@@ -1,0 +1,149 @@
+"""What the published decoders did, step by step, is what is done here: `python -m unmask.golden`."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from unmask import golden
+from unmask.decoding.leftright import LeftRight
+
+TRACES = Path(__file__).parents[1] / "golden" / "traces"
+EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwards
+    ("apd_dream", "apd"),
+    ("apd_dream", "leftright"),
+    ("vanilla_llada", "low_confidence"),
+    ("vanilla_llada", "leftright"),
+    ("vanilla_dream", "maskgit_plus"),
+    ("vanilla_dream", "entropy"),
+    ("vanilla_dream", "topk_margin"),
+    ("dparallel_llada", "dparallel"),
+    ("dparallel_dream", "dparallel"),
+]
+
+
+def chosen(traces, times):
+    """Traces until every value of every setting was met so often in every method and case."""
+    met = Counter()
+    for trace in traces:
+        settings = {k: v for k, v in trace["settings"].items() if k not in ("eos", "eos_token_id", "seed")}
+        facts = [(trace["method"], trace["case"], name, str(value)) for name, value in settings.items()]
+        if min(met[fact] for fact in facts) < times:
+            met.update(facts)
+            yield trace
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(2, id="some"), pytest.param(10**6, id="all", marks=pytest.mark.slow)],
+)
+def replays(request, tmp_path_factory):
+    """The replays of tests/golden/traces by (file, method), and how many there must be."""
+    folder = tmp_path_factory.mktemp("golden") / "traces"
+    folder.mkdir()
+    for model in (TRACES.parent / "llada", TRACES.parent / "dream"):
+        (folder.parent / model.name).symlink_to(model)
+    expected = Counter()
+    for path in TRACES.iterdir():
+        if path.suffix == ".json":
+            traces = list(chosen(json.loads(path.read_text())["traces"], request.param))
+            (folder / path.name).write_text(json.dumps({"traces": traces}))
+            expected.update((path.stem, trace["method"]) for trace in traces)
+        elif path.is_dir():
+            (folder / path.name).symlink_to(path)
+    return golden.replay_folder(folder), expected
+
+
+@pytest.mark.parametrize(("file", "method"), EQUAL)
+def test_published_traces_are_reproduced(replays, file, method):
+    found, expected = replays
+    assert len(found[file, method]) == expected[file, method] >= 5
+    for replay in found[file, method]:
+        assert replay.difference is None and replay.ids and replay.steps and replay.forwards
+
+
+def test_fast_dllm_is_reproduced_but_for_the_last_candidate_of_its_factor_rule(replays):
+    found, _ = replays
+    rules = set()
+    for replay in (r for key in found if key[1] == "fast_dllm" for r in found[key] if r is not None):
+        if replay.trace["case"] != "factor_last_candidate":
+            assert replay.difference is None
+            rules |= set(replay.trace["settings"])
+    assert rules >= {"threshold", "factor", "steps_per_block"}
+    plain = [r for r in found["fast_dllm_llada", "fast_dllm"] if r is not None]
+    assert any(r.difference for r in plain if r.trace["case"] == "factor_last_candidate")
+
+
+def test_no_required_trace_differs(replays):
+    found, expected = replays
+    assert {key: len(traces) for key, traces in found.items()} == expected
+    assert not [r for traces in found.values() for r in traces if r is not None and r.fails]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of its own with a few traces of left-to-right decoding, and the models beside it."""
+    traces = json.loads((TRACES / "vanilla_llada.json").read_text())["traces"]
+    few = [trace for trace in traces if trace["method"] == "leftright"][:4]
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "few.json").write_text(json.dumps({"traces": few}))
+    (tmp_path / "llada").symlink_to(TRACES.parent / "llada")
+    return tmp_path / "traces"
+
+
+def test_a_clean_replay_exits_with_0(folder, capsys):
+    assert golden.main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.split()[-7:] == ["few", "leftright", "4", "4", "4", "4", "0"]
+
+
+def test_a_broken_decoder_exits_with_1_and_its_first_difference(folder, capsys, monkeypatch):
+    class Broken(LeftRight):
+        """Commits another id at canvas position 5."""
+
+        def step(self, board):
+            return [
+                (positions, [(t + 1) % 318 if p == 5 else t for p, t in zip(positions, ids, strict=True)])
+                for positions, ids in super().step(board)
+            ]
+
+    monkeypatch.setattr(golden, "LeftRight", Broken)
+    (trace, *_) = json.loads((folder / "few.json").read_text())["traces"]
+    at, (places, ids) = next((i, step) for i, step in enumerate(trace["steps"]) if 5 in step[0])
+    published = dict(sorted(zip(places, ids, strict=True)))
+    ours = published | {5: (published[5] + 1) % 318}
+    assert golden.main([str(folder)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.endswith(f"few, leftright, trace 0: step {at}: {ours}, published {published}")
+
+
+def test_a_difference_that_is_allowed_does_not_fail(folder, capsys, monkeypatch):
+    """A case in which the published code is not followed."""
+    data = json.loads((folder / "few.json").read_text())
+    for trace in data["traces"]:
+        trace["case"], trace["forwards"] = "some_quirk", trace["forwards"] + 1
+    (folder / "few.json").write_text(json.dumps(data))
+    assert golden.main([str(folder)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "few leftright 4 4 4 0 0" in out and "trace 0 (case some_quirk, allowed)" in out
+    first = data["traces"][0]["forwards"]
+    assert f"{first - 1} forwards, published {first}" in out
+
+
+def test_a_method_that_is_not_implemented_is_counted_and_allowed(folder, capsys):
+    data = json.loads((folder / "few.json").read_text())
+    data["traces"][1]["method"] = "telepathy"
+    (folder / "few.json").write_text(json.dumps(data))
+    assert golden.main([str(folder)]) == 0
+    out = capsys.readouterr().out.split()
+    assert out[-7:] == ["few", "telepathy", "1", "0", "0", "0", "1"]
+
+
+def test_a_folder_without_traces_is_refused(tmp_path, capsys):
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(SystemExit) as stopped:
+            golden.main([str(place)])
+        assert stopped.value.code == 2
+        out, err = capsys.readouterr()
+        assert f"error: {place}: holds no traces" in err and not out

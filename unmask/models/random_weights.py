@@ -1,0 +1,47 @@
+"""Models of random weights in the real layouts and proportions: for measuring costs."""
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import dream  # noqa: F401  (registers the published layouts with transformers)
+import llada  # noqa: F401
+from unmask.config import RandomModel
+from unmask.models.loading import DIFFUSION
+
+# Of the published Dream 7B, LLaDA 8B and Qwen2.5 0.5B: query heads per key head, inner width over width,
+# vocabulary.
+PROPORTIONS = {
+    "Dream": (7, 18944 / 3584, 152_064),
+    "llada": (1, 3, 126_464),
+    "qwen2": (7, 4864 / 896, 151_936),
+}
+
+
+def random_model(settings: RandomModel) -> torch.nn.Module:
+    """A model of random weights (always the same ones), with heads of 64; ValueError where the settings make
+    none."""
+    if settings.layout not in PROPORTIONS:
+        raise ValueError(f"layout={settings.layout} must be one of {', '.join(PROPORTIONS)}")
+    if settings.width < 64 or settings.width % 64 or settings.depth < 1:
+        raise ValueError(
+            f"width={settings.width} must be a multiple of 64 and depth={settings.depth} at least 1"
+        )
+    group, inner, vocabulary = PROPORTIONS[settings.layout]
+    heads = settings.width // 64
+    config = AutoConfig.for_model(
+        settings.layout,
+        vocab_size=settings.vocabulary or vocabulary,
+        hidden_size=settings.width,
+        num_hidden_layers=settings.depth,
+        num_attention_heads=heads,
+        num_key_value_heads=max(
+            k for k in range(1, heads + 1) if heads % k == 0 and k <= max(1, heads // group)
+        ),
+        intermediate_size=round(inner * settings.width),
+        max_position_embeddings=32_768,
+        **{"eos_token_id": None, "pad_token_id": None, "bos_token_id": None} if settings.vocabulary else {},
+    )
+    if settings.vocabulary and settings.layout in DIFFUSION:
+        config.mask_token_id = settings.vocabulary - 1
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -1,0 +1,111 @@
+"""A figure as data: the section `draw` of eval_config/figure/NAME.yaml, checked.
+
+    draw:
+      kind: curve                      # measures over one setting, a line per series
+      title: "APD: how far the denoiser is trusted"
+      x: decoder.mixture_weight        # the setting on the x axis, by its key in the configuration
+      x_label: R (its weight)
+      measures: [accuracy, tokens_per_second, tokens_per_step]
+      published: 3                     # of paper_figures.csv, drawn in panels of their own
+
+`kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX. So a new
+figure is a file of settings: the code knows kinds, and no figure by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_origin
+
+from unmask.plots.measures import MEASURES
+
+BASELINE = "leftright K=1"  # one token a step, from the left, without cache and limit
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What all kinds have.
+
+    interleaved: the settings answered in turns (the figure's `interleave`), so that times on a CPU compare.
+    """
+
+    name: str
+    interleaved: bool
+    title: str
+    measures: list[str] = field(default_factory=list)  # columns of `measures.MEASURES`
+    published: str | None = None  # which figure of paper_figures.csv
+    baseline: str = BASELINE  # label of what the others are compared with, and where an AUP begins
+    # accuracies in percent: tokens a step at that accuracy or more
+    pb: list[float] = field(default_factory=list)
+
+    def __post_init__(self):
+        for measure in self.measures:
+            if measure not in MEASURES:
+                _refuse(self.name, "measures", measure, f"choose of {', '.join(MEASURES)}")
+        for accuracy in self.pb:
+            if type(accuracy) not in (int, float) or not 0 < accuracy <= 100:
+                _refuse(self.name, "pb", accuracy, "must be percentages above 0")
+
+
+@dataclass(frozen=True)
+class Curve(Definition):
+    """Measures over one setting: a column of panels per model and task, a row per measure."""
+
+    x: str = ""  # key of a setting, as in decoder.mixture_weight
+    x_label: str = ""  # empty: its symbol, or its last word
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.x:
+            _refuse(self.name, "x", self.x, "must be the key of the setting on the x axis")
+        if not self.measures:
+            _refuse(self.name, "measures", self.measures, f"choose of {', '.join(MEASURES)}")
+
+
+@dataclass(frozen=True)
+class Pareto(Definition):
+    """Accuracy over each measure: a column of panels per task, every setting a point, the front a line."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.measures or "accuracy" in self.measures:
+            choices = ", ".join(name for name in MEASURES if name != "accuracy")
+            _refuse(self.name, "measures", self.measures, f"accuracy is drawn over them: choose of {choices}")
+
+
+@dataclass(frozen=True)
+class Listing(Definition):
+    """A table: a row per setting, beside the baseline of the same model and task."""
+
+
+KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing}
+
+
+def define(name: str, draw: Any, interleaved: bool) -> Definition:
+    """The definition of figure `name` from its section `draw` (plain dicts and lists).
+
+    ValueError, naming the key, where the section is missing, incomplete or says something unknown.
+    """
+    if not isinstance(draw, Mapping):
+        raise ValueError(f"figure {name}: has no section `draw`, which says how it is drawn; see fig3.yaml")
+    given = dict(draw)
+    kind = given.pop("kind", None)
+    if kind not in KINDS:
+        _refuse(name, "kind", kind, f"must be one of {', '.join(KINDS)}")
+    known = {f.name: f for f in fields(KINDS[kind]) if f.name not in ("name", "interleaved")}
+    for key, value in given.items():
+        if key not in known:
+            _refuse(name, key, value, f"is no key of a {kind}; it has {', '.join(known)}")
+        if get_origin(known[key].type) is list:
+            if not isinstance(value, list):
+                _refuse(name, key, value, "must be a list")
+        elif not isinstance(value, str | int):
+            _refuse(name, key, value, "must be text")
+    if "title" not in given:
+        _refuse(name, "title", None, "every figure needs one")
+    if "published" in given:
+        given["published"] = str(given["published"])
+    return KINDS[kind](name=name, interleaved=bool(interleaved), **given)
+
+
+def _refuse(name: str, key: str, value: Any, message: str) -> None:
+    raise ValueError(f"figure {name}: draw.{key}={value}: {message}")

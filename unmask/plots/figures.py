@@ -1,0 +1,99 @@
+"""One figure, whatever its kind: the picture or table, the CSV behind it, and what its caption says."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from unmask.plots import curves, listing, pareto
+from unmask.plots.definition import Definition, Listing, Pareto
+from unmask.plots.fronts import aups, pb
+from unmask.plots.measures import comparable, every
+from unmask.records.collection import Collection
+
+PUBLISHED = Path(__file__).with_name("paper_figures.csv")
+NAMED = 4  # missing settings that a caption names
+
+
+def draw(definition: Definition, found: Collection, folder: Path, with_published: bool = True) -> Path:
+    """Draw a figure into a folder; returns the picture's path, or the table's.
+
+    Beside it the rows as CSV. Raises nothing that the definition did not: an empty collection is the
+    caller's to refuse.
+    """
+    output = folder / definition.name
+    published = read_published(definition.published if with_published else None)
+    kind = {Listing: listing, Pareto: pareto}.get(type(definition), curves)
+    areas = aups(found.rows, found.scored, definition.baseline)
+    kind.draw(definition, found, published, output, note(definition, found, areas, len(published) > 0))
+    rows = found.rows.copy()
+    keys = list(zip(rows.model, rows.task, rows.conditions, rows.decoder, strict=True))
+    rows["aup"] = [areas[key].value if key in areas else None for key in keys]
+    rows["aup_interval"] = [list(areas[key][1:]) if key in areas else None for key in keys]
+    rows.to_csv(output.with_suffix(".csv"), index=False)
+    return output.with_suffix(".md" if kind is listing else ".png")
+
+
+def read_published(figure: str | None) -> pd.DataFrame:
+    """The paper's points of a figure; no rows where there are none."""
+    points = pd.read_csv(PUBLISHED, dtype={"figure": str, "x": str})
+    return points[points.figure == figure]
+
+
+def note(definition: Definition, found: Collection, areas: dict, with_published: bool) -> str:
+    """What was measured, on what, with which code; what is missing; what sums it up."""
+    rows = found.rows
+    tiny = " (tiny stand-in family)" if any(name.startswith("tiny_") for name in rows.model) else ""
+    machines, commits = every(rows.machines), every(rows.commits)
+    threads = {f"{int(count)} threads" for count in rows.threads.dropna()}
+    words = [
+        f"n = {_spread(rows.n)}",
+        f"tasks: {', '.join(dict.fromkeys(rows.task))}",
+        f"models: {', '.join(dict.fromkeys(rows.model))}{tiny}",
+        f"machine: {', '.join([*machines, *sorted(threads), *sorted(set(rows.dtype))])}",
+        f"batch size {_spread(rows.batch_size)}",
+        f"commit {', '.join(commits)}",
+        "bands, bars, brackets: 95% intervals",
+    ]
+    reasons = [comparable(here, definition.interleaved)[1] for here in _panels(definition, rows)]
+    words += [f"times left out: {reason}" for reason in dict.fromkeys(reasons) if reason]
+    words += [_aup_words(areas)] if areas else []
+    words += [_pb_words(definition, rows)] if definition.pb else []
+    if found.missing:
+        named = "; ".join(label for label, _ in found.missing[:NAMED])
+        more = "; ..." if len(found.missing) > NAMED else ""
+        total = len(found.missing) + len(rows)
+        words.append(f"missing: {len(found.missing)} of {total} settings ({named}{more})")
+    if with_published:
+        words.append("published points: arXiv 2506.00413, RTX A5000")
+    return ". ".join(words) + "."
+
+
+def _panels(definition: Definition, rows: pd.DataFrame) -> list[pd.DataFrame]:
+    keys = "task" if isinstance(definition, Pareto) else ["model", "task"]
+    return [here for _, here in rows.groupby(keys, sort=False)]
+
+
+def _aup_words(areas: dict) -> str:
+    tasks = {task for _, task, _, _ in areas}
+    words = []
+    for (model, task, _, decoder), area in areas.items():
+        place = f"{model}, {task}" if len(tasks) > 1 else model
+        words.append(f"{decoder} on {place} {area.value:.0f} [{area.low:.0f}, {area.high:.0f}]")
+    return f"AUP over this sweep: {'; '.join(words)}"
+
+
+def _pb_words(definition: Definition, rows: pd.DataFrame) -> str:
+    """The most tokens a step at an accuracy or more, by task."""
+    words = []
+    for least in definition.pb:
+        found = []
+        for task, here in rows.groupby("task", sort=False):
+            best = pb(here.tokens_per_step, 100 * here.accuracy, least)
+            found.append(f"{'none' if best is None else f'{best:.2f}'} on {task}")
+        words.append(f"PB{least:g}: {', '.join(found)}")
+    return "tokens a step at that accuracy or more, best setting: " + "; ".join(words)
+
+
+def _spread(values: pd.Series) -> str:
+    ends = sorted(set(values))
+    return f"{ends[0]}" if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"

@@ -1,0 +1,89 @@
+"""Kind `table`: a row per setting, as Markdown and LaTeX."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from unmask.plots.definition import Listing
+from unmask.plots.fronts import aups, front
+from unmask.plots.measures import MEASURES, comparable
+from unmask.plots.tables import exactness, forwards, with_interval
+from unmask.records.collection import Collection
+from unmask.records.summary import compare
+
+FRONTS = {"tokens_per_step": "tokens/step", "positions_per_useful_token": "positions"}
+
+
+def draw(listing: Listing, found: Collection, published: pd.DataFrame, output: Path, note: str) -> None:
+    """Write the table, the note below it. What was published (not in this form) is left out."""
+    table = table_of(listing, found)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    cells = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    lines = [f"| {' | '.join(line)} |\n" for line in cells]
+    output.with_suffix(".md").write_text(f"{''.join(lines)}\n{note}\n")
+    latex = table.style.hide(axis="index").format(escape="latex").to_latex(hrules=True)
+    output.with_suffix(".tex").write_text(latex)
+
+
+def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
+    """The cells as text, in the order of the sweep.
+
+    Differences are paired by document with the baseline of the same model, task and conditions. A setting is
+    on a front when no other of its model and task beats it in accuracy and in that cost.
+    """
+    areas = aups(found.rows, found.scored, listing.baseline)
+    lines = []
+    for _, here in found.rows.groupby(["model", "task"], sort=False):
+        timed = set(here.run[comparable(here, listing.interleaved)[0]])
+        fronts = _fronts(here.dropna(subset="accuracy"))
+        for _, row in here.iterrows():
+            area = areas.get((row.model, row.task, row.conditions, row.decoder))
+            line = {
+                "model": row.model,
+                "task": row.task,
+                "setting": row.label,
+                "n": row.n,
+                "accuracy %": _one_line(row, "accuracy", "{:.1f}", scale=100),
+                f"difference to {listing.baseline}": _difference(row, here, found, listing.baseline),
+                "exact": exactness(row.exact),
+                "tokens per step": _one_line(row, "tokens_per_step", "{:.2f}"),
+                "forwards per answer": forwards(row).replace("\n", ", "),
+                "positions per answer": f"{row.positions_per_answer:,.0f}",
+                "MFLOPs per useful token": _number(row.flops_per_useful_token, "{:,.1f}", scale=1e-6),
+                "tokens/s": _one_line(row, "tokens_per_second", "{:.0f}") if row.run in timed else "-",
+                "latency p50 / p90 (s)": _latency(row) if row.run in timed else "-",
+                "no answer": row.extraction_failures,
+                "on the front of": ", ".join(name for name, runs in fronts.items() if row.run in runs),
+                "AUP": "" if area is None else f"{area.value:.0f} [{area.low:.0f}, {area.high:.0f}]",
+            }
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _fronts(rows: pd.DataFrame) -> dict[str, set[str]]:
+    found = {}
+    for column, name in FRONTS.items():
+        measured = rows.dropna(subset=column)
+        on = front(measured[column], measured.accuracy, MEASURES[column].higher)
+        found[name] = set(measured.run[on])
+    return found
+
+
+def _difference(row: pd.Series, here: pd.DataFrame, found: Collection, baseline: str) -> str:
+    base = here[(here.plain == baseline) & (here.conditions == row.conditions)]
+    if base.empty or base.run.iloc[0] == row.run:
+        return ""
+    change = compare(found.scored[base.run.iloc[0]], found.scored[row.run])
+    return _one_line(change, "accuracy_difference", "{:+.1f}", scale=100)
+
+
+def _one_line(summary, name: str, form: str, scale: float = 1) -> str:
+    return with_interval(summary, name, form, form, scale=scale).replace("\n", " ")
+
+
+def _number(value: float | None, form: str, scale: float = 1) -> str:
+    return "-" if value is None or pd.isna(value) else form.format(scale * value)
+
+
+def _latency(row: pd.Series) -> str:
+    return " / ".join(_number(row[name], "{:.2f}") for name in ("latency_p50", "latency_p90"))

@@ -1,0 +1,231 @@
+"""A folder of runs, read by settings: each wanted setting is the run of exactly these settings, or is
+missing.
+
+Whatever else lies in the folder (other seeds, batch sizes, budgets, weights, figures) changes nothing.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from unmask.records.documents import chosen
+from unmask.records.files import RecordError
+from unmask.records.naming import label, labels, symbols
+from unmask.records.recipe import ABSENT, canonical, config_hash, differences
+from unmask.records.run import RUN, Run
+from unmask.records.summary import summarise
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A run that is wanted.
+
+    recipe: its identity as far as a configuration tells it, without weights and prompts; what else it leaves
+    out, or gives as "auto", is open too.
+    metric: "metric,filter" that decides whether an answer is correct. limit: documents per task; None = all.
+    """
+
+    recipe: Mapping
+    metric: str
+    limit: int | None = None
+
+
+@dataclass
+class Collection:
+    """The runs of a sweep.
+
+    rows: one per setting that was found, in the sweep's order: run (folder name), model, task, decoder,
+        label, plain (the label without what sets it apart from others of the sweep), R K W M T B,
+        conditions (hash of all settings but the decoder's), batch_size, seed, budget, device, dtype, threads,
+        begun, ended (of the run, ISO times), positions_per_useful_token, and all of `summary.summarise`.
+    scored, configs: by run: its scored documents, its identity.
+    missing: (label, why) of every setting that has no run.
+    """
+
+    rows: pd.DataFrame
+    scored: dict[str, list[dict]] = field(default_factory=dict)
+    configs: dict[str, dict] = field(default_factory=dict)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+
+# a model of an identity -> the fingerprint that is wanted, if known
+Weights = Callable[[Mapping], str | None]
+
+
+def read_runs(root: Path) -> list[Run]:
+    """Every run in a folder that can be read, finished or not; one that cannot is named on stderr.
+
+    Folders inside run folders are not looked into.
+    """
+    runs = []
+    for path in sorted(Path(root).glob(f"*/{RUN}")):
+        try:
+            runs.append(Run.read(path.parent))
+        except RecordError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return runs
+
+
+def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights | None = None) -> Collection:
+    """The run of every setting, from `read_runs`.
+
+    A run counts when its identity agrees with everything that the setting says, and it has all documents
+    that the limit takes, scored by the metric; whether it is finished, or has more, makes no difference.
+    Where several count (of other weights or prompts), `weights` says which is wanted.
+
+    RecordError, naming both folders, where that leaves several, or where two runs of one model have other
+    weights, or of one model and task other prompts.
+    """
+    recipes = {canonical(setting.recipe): setting for setting in settings}
+    if len(recipes) < len({canonical([s.recipe, s.metric, s.limit]) for s in settings}):
+        raise RecordError("limit, metric: a figure has one; settings that differ in nothing else share a run")
+    settings = list(recipes.values())
+    names = _names(settings)
+    found, missing = [], []
+    for name, setting in zip(names, settings, strict=True):
+        fits, why = _fitting(runs, setting)
+        if len(fits) > 1 and weights:
+            wanted = [fit for fit in fits if _has_weights(fit[0].config, weights)]
+            fits = wanted or fits
+        if len(fits) > 1:
+            raise RecordError(_several(name, [run for run, _ in fits]))
+        if fits:
+            found.append((name, setting, *fits[0]))
+        else:
+            missing.append((f"{name}{_place(setting.recipe)}", why))
+    _check_alike([run for _, _, run, _ in found])
+    rows = pd.DataFrame([_row(*each) for each in found])
+    return Collection(
+        rows,
+        {run.folder.name: scored for _, _, run, scored in found},
+        {run.folder.name: run.config for _, _, run, _ in found},
+        missing,
+    )
+
+
+def _names(settings: Sequence[Setting]) -> list[str]:
+    """A label for each setting, of its own among those of the same model and task."""
+    places = [_place(setting.recipe) for setting in settings]
+    names = [""] * len(settings)
+    for place in dict.fromkeys(places):
+        at = [i for i, other in enumerate(places) if other == place]
+        for i, name in zip(at, labels([settings[i].recipe for i in at]), strict=True):
+            names[i] = name
+    return names
+
+
+def _fitting(runs: Sequence[Run], setting: Setting) -> tuple[list[tuple[Run, list[dict]]], str]:
+    """([(run, its scored documents)] of this setting, why there is none)."""
+    fits, reasons, nearest = [], [], None
+    for run in runs:
+        differing = _disagreements(run.config, setting.recipe)
+        if differing:
+            if nearest is None or len(differing) < len(nearest[1]):
+                nearest = run, differing
+            continue
+        scored, reason = _scored(run, setting)
+        if scored is None:
+            reasons.append(reason)
+        else:
+            fits.append((run, scored))
+    if reasons or not nearest:
+        return fits, "; ".join(reasons) or "no such run"
+    run, differing = nearest
+    keys = [f"{key} ({theirs} there, {ours} wanted)" for key, (theirs, ours) in list(differing.items())[:3]]
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return fits, f"no such run; the nearest, {run.folder.name}, differs in {', '.join(keys)}{more}"
+
+
+def _disagreements(config: Mapping, recipe: Mapping) -> dict[str, tuple[object, object]]:
+    """Dotted keys of the recipe in which a run's identity differs: (the run's, the recipe's).
+
+    A decoder or a model of other settings than the recipe knows is another one.
+    """
+    whole = {"decoder", "models"}
+    found = {}
+    for key, (theirs, ours) in differences(config, recipe).items():
+        open_ = ours == "auto" or key.endswith(".weights") or key == "task.prompts"
+        if not open_ and (ours != ABSENT or key.split(".")[0] in whole):
+            found[key] = theirs, ours
+    return found
+
+
+def _scored(run: Run, setting: Setting) -> tuple[list[dict] | None, str]:
+    """(the documents that the setting takes, scored by its metric; None and why not)."""
+    name = run.folder.name
+    if not (documents := run.info.get("documents")):
+        return None, f"{name}: its run.json does not say which documents its task has"
+    wanted = {(i, 0) for i in chosen(documents, setting.limit, setting.recipe["task"].get("subset_seed"))}
+    if absent := wanted - run.done:
+        return None, f"{name}: {len(wanted) - len(absent)} of {len(wanted)} documents"
+    try:
+        return run.scored(setting.metric, wanted), ""
+    except RecordError as error:
+        return None, f"{name}: not scored by {setting.metric} ({error})"
+
+
+def _has_weights(config: Mapping, weights: Weights) -> bool:
+    known = [(model["weights"], weights(model)) for model in config["models"].values()]
+    return all(wanted in (None, theirs) for theirs, wanted in known)
+
+
+def _several(name: str, runs: Sequence[Run]) -> str:
+    first, second = runs[:2]
+    keys = ", ".join(differences(first.config, second.config)) or "nothing: one is a copy"
+    return (
+        f"{name}: {first.folder} and {second.folder} are both of this setting (they differ in {keys}); move "
+        "the one that is not meant out of the folder"
+    )
+
+
+def _check_alike(runs: Sequence[Run]) -> None:
+    """RecordError where runs of one sweep have other weights of a model, or other prompts of a task."""
+    seen: dict[tuple, tuple[object, Run]] = {}
+    for run in runs:
+        config = run.config
+        task = {key: value for key, value in config["task"].items() if key != "prompts"}
+        first = next(iter(config["models"].values()))
+        facts = {("weights of", m["name"], m["adapter"]): m["weights"] for m in config["models"].values()}
+        facts["prompts for", first["name"], canonical(task)] = config["task"]["prompts"]
+        for key, value in facts.items():
+            theirs, other = seen.setdefault(key, (value, run))
+            if theirs != value:
+                raise RecordError(
+                    f"{other.folder} and {run.folder} have other {key[0]} {key[1]}, so they make no figure "
+                    "together; evaluate the older one again and move it out of the folder"
+                )
+
+
+def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
+    config = run.config
+    summary = summarise(scored, run.info.get("shapes"))
+    decoder, task, useful = config["decoder"], config["task"], summary["useful_tokens"]
+    conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
+    return {
+        "run": run.folder.name,
+        "model": next(iter(config["models"].values()))["name"],
+        "task": task["name"],
+        "decoder": decoder["name"],
+        "label": name,
+        "plain": label(config),
+        **symbols(config),
+        "conditions": config_hash(conditions)[:6],
+        "batch_size": config["batch_size"],
+        "seed": config["seed"],
+        "budget": task["budget"],
+        "device": config["device"],
+        "dtype": config["dtype"],
+        "threads": config["threads"],
+        "begun": run.info["created"],
+        "ended": run.info["updated"],
+        "positions_per_useful_token": sum(summary["positions"].values()) / useful if useful else None,
+    } | summary
+
+
+def _place(recipe: Mapping) -> str:
+    """Model and task, for a message."""
+    model = next(iter(recipe["models"].values()))
+    return f" on {model['name']}, {recipe['task']['name']}"

@@ -1,0 +1,31 @@
+"""What an answer cost in floating-point operations, estimated from its counts and the models' shapes."""
+
+from collections.abc import Mapping
+
+from unmask.records.files import RecordError
+from unmask.records.sample import step_role
+
+Shapes = Mapping[str, Mapping[str, int]]
+"""role -> body_parameters, head_parameters, layers, width (run.json: `shapes`)."""
+
+
+def flops_of(sample: Mapping, shapes: Shapes) -> float:
+    """Floating-point operations of one sample, a multiply-add counted as two.
+
+    An estimate, to compare methods without a clock. It holds the matrix products of the body for every
+    position fed, attention of each of these to the whole context (prompt and canvas, whatever the mask hides:
+    an upper bound), and the step role's head for every committed id. It leaves out the head at positions that
+    commit nothing, norms, activations, the embedding table and sampling.
+
+    RecordError for a role without a shape.
+    """
+    context = sample["prompt_length"] + sample["budget"]
+    total = 0.0
+    for role, fed in sample["positions"].items():
+        if role not in shapes:
+            raise RecordError(
+                f"run.json: shapes has {sorted(shapes)} but no {role}; FLOPs cannot be estimated"
+            )
+        shape = shapes[role]
+        total += fed * (2 * shape["body_parameters"] + 4 * shape["layers"] * shape["width"] * context)
+    return total + 2 * shapes[step_role(sample)]["head_parameters"] * len(sample["ids"])

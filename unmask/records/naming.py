@@ -1,0 +1,72 @@
+"""What a run is called in tables and figures: from its identity, in the paper's symbols."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from unmask.records.recipe import canonical, flatten
+
+SYMBOLS = {
+    "mixture_weight": "R",
+    "tokens_per_step": "K",
+    "kv_window": "W",
+    "max_lookahead": "M",
+    "steps": "T",
+    "block_length": "B",
+}
+# Settings that a decoder's name implies, or that belong to its model.
+IMPLIED = {"name", "rank", "rank_tempered", "temperature", "top_p", "top_k", "chunk", "coupling"}
+ORDINARY_QUOTAS = {"even", "dream"}  # each is its model's own
+
+
+def label(config: Mapping, without: str | None = None) -> str:
+    """A decoder and its settings in a few words, as in "apd R=0.5 W=16".
+
+    config: an identity or a recipe. without: the key of a setting to leave out (decoder.mixture_weight).
+    """
+    decoder = config["decoder"]
+    shown = {
+        SYMBOLS.get(key, key): value
+        for key, value in decoder.items()
+        if value is not None and key not in IMPLIED and f"decoder.{key}" != without
+    }
+    if shown.get("quota") in ORDINARY_QUOTAS:
+        del shown["quota"]
+    return " ".join([decoder["name"], *(f"{key}={value}" for key, value in shown.items())])
+
+
+def labels(configs: Sequence[Mapping], without: str | None = None) -> list[str]:
+    """A label for each; where several would be the same, what else they differ in is added.
+
+    As in "leftright K=1, task=gsm_symbolic" beside "leftright K=1, task=chain_sum".
+    """
+    names = [label(config, without) for config in configs]
+    counts = Counter(names)
+    flat = [flatten(config) for config in configs]
+    found = []
+    for name, mine in zip(names, flat, strict=True):
+        if counts[name] > 1:
+            twins = [other for other, theirs in zip(flat, names, strict=True) if theirs == name]
+            name = ", ".join([name, *_additions(mine, twins, without)])
+        found.append(name)
+    return found
+
+
+def symbols(config: Mapping) -> dict[str, object]:
+    """The value of each symbol (R K W M T B); None where the decoder has no such setting."""
+    return {symbol: config["decoder"].get(key) for key, symbol in SYMBOLS.items()}
+
+
+def _additions(mine: Mapping, twins: Sequence[Mapping], without: str | None) -> list[str]:
+    """The settings in which `mine` differs from any of its twins; of another model or task the name is
+    enough."""
+    differing = [
+        key for key in mine if key != without and len({canonical(twin.get(key)) for twin in twins}) > 1
+    ]
+    named = {key.removesuffix("name") for key in differing if key.endswith(".name")}
+    kept = [key for key in differing if key.endswith(".name") or not key.startswith(tuple(named))]
+    return [f"{_short(key)}={'null' if mine[key] is None else mine[key]}" for key in kept]
+
+
+def _short(key: str) -> str:
+    parts = key.split(".")
+    return parts[-2] if parts[-1] == "name" else parts[-1]

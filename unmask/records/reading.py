@@ -1,0 +1,112 @@
+"""What lies in a run's folder, read and checked: every line against its checksum and the schema's rules."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from unmask.records.files import PUT_BACK, RecordError, read_json, read_jsonl, unsealed
+from unmask.records.recipe import canonical, config_hash, differences
+from unmask.records.sample import SCHEMA, Sample, check_sample
+from unmask.records.score import Score, check_score
+
+SAMPLES, SCORES, RUN = "samples.jsonl", "scores.jsonl", "run.json"
+
+Key = tuple[int, int]  # doc_id, repeat
+ScoreKey = tuple[int, int, str]  # doc_id, repeat, metric
+
+MAKE_AGAIN = "Delete the line; the document that it held is then made again"
+SCORE_AGAIN = "Delete the file, it is derived: score again"
+
+
+def read_info(path: Path) -> dict:
+    """The content of run.json; RecordError for another schema, or where anything in it was changed."""
+    info = read_json(path)
+    if info.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{path}: has schema {info.get('schema')!r}, and this program reads {SCHEMA}. Bring the "
+            "collection to it (python -m scripts.migrate_schema2), or choose another `run_folder`"
+        )
+    info = unsealed(info, path, PUT_BACK)
+    if config_hash(info["config"]) != info["config_hash"]:
+        raise RecordError(f"{path}: config_hash is not that of its config. {PUT_BACK}")
+    return info
+
+
+def stored_info(folder: Path, config: Mapping) -> dict | None:
+    """The run.json of the run of this config in a folder, None where nothing is written yet.
+
+    RecordError for anything else: another config's run, or files that are no run.
+    """
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: is not a folder; choose another `run_folder`")
+    if not (folder / RUN).exists():
+        # killed before run.json: an empty samples.jsonl and hidden temporary files are ours
+        strange = [
+            path.name
+            for path in folder.iterdir()
+            if not path.name.startswith(".") and not (path.name == SAMPLES and path.stat().st_size == 0)
+        ]
+        if strange:
+            raise RecordError(
+                f"{folder}: holds {some(sorted(strange))} but no {RUN}, so it is no run to resume; choose "
+                "another `run_folder`, or move these files away"
+            )
+        return None
+    stored = read_info(folder / RUN)
+    if config_hash(stored["config"]) != config_hash(config):
+        listed = "".join(
+            f"\n  {key}: {canonical(theirs)} there, {canonical(ours)} here"
+            for key, (theirs, ours) in differences(stored["config"], config).items()
+        )
+        raise RecordError(f"{folder / RUN}: is of another config; choose another `run_folder`.{listed}")
+    return stored
+
+
+def read_samples(path: Path) -> tuple[dict[Key, Sample], int]:
+    """(samples by key, bytes that they fill); a last line that an interrupted write tore is left out."""
+    rows, size = read_jsonl(path, MAKE_AGAIN)
+    rows = [unsealed(row, f"{path}:{number}", MAKE_AGAIN) for number, row in enumerate(rows, 1)]
+    return by_key(rows, check_sample, sample_key, path), size
+
+
+def read_scores(path: Path) -> dict[ScoreKey, Score]:
+    """Scores by key. The file is written whole, so that a torn line is damage like any other."""
+    rows, size = read_jsonl(path, SCORE_AGAIN)
+    if path.exists() and size != path.stat().st_size:
+        raise RecordError(f"{path}: the last line is damaged. {SCORE_AGAIN}")
+    rows = [unsealed(row, f"{path}:{number}", SCORE_AGAIN) for number, row in enumerate(rows, 1)]
+    return by_key(rows, check_score, score_key, path)
+
+
+def sample_key(row: Mapping) -> Key:
+    return row["doc_id"], row["repeat"]
+
+
+def score_key(row: Mapping) -> ScoreKey:
+    return row["doc_id"], row["repeat"], row["metric"]
+
+
+def by_key(rows: Iterable[Mapping], check: Callable, key: Callable, where: object) -> dict:
+    """Checked rows by their key. No writer repeats a key, so a repeated one was copied in by hand.
+
+    Equal rows then count once; different ones leave nobody to say which is true and raise RecordError.
+    """
+    found, lines = {}, {}
+    for number, row in enumerate(rows, 1):
+        try:
+            check(row)
+        except RecordError as error:
+            raise RecordError(f"{where}:{number}: {error}") from None
+        first = found.setdefault(key(row), dict(row))
+        line = lines.setdefault(key(row), number)
+        if first != row:
+            raise RecordError(
+                f"{where}:{number}: contradicts line {line} about document {key(row)}; delete one"
+            )
+    return found
+
+
+def some(items: list) -> str:
+    """The first few items, for a message."""
+    return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")

@@ -1,0 +1,118 @@
+"""From a composed configuration to checked settings: the decoder, its models by role, a run's identity.
+
+Nothing here loads a model, reads weights or writes; whatever is wrong is a ValueError that names the key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from unmask.config import EvalConfig, ModelConfig
+from unmask.decoding import Decoder
+from unmask.decoding.sampling import at_least_one
+from unmask.models.loading import asked_for
+from unmask.models.resources import choose_device, choose_dtype
+
+EXAMPLES = {
+    "causal": "model=tiny_qwen_large decoder=autoregressive",
+    "diffusion": "model=tiny_dream decoder=apd",
+    "auxiliary": "auxiliary=tiny_qwen, or auxiliary=qwen_0.5b for model=dream",
+    "drafter": "drafter=tiny_dflash",
+}
+
+
+def typed(cfg: DictConfig) -> EvalConfig:
+    """The configuration as its dataclasses, with what can be checked before anything is built."""
+    try:
+        found = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    for key in ("auxiliary", "drafter"):  # a choice "none" composes to an empty dict
+        value = getattr(found, key)
+        if value in (None, {}):
+            setattr(found, key, None)
+        elif not isinstance(value, ModelConfig):
+            raise ValueError(f"{key}={value}: must be a choice of the group {key} (see --help), or none")
+    at_least_one(limit=found.limit, threads=found.threads)
+    if type(found.warm_up) is not int or found.warm_up < 0:
+        raise ValueError(f"warm_up={found.warm_up!r} must be a whole number, 0 or more")
+    if found.batch_size != "auto":
+        at_least_one(batch_size=found.batch_size)
+    if found.compile and found.batch_size != 1:
+        raise ValueError(
+            f"compile=true takes one row at a time, and batch_size={found.batch_size}: give up one of the two"
+        )
+    return found
+
+
+def build_decoder(settings: Any) -> Decoder:
+    """The decoder that `_target_` names, with its settings; ValueError naming the key that is wrong."""
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
+        raise ValueError(f"decoder={settings}: must be a choice of the group decoder (see --help)")
+    fields = {key: value for key, value in settings.items() if key not in ("_target_", "name")}
+    target = settings["_target_"]
+    try:
+        kind = get_class(target)
+    except Exception as error:  # no such module, no such name, no class: each its own type
+        raise ValueError(f"decoder._target_={target}: cannot be imported ({error})") from error
+    if not issubclass(kind, Decoder):
+        raise ValueError(f"decoder._target_={target}: is no Decoder")
+    if not isinstance(settings.get("name"), str):
+        raise ValueError(f"decoder.name={settings.get('name')!r}: must be a word, by which results are filed")
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a key that its dataclass does not have, or a value of a strange type
+        raise ValueError(f"decoder={settings['name']}: {error}") from error
+
+
+def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
+    """The model settings of each of the decoder's roles: `model` for the first, its own group for another.
+
+    ValueError where one is missing or of the wrong kind.
+    """
+    first, *others = decoder.roles
+    found = {first: cfg.model} | {role: getattr(cfg, role) for role in others}
+    name = cfg.decoder["name"]
+    for role, settings in found.items():
+        kind, group = decoder.roles[role], "model" if role == first else role
+        if settings is None:
+            raise ValueError(f"decoder={name} needs {group}: for example {EXAMPLES[group]}")
+        if settings.kind != kind:
+            fitting = {"causal": "autoregressive", "diffusion": "apd"}.get(settings.kind)
+            advice = EXAMPLES[kind] if role == first else EXAMPLES[group]
+            advice += f"; or keep the model and take decoder={fitting}" if role == first and fitting else ""
+            raise ValueError(
+                f"decoder={name} runs on a {kind} {group}, and {group}={settings.name} is {settings.kind}: "
+                f"try {advice}"
+            )
+    return found
+
+
+def recipe(cfg: EvalConfig | DictConfig) -> dict:
+    """A run's identity as far as the configuration alone tells it.
+
+    Everything that decides an answer or its cost, but for the fingerprints of the weights and of the prompts
+    (`Evaluation.identity` adds these). `limit` is not among it: a larger one extends the same run. Nor is
+    what only scores, or only says where files lie.
+    """
+    cfg = typed(cfg) if isinstance(cfg, DictConfig) else cfg
+    decoder = build_decoder(cfg.decoder)
+    models = models_by_role(cfg, decoder)
+    device = choose_device(cfg.device)
+    task = {key: value for key, value in asdict(cfg.task).items() if key not in ("limit", "data", "metric")}
+    return {
+        "models": {role: asked_for(settings) for role, settings in models.items()},
+        "roles": list(models),
+        "decoder": {key: value for key, value in cfg.decoder.items() if key != "_target_"},
+        "task": task,
+        "seed": cfg.seed,
+        "batch_size": cfg.batch_size,
+        "device": device.type,
+        "dtype": str(choose_dtype(cfg.dtype, device)).removeprefix("torch."),
+        "threads": cfg.threads if device.type == "cpu" else None,
+        "compile": cfg.compile,
+    }

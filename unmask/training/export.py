@@ -1,0 +1,70 @@
+"""A trained model as a Hugging Face folder, with the story of its training beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from unmask.plots.learning import learning_curve
+from unmask.records import environment
+from unmask.training.loop import Trainer
+from unmask.training.lora import merged
+
+TOTALS = ["step", "tokens", "seconds"]  # columns of the curve that a second recipe goes on counting
+
+
+def earlier(init_from: Path | None, name: str) -> dict | None:
+    """Story and curve of the recipe before this one, where init_from is this same model after it."""
+    if init_from is None or not (init_from / "training.json").exists():
+        return None
+    story = json.loads((init_from / "training.json").read_text())
+    if story["settings"]["name"] != name:
+        return None
+    return {"story": story, "curve": (init_from / "learning_curve.csv").read_text()}
+
+
+def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, output: Path) -> None:
+    """Write the student, its tokenizer, training.json and the learning curve to `output`.
+
+    The weights are float16 on disk: small, and loaded as float32 on a CPU. An adapter is merged into them.
+    Each file replaces the one that was there when all are written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as partial:
+        _write(trainer, tokenizer, recipe, Path(partial))
+        for file in Path(partial).iterdir():
+            os.replace(file, output / file.name)
+
+
+def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, folder: Path) -> None:
+    model = merged(trainer.objective.student)
+    halves: dict[int, torch.Tensor] = {}  # a tied tensor stays one tensor
+    weights = {k: halves.setdefault(v.data_ptr(), v.half()) for k, v in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)
+    story = {
+        "recipe": recipe,
+        "settings": trainer.settings,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in trainer.trained.values()),
+        "tokens": trainer.seen,
+        "steps": trainer.steps,
+        "seconds": round(trainer.seconds),
+        "sittings": trainer.sittings,
+        "environment": environment(),
+    }
+    curve = pd.read_csv(trainer.folder / "curve.csv")
+    if trainer.earlier:
+        story["earlier"], before = trainer.earlier["story"], pd.read_csv(StringIO(trainer.earlier["curve"]))
+        curve[TOTALS] += before[TOTALS].iloc[-1]
+        curve = pd.concat([before, curve])
+    (folder / "training.json").write_text(json.dumps(story, indent=1) + "\n")
+    curve.to_csv(folder / "learning_curve.csv", index=False)
+    learning_curve(folder / "learning_curve.csv", folder / "learning_curve.png")

@@ -1,0 +1,187 @@
+"""Where training examples come from: generated problems, drills, or the answers of a run.
+
+A recipe's `mixture` names its sources: `gsm_symbolic`, `chain_sum` (problems), `drill`, or `run:FOLDER`, the
+answers that a model gave to the training split, recorded like any other run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from unmask.config import ROOT
+from unmask.records import Run
+from unmask.tasks import problems
+
+DRILL_LINES = (4, 11)  # drills are as long as word problems, so that batches mix both
+PROBLEMS = 1000  # problems that are generated at once
+PARTS = 64  # of PROBLEMS problems, in a chunk: far more than one can use
+RUN = "run:"
+
+
+@dataclass(frozen=True)
+class Example:
+    """Ids to learn from: (prompt, answer) in turns. Only the answers are asked for.
+
+    ends: the last answer ends the text (its last id is the end token), so that nothing but silence follows.
+    """
+
+    turns: list[tuple[list[int], list[int]]]
+    ends: bool = True
+
+    @property
+    def ids(self) -> list[int]:
+        return [i for prompt, answer in self.turns for i in (*prompt, *answer)]
+
+    @property
+    def asked(self) -> list[bool]:
+        """Per id: the model is asked for it."""
+        flags: list[bool] = []
+        for prompt, answer in self.turns:
+            flags += [False] * len(prompt) + [True] * len(answer)
+        return flags
+
+
+class Source:
+    """Examples without end. The same chunk and the same state of the generator give the same ones."""
+
+    def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A hash of the data, where it could change without the recipe; training does not resume on another
+        one."""
+        return None
+
+
+@dataclass
+class Problems(Source):
+    """Generated problems of an embedded task with their worked solutions. `seed` gives other problems."""
+
+    task: str
+    tokenizer: PreTrainedTokenizerBase
+    seed: int = 0
+
+    def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
+        first = (self.seed * 100_003 + chunk) * PARTS
+        for part in range(PARTS):
+            found = problems.training_stream(self.task, first + part, PROBLEMS)
+            prompts = self.tokenizer([chat_prompt(self.tokenizer, p.question) for p in found]).input_ids
+            answers = self.tokenizer([p.solution + self.tokenizer.eos_token for p in found]).input_ids
+            for turn in zip(prompts, answers, strict=True):
+                yield Example([turn])
+
+
+@dataclass
+class Drills(Source):
+    """Lines of arithmetic, of which the results are asked for."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
+        while True:
+            lines = problems.drill(rng, rng.randint(*DRILL_LINES))
+            pieces = self.tokenizer([text for a, b in lines for text in (a, b + "\n")]).input_ids
+            yield Example(list(zip(pieces[::2], pieces[1::2], strict=True)), ends=False)
+
+
+class Answers(Source):
+    """The answers of a run: of each, its useful ids and the end token. Every pass in another random order.
+
+    An answer that filled its budget without an end is left out: where it would have ended is not known. The
+    prompts are built again from the task and the split that the run names, and must become the ids that the
+    run's model was asked with.
+    """
+
+    def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase):
+        """ValueError (RecordError) where there is no run, or it cannot be trained on."""
+        places = [place for place in (Path(folder), ROOT / folder) if place.is_dir()]
+        if not places:
+            raise ValueError(f"mixture: {RUN}{folder}: no such folder; give a run's folder, with its run.json")
+        run = Run.read(places[0])
+        task = run.config.get("task", {})
+        self.place = f"mixture: {RUN}{folder}"
+        self._check(task)
+        samples = [sample for sample in run.samples() if sample["finish"] == "stop"]
+        if not samples:
+            raise ValueError(f"{self.place}: none of its {len(run.done)} answers ends, so none can be learned from")
+        count = 1 + max(sample["doc_id"] for sample in samples)
+        documents = problems.documents(task["name"], task["split"], count)
+        if len(documents) < count:
+            raise ValueError(f"{self.place}: document {count - 1} is not among the {len(documents)} of its split")
+        end = [tokenizer.eos_token_id]
+        self.pairs: list[tuple[list[int], list[int]]] = []
+        for sample in samples:
+            question = documents[sample["doc_id"]].question
+            text = chat_prompt(tokenizer, question, task.get("system_prompt"))
+            prompt = tokenizer.encode(text, add_special_tokens=False)
+            if prompt_hash(prompt) != sample["prompt_hash"]:
+                raise ValueError(
+                    f"{self.place}: the prompt of document {sample['doc_id']} is not the one that was answered: "
+                    "the run's model has another tokenizer or chat template, or the task has changed"
+                )
+            self.pairs.append((prompt, sample["ids"][: sample["useful"]] + end))
+
+    def _check(self, task: dict) -> None:
+        name, split = task.get("name"), task.get("split")
+        if name not in problems.OPTIONS:
+            raise ValueError(
+                f"{self.place}: is of task {name}, and training reads the prompts of embedded tasks alone "
+                f"({', '.join(problems.OPTIONS)})"
+            )
+        if split != "train":
+            raise ValueError(
+                f"{self.place}: its answers are to the {split} split, which is for measuring: train on answers to "
+                "the training split (python eval.py task.split=train ...)"
+            )
+        if task.get("num_fewshot"):
+            raise ValueError(
+                f"{self.place}: was asked with task.num_fewshot={task['num_fewshot']}; train on a run without examples"
+            )
+
+    def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
+        while True:
+            for pair in rng.sample(self.pairs, len(self.pairs)):
+                yield Example([pair])
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.pairs).encode()).hexdigest()[:12]
+
+
+def check_name(name: str) -> None:
+    """ValueError for a source that there is not."""
+    if name not in problems.OPTIONS and name != "drill" and not name.startswith(RUN):
+        raise ValueError(
+            f"mixture: unknown source {name!r}; there are {', '.join(problems.OPTIONS)}, drill and {RUN}FOLDER"
+        )
+
+
+def source(name: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Source:
+    """The source that a mixture names; ValueError where there is none."""
+    check_name(name)
+    if name == "drill":
+        return Drills(tokenizer)
+    if name.startswith(RUN):
+        return Answers(name.removeprefix(RUN), tokenizer)
+    return Problems(name, tokenizer, seed)
+
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None = None) -> str:
+    """The question as a turn of the chat, and the beginning of the answer's."""
+    turns = [{"role": "user", "content": question}]
+    if system is not None:
+        turns.insert(0, {"role": "system", "content": system})
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def prompt_hash(prompt: list[int]) -> str:
+    """The `prompt_hash` of a sample with these prompt ids."""
+    return hashlib.sha256(repr(prompt).encode()).hexdigest()[:12]
