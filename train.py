@@ -74,7 +74,9 @@ def train(cfg: recipe.TrainConfig, chosen: str, place: Place) -> None:
         total = sum(p.numel() for p in trainer.objective.student.parameters())
         trained = sum(p.numel() for p in trainer.trained.values())
         print(
-            f"{cfg.name}: {total:,} parameters" + (f" ({trained:,} trained)" if trained < total else "") + ", "
+            f"{cfg.name}: {total:,} parameters"
+            + (f" ({trained:,} trained)" if trained < total else "")
+            + ", "
             f"{'resumed at' if resumed else 'from'} {trainer.seen:,} of {cfg.tokens:,} tokens, "
             f"{place.world} x {place.device}"
         )

@@ -29,6 +29,7 @@ from unmask.evaluation import Evaluation
 from unmask.records import Run
 from unmask.records.files import read_jsonl
 
+BATCH = 16  # documents decoded together: their answers do not depend on it
 LEFT = {"LeftRight", "Autoregressive"}
 ROLES = {"autoregressive": "target"}  # old name -> new
 RANKED = {"Confidence": "confidence", "Entropy": "entropy", "Margin": "margin", "RandomOrder": "random"}
@@ -67,7 +68,7 @@ def settings_of(old: dict) -> list[str] | None:
             f"decoder.kv_window={'null' if window is None else window + 1}",  # counted as published now
             f"decoder.max_lookahead={'null' if lookahead is None else lookahead}",
         ]
-    if kind in RANKED and decoder.get("schedule_kind", "even") == "even":
+    if kind in RANKED and old["model"]["name"] != "tiny_dream":  # Dream's schedule is its own now
         steps, block = (decoder[key] for key in ("steps", "block_length"))
         return [
             *found,
@@ -120,19 +121,20 @@ def migrate(folder: Path, output: Path) -> Path | None:
     from_left = old["decoder"]["_target_"].rpartition(".")[2] in LEFT
     with evaluation.run as run:
         run.claim()
-        for number, sample in enumerate(samples):
-            request = by_document[sample["doc_id"]]
-            prompts = evaluation.lm.prompts([request])
-            if (sample["doc_id"], 0) in run.done:
-                continue
-            new = renamed(sample) | stamp | {"prompt_length": len(prompts[0]), "batch": number}
-            if from_left:
-                new["commits"] = [step for step, count in enumerate(sample["steps"]) for _ in range(count)]
-            else:
-                (again,) = evaluation.lm.decode([request], prompts)
-                check_same(str(folder), new, again)
-                new["commits"] = again["commits"]
-            run.append(new)
+        todo = [sample for sample in samples if (sample["doc_id"], 0) not in run.done]
+        for start in range(0, len(todo), BATCH):
+            batch = todo[start : start + BATCH]
+            requests = [by_document[sample["doc_id"]] for sample in batch]
+            prompts = evaluation.lm.prompts(requests)
+            again = [None] * len(batch) if from_left else evaluation.lm.decode(requests, prompts)
+            for sample, prompt, replayed in zip(batch, prompts, again, strict=True):
+                new = renamed(sample) | stamp | {"prompt_length": len(prompt), "batch": len(run.done)}
+                if from_left:
+                    new["commits"] = [step for step, n in enumerate(sample["steps"]) for _ in range(n)]
+                else:
+                    check_same(str(folder), new, replayed)
+                    new["commits"] = replayed["commits"]
+                run.append(new)
         summary = evaluation.score()
         circumstances = ("git_commit", "git_dirty", "packages", "platform", "cpu", "cores", "time")
         run.update(**{key: info[key] for key in circumstances}, migrated_from=folder.name)
@@ -143,7 +145,7 @@ def migrate(folder: Path, output: Path) -> Path | None:
     return evaluation.folder
 
 
-def replay(folder: Path, documents: int, batch_size: int) -> int:
+def replay(folder: Path, documents: int) -> int:
     """Decode the first documents of a greedy run again; returns how many had the same ids and forwards."""
     run = Run.read(folder)
     config = run.config
@@ -159,8 +161,8 @@ def replay(folder: Path, documents: int, batch_size: int) -> int:
     evaluation = Evaluation.of(*overrides, f"run_folder={folder}.replay")
     recorded = {sample["doc_id"]: sample for sample in run.samples()}
     requests = [r for r in evaluation.requests if evaluation.lm.key(r)[0] in recorded][:documents]
-    for start in range(0, len(requests), batch_size):
-        batch = requests[start : start + batch_size]
+    for start in range(0, len(requests), BATCH):
+        batch = requests[start : start + BATCH]
         for new in evaluation.lm.decode(batch, evaluation.lm.prompts(batch)):
             check_same(folder.name, recorded[new["doc_id"]], new)
             if recorded[new["doc_id"]]["commits"] != new["commits"]:
@@ -174,7 +176,6 @@ def main() -> None:
     parser.add_argument("old", type=Path, help="a collection of schema 1")
     parser.add_argument("new", type=Path, help="the folder that gets the runs of schema 2")
     parser.add_argument("--replay", type=int, default=0, help="documents of each run to decode again")
-    parser.add_argument("--batch", type=int, default=16, help="documents decoded together in a replay")
     options = parser.parse_args()
     with refusals():
         old, new = (
@@ -190,9 +191,7 @@ def main() -> None:
         if options.replay:
             made = sorted(path.parent for path in new.glob("*/run.json"))
             with progress_bar() as bar:
-                count = sum(
-                    replay(f, options.replay, options.batch) for f in bar.track(made, description="replaying")
-                )
+                count = sum(replay(f, options.replay) for f in bar.track(made, description="replaying"))
             print(
                 f"{count} documents of {len(made)} runs decoded again: same ids, forwards, positions and commits"
             )

@@ -55,7 +55,7 @@ class TaskConfig:
     limit: int | None = None  # documents (per task of a group); None = all
     subset_seed: int | None = None  # a limit takes documents drawn with this seed; None = the first ones
     stop: list[str] = field(default_factory=list)  # strings that end an answer
-    data: str | None = None  # local file instead of the Hub
+    data: str | None = None  # local file instead of the Hub, or a folder with a file per split
 
 
 @dataclass

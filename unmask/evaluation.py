@@ -3,10 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import lm_eval.evaluator
 import torch
 from hydra import compose, initialize_config_dir
-from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from omegaconf import DictConfig
 
@@ -20,12 +18,7 @@ from unmask.records.documents import chosen
 from unmask.records.naming import label
 from unmask.records.summary import summarise
 from unmask.settings import build_decoder, models_by_role, recipe, typed
-from unmask.tasks import check_task, metrics_of, prepare
-from unmask.tasks.scoring import INVALID
-
-# run.json says where a result comes from. lm-eval would run `pip list` for it, a second for each setting, and
-# has no switch that turns this off.
-lm_eval.evaluator.add_env_info = lambda storage: None
+from unmask.tasks import check_task, metrics_of, prepare, score_answers
 
 TURN = 5  # documents that one setting answers before the next one's turn
 
@@ -57,9 +50,7 @@ class Evaluation:
         self.dtype = choose_dtype(cfg.dtype, self.device)
         number, count = parse_shard(cfg.shard)
         task = cfg.task
-        self.manager, self.tasks = prepare(
-            task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot
-        )
+        _, self.tasks = prepare(task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot)
         self.metrics = metrics_of(next(iter(self.tasks.values())))
         for name, each in self.tasks.items():
             if task.metric not in metrics_of(each):
@@ -197,51 +188,30 @@ class Evaluation:
         }
 
     def score(self) -> dict:
-        """Generate what is missing, score with lm-eval, write scores and summary; returns the summary."""
+        """Generate what is missing, score it by the task's own filters, write scores and summary.
+
+        Returns the summary (records.summary.summarise).
+        """
         self.lm.generate(self.requests)
-        per_task = {name: [] for name in self.tasks}
-        for request in self.requests:
-            per_task[request.task_name].append(request.doc_id)
-        results = simple_evaluate(
-            self.lm,
-            tasks=list(self.tasks.values()),
-            task_manager=self.manager,
-            samples={name: numbers for name, numbers in per_task.items() if numbers},
-            bootstrap_iters=0,
-            random_seed=None,
-            numpy_random_seed=None,
-            torch_random_seed=None,
-            confirm_run_unsafe_code=self.cfg.allow_code_execution,
-            **self.chat,
-        )
-        self.run.write_scores(self._scores(results["samples"]))
         wanted = {self.lm.key(request) for request in self.requests}
-        self.scored = self.run.scored(self.cfg.task.metric, wanted)
+        texts = {(s["doc_id"], s["repeat"]): s["text"] for s in self.run.samples()}
+        answers: dict[str, dict[int, str]] = {name: {} for name in self.tasks}
+        for request in self.requests:
+            answers[request.task_name][request.doc_id] = texts[self.lm.key(request)]
+        self.run.write_scores(
+            row | {"doc_id": self.lm.number(name, row["doc_id"]), "repeat": 0}
+            for name, task in self.tasks.items()
+            for row in score_answers(task, answers[name])
+        )
+        metric = self.cfg.task.metric
+        self.scored = self.run.scored(metric, wanted)
         summary = summarise(self.scored, self.run.info.get("shapes"))
         if len(self.metrics) > 1:
-            others = {m: summarise(self.run.scored(m, wanted)) for m in self.metrics}
-            summary["accuracy_per_metric"] = {m: other["accuracy"] for m, other in others.items()}
-        self.run.update(status="finished", metric=self.cfg.task.metric, summary=summary)
+            others = {m: summarise(self.run.scored(m, wanted))["accuracy"] for m in self.metrics}
+            summary["accuracy_per_metric"] = others
+        self.run.update(status="finished", metric=metric, summary=summary)
         self.summary = summary
         return summary
-
-    def _scores(self, samples: dict[str, list[dict]]) -> list[dict]:
-        """Rows for every metric that the task has, from lm-eval's samples."""
-        wanted = dict(metric.split(",")[::-1] for metric in self.metrics)  # filter -> metric
-        return [
-            {
-                "doc_id": self.lm.number(task, sample["doc_id"]),
-                "repeat": 0,
-                "metric": f"{wanted[sample['filter']]},{sample['filter']}",
-                "correct": float(sample[wanted[sample["filter"]]]),
-                "extraction_failed": sample["filtered_resps"][0] == INVALID,
-                "extracted": str(sample["filtered_resps"][0]),
-                "target": str(sample["target"]),
-            }
-            for task, rows in samples.items()
-            for sample in rows
-            if sample["filter"] in wanted
-        ]
 
     def headline(self, summary: dict) -> dict:
         """What the last line of stdout says."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from unmask.decoding import Stop
 from unmask.decoding.autoregressive import Autoregressive
@@ -62,6 +63,21 @@ def test_ids_are_those_of_the_autoregressive_decoder(lab, qwen, stop):
         ]
     assert essences[::2] == essences[1::2]
     assert TransformersGenerate.lossless and not Autoregressive.lossless
+
+
+def test_the_models_own_generation_config_changes_nothing(lab, qwen, stop, monkeypatch):
+    """Published checkpoints bring penalties, filters and end ids of their own."""
+    own = GenerationConfig(
+        repetition_penalty=1.5, do_sample=True, temperature=0.3, eos_token_id=[6, 7], min_new_tokens=6
+    )
+    monkeypatch.setattr(qwen, "generation_config", own)
+    for some in (stop, Stop()):
+        ours, theirs = (
+            decoder.decode(lab.Models(qwen), PROMPTS, BUDGET, some, range(4))
+            for decoder in (Autoregressive(), TransformersGenerate())
+        )
+        assert [g.ids for g in theirs] == [g.ids for g in ours]
+    assert qwen.generation_config is own and own.repetition_penalty == 1.5
 
 
 def test_a_text_stop_ends_the_answer_though_generate_goes_on(lab, qwen):

@@ -244,3 +244,39 @@ def test_record_has_what_a_reader_needs(evaluate):
     assert run.info["packages"]["lm-eval"] and run.config["threads"] == 1
     sample = run.scored(evaluation.cfg.task.metric)[0]
     assert {"text", "ids", "commits", "correct", "extracted", "target", "extraction_failed"} <= sample.keys()
+
+
+def test_a_seeded_subset_keeps_the_numbers_of_its_documents(evaluate):
+    """A limit with a seed takes documents from anywhere; each is recorded and scored as itself."""
+    evaluation = evaluate("limit=3", "task.subset_seed=3", "warm_up=0")
+    wanted = [request.doc_id for request in evaluation.requests]
+    assert len(set(wanted)) == 3 and wanted != sorted(wanted) and max(wanted) > 3
+    evaluation.score()
+    assert {s["doc_id"]: s["target"] for s in evaluation.scored} == {
+        request.doc_id: str(request.doc["answer"]) for request in evaluation.requests
+    }
+    evaluation.run.close()
+    larger = evaluate("limit=5", "task.subset_seed=3", "warm_up=0")
+    assert [r.doc_id for r in larger.requests][:3] == wanted and len(larger.missing) == 2
+
+
+def test_answers_of_a_lossless_decoder_are_checked_in_the_run(evaluate, models, monkeypatch):
+    from unmask.decoding.autoregressive import Autoregressive
+
+    path = next(o for o in models if o.startswith("auxiliary.path")).partition("=")[2]
+    causal = ("model=tiny_qwen", f"model.path={path}", "decoder=transformers", "batch_size=2", "limit=3")
+    evaluation = evaluate(*causal)
+    summary = evaluation.score()
+    assert [s["exact"] for s in evaluation.run.samples()] == [True] * 3
+    assert summary["exact"] == [3, 3]
+    evaluation.run.close()
+    decode = Autoregressive.decode
+
+    def other(self, *arguments):
+        found = decode(self, *arguments)
+        found[0].ids[0] += 1
+        return found
+
+    monkeypatch.setattr(Autoregressive, "decode", other)
+    with pytest.raises(AssertionError, match="claims to be lossless, but document 3 differs .* at token 0"):
+        evaluate(*causal[:-1], "limit=4").score()

@@ -2,17 +2,37 @@
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
+from functools import cache
+
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from unmask.config import ROOT
 from unmask.records import Run, config_hash
+from unmask.records.collection import Setting, collect, read_runs
+from unmask.records.documents import TASK_STRIDE
 from unmask.settings import recipe
 from unmask.sweeps import settings
 
-SHAPE = {"body_parameters": 1000, "head_parameters": 100, "layers": 2, "width": 16}
 METRIC = "exact_match,flexible-extract"
+SHAPE = {"body_parameters": 1000, "head_parameters": 100, "layers": 2, "width": 16}
+FACTS = {
+    "documents": 4,  # answered, of each task
+    "total": 4,  # that each task has
+    "right": 3,  # the first ones
+    "per_step": 1,  # tokens; every answer has 6 useful ids of 7
+    "positions": 8,  # fed in each step, by every role
+    "seconds": 1.0,
+    "weights": "aaaaaaaaaaaa",
+    "prompts": "bbbbbbbbbbbb",
+    "machine": "this, 2 cores, 000000",
+    "commit": "0123456789ab",
+    "exact": None,
+    "metric": METRIC,  # None: not scored
+    "when": "2026-01-01T12:00:00+00:00",  # the run begins and ends
+    "subjects": None,  # names of the tasks of a group
+}
 
 
 @pytest.fixture
@@ -22,7 +42,8 @@ def hydra():
         yield
 
 
-def compose_all(overrides):
+@cache
+def compose_all(*overrides):
     """The configurations of a sweep, under a door or not."""
     if GlobalHydra.instance().is_initialized():
         return settings(overrides)
@@ -31,91 +52,95 @@ def compose_all(overrides):
 
 
 @pytest.fixture
-def record(tmp_path):
-    """record("figure=fig3", "limit=4", ...) writes the run of each setting; returns their folders.
+def record(tmp_path, monkeypatch):
+    """record("figure=fig3", "limit=4", ...) writes the run of each setting to tmp_path/results; returns folders.
 
-    Every answer has 6 useful ids of 7; the first `right` documents are right. `per_step` useful tokens a
-    step come at `positions` fed. Keywords are a number, or a function of the setting's configuration.
+    Keywords are FACTS, each a value or a function of the setting's configuration; a run that is there already
+    stays as it is, as where two figures share it.
     """
+    monkeypatch.setattr("os.fsync", lambda file: None)  # no test ends in a power cut
 
-    def write(
-        *overrides,
-        root=None,
-        right=3,
-        documents=4,
-        total=4,
-        per_step=1,
-        positions=8,
-        seconds=1.0,
-        weights="aaaaaaaaaaaa",
-        prompts="bbbbbbbbbbbb",
-        machine="this, 2 cores, 000000",
-        commit="0123456789ab",
-        scored=METRIC,
-        exact=None,
-        **changes,
-    ):
+    def write(*overrides, identity=None, **given):
         folders = []
-        for cfg in compose_all([*overrides, "threads=1"]):
-
-            def of(value, cfg=cfg):
-                return value(cfg) if callable(value) else value
-
-            config = recipe(cfg) | changes
+        for cfg in compose_all(*overrides, "threads=1"):
+            facts = {key: value(cfg) if callable(value) else value for key, value in (FACTS | given).items()}
+            config = recipe(cfg) | (identity or {})
             for model in config["models"].values():
-                model["weights"] = of(weights)
-            config["task"] = config["task"] | {"prompts": of(prompts)}
-            folder = (root or tmp_path / "results") / f"{config['decoder']['name']}-{config_hash(config)}"
-            folders.append(folder)
-            if folder.exists():  # two figures share a run
-                continue
-            meta = {
-                "git_commit": None,
-                "documents": {config["task"]["name"]: total},
-                "metric": METRIC,
-                "shapes": dict.fromkeys(config["roles"], SHAPE),
-            }
-            with Run.open(folder, config, meta) as run:
-                facts = [of(fact) for fact in (per_step, positions, seconds, machine, commit, exact)]
-                for i in range(of(documents)):
-                    run.append(_sample(i, config, *facts))
-                if scored:
-                    run.write_scores(_score(i, float(i < of(right)), scored) for i in range(of(documents)))
+                model["weights"] = facts["weights"]
+            config["task"] = config["task"] | {"prompts": facts["prompts"]}
+            name = f"{config['task']['name']}-{config['decoder']['name']}-{config_hash(config)}"
+            folders.append(tmp_path / "results" / name)
+            if not folders[-1].exists():
+                monkeypatch.setattr("unmask.records.run.now", lambda when=facts["when"]: when)
+                _write(folders[-1], config, facts)
         return folders
 
     return write
 
 
-def _sample(i, config, per_step, positions, seconds, machine, commit, exact):
-    roles = config["roles"]
+@pytest.fixture
+def read(tmp_path):
+    """read("figure=fig3", ...) -> what a report of these settings reads from tmp_path/results."""
+
+    def run(*overrides, limit=4, metric=METRIC, weights=None):
+        configs = compose_all(*overrides, "threads=1")
+        wanted = [Setting(recipe(cfg), metric, limit) for cfg in configs]
+        return collect(read_runs(tmp_path / "results"), wanted, weights)
+
+    return run
+
+
+def _write(folder, config, facts):
+    tasks = facts["subjects"] or [config["task"]["name"]]
+    meta = {
+        "documents": dict.fromkeys(tasks, facts["total"]),
+        "metric": METRIC,
+        "shapes": dict.fromkeys(config["roles"], SHAPE),
+    }
+    each = [
+        (task, place * TASK_STRIDE, i) for place, task in enumerate(tasks) for i in range(facts["documents"])
+    ]
+    right = facts["right"] if facts["subjects"] else [facts["right"]]
+    with Run.open(folder, config, meta) as run:
+        for task, first, i in each:
+            run.append(_sample(first + i, task, config, facts))
+        if facts["metric"]:
+            run.write_scores(
+                _score(first + i, float(i < right[first // TASK_STRIDE]), facts["metric"])
+                for _, first, i in each
+            )
+
+
+def _sample(doc_id, task, config, facts):
+    roles, per_step = config["roles"], facts["per_step"]
     steps = -(-6 // per_step)
     return {
-        "doc_id": i,
+        "doc_id": doc_id,
         "repeat": 0,
-        "task": config["task"]["name"],
+        "task": task,
         "prompt_hash": "ab",
         "prompt_length": 10,
-        "seed": i,
+        "seed": doc_id,
         "ids": list(range(7)),
         "commits": [min(k // per_step, steps - 1) for k in range(7)],
         "text": "",
         "useful": 6,
         "finish": "stop",
         "forwards": dict.fromkeys(roles, steps),
-        "positions": dict.fromkeys(roles, steps * positions),
-        "seconds": seconds,
+        "positions": dict.fromkeys(roles, steps * facts["positions"]),
+        "seconds": facts["seconds"],
         "budget": config["task"]["budget"],
         "batch_size": config["batch_size"],
-        "batch": i,
-        "exact": exact,
-        "commit": commit,
-        "machine": machine,
+        "batch": doc_id,
+        "exact": facts["exact"],
+        "commit": facts["commit"],
+        "machine": facts["machine"],
     }
 
 
-def _score(i, correct, metric):
+def _score(doc_id, correct, metric):
     return {
-        "doc_id": i,
+        "doc_id": doc_id,
         "repeat": 0,
         "metric": metric,
         "correct": correct,

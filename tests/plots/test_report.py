@@ -1,88 +1,24 @@
-"""Figures and tables from records: what is chosen, joined and said. The records are written here, by the real
-writer."""
+"""report.py: a figure reads the runs of its sweep, says what is missing and what it left out, and lies beside
+its runs."""
 
 import json
-import math
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.text import Text
 
 import report
-from unmask.plots.knobs import FIGURES, _places, rows_of
-from unmask.plots.pareto import aup, aups, front
-from unmask.plots.style import name_points, plt, spread_names
-from unmask.plots.trace import Trace, draw
-from unmask.records import Run, environment
-from unmask.records.table import label, table
+from unmask.config import ROOT
+from unmask.plots.definition import define
+from unmask.plots.figures import draw, note
 
-WHERE = environment()
-
-
-def record(
-    root,
-    decoder,
-    accuracy,
-    model="tiny_dream",
-    cpu="this",
-    task="gsm_symbolic",
-    seconds=1.0,
-    documents=20,
-    **settings,
-):
-    """A finished run of `documents`, the first of them right."""
-    config = {
-        "model": {"name": model},
-        "auxiliary": None,
-        "task": {"name": task},
-        "batch_size": 1,
-        "device": "cpu, 2 threads",
-        "dtype": "float32",
-        "decoder": {"_target_": f"decoding.{decoder}.X"} | settings,
-    }
-    name = "-".join(map(str, [task, model, decoder, cpu, *settings.values()]))
-    with Run.open(root / name, config, WHERE | {"cpu": cpu}) as run:
-        for i in range(documents):
-            run.append(
-                {
-                    "doc_id": i,
-                    "repeat": 0,
-                    "task": task,
-                    "prompt_hash": "ab",
-                    "seed": i,
-                    "ids": [5, 6, 2],
-                    "text": "",
-                    "useful": 2,
-                    "finish": "stop",
-                    "steps": [3],
-                    "forwards": {"denoiser": 1},
-                    "positions": {"denoiser": 16},
-                    "seconds": seconds,
-                    "budget": 8,
-                    "batch_size": 1,
-                }
-            )
-        run.write_scores(
-            {"doc_id": i, "repeat": 0, "correct": float(i < accuracy * documents), "extraction_failed": False}
-            for i in range(documents)
-        )
-        run.update(status="finished")
+SETTINGS = ["limit=4", "threads=1"]
 
 
 @pytest.fixture
-def results(tmp_path):
-    root = tmp_path / "results"
-    for k, accuracy in ((1, 0.8), (2, 0.5), (4, 0.2)):
-        record(
-            root, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, seconds=1 / k
-        )
-    for r, accuracy in ((0.1, 0.7), (0.9, 0.4)):
-        record(root, "apd", accuracy, mixture_weight=r, kv_window=None, max_lookahead=None, seconds=0.3)
-    for w, accuracy in ((16, 0.8), (1, 0.7)):
-        record(root, "leftright", accuracy, tokens_per_step=1, kv_window=w, max_lookahead=None, seconds=0.5)
-    return root
+def draws(run_command, tmp_path):
+    """draws("figure=fig3", ...) -> (exit code, stdout, stderr) of a report on tmp_path/results."""
+    return lambda *arguments: run_command(report, f"results={tmp_path / 'results'}", *SETTINGS, *arguments)
 
 
 def words_of(picture) -> str:
@@ -90,168 +26,176 @@ def words_of(picture) -> str:
     return " ".join(re.sub("<[^>]+>", " ", picture.read_text()).split())
 
 
-@pytest.fixture
-def run_report(run_command):
-    return lambda *arguments: run_command(report, *arguments)
+def define_of(name):
+    pareto = {"kind": "pareto", "title": "Costs", "measures": ["tokens_per_step", "tokens_per_second"]}
+    curve = {"kind": "curve", "title": "M", "x": "decoder.max_lookahead"}
+    curve |= {"measures": ["accuracy", "tokens_per_second"]}
+    return define(
+        name, {"pareto": pareto, "curve": curve, "table": {"kind": "table", "title": "T"}}[name], True
+    )
 
 
-def test_every_figure_takes_its_runs_and_no_others(results):
-    runs, samples = table(results)
-    assert len(runs) == 7 and len(samples[runs.run[0]]) == 20
-    assert rows_of(FIGURES["fig2"], runs).K.tolist() == [1, 2, 4]
-    assert sorted(rows_of(FIGURES["fig3"], runs).R) == [0.1, 0.9]
-    assert rows_of(FIGURES["fig4"], runs).empty
-    fig5 = rows_of(FIGURES["fig5"], runs)
-    assert set(fig5.series) == {"leftright K=1"} and sorted(fig5.W.fillna(-1)) == [-1, 1, 16]
-    assert fig5.positions_per_answer.tolist() == [16, 16, 16]
+def test_a_figure_and_what_is_behind_it_lie_beside_its_runs(record, draws, tmp_path):
+    record("figure=fig2", "model=tiny_dream", right=lambda cfg: 4 - cfg.decoder.tokens_per_step // 2)
+    code, out, err = draws("figure=fig2", "model=tiny_dream")
+    assert code == 0 and not err, err
+    folder = tmp_path / "results" / "figures"
+    assert (ROOT / json.loads(out.splitlines()[-1])["fig2"]).resolve() == folder / "fig2.png"
+    assert (folder / "fig2.png").stat().st_size > 20_000
+    words = words_of(folder / "fig2.svg")
+    assert "n = 4" in words and "tiny stand-in family" in words and "this, 2 cores, 000000, 1 thread" in words
+    assert "published: Dream-7B" in words and "commit 0123456789ab" in words and "AUP" in words
+    rows = pd.read_csv(folder / "fig2.csv")
+    assert rows.K.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert rows.accuracy.tolist() == [1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0]
+    first = (folder / "fig2.svg").read_bytes()
+    draws("figure=fig2", "model=tiny_dream")
+    assert (folder / "fig2.svg").read_bytes() == first
 
 
-def test_what_other_figures_left_over_is_no_curve(results):
-    for w in (8, 4):
-        record(results, "leftright", 0.8, tokens_per_step=1, kv_window=w, max_lookahead=None)
-    for w in (16, 4):  # two points beside five: they came from figure 6
-        record(results, "apd", 0.7, mixture_weight=0.6, kv_window=w, max_lookahead=None)
-    assert set(rows_of(FIGURES["fig5"], table(results)[0]).series) == {"leftright K=1"}
+def test_missing_points_are_named_and_drawn_without(record, draws, tmp_path):
+    record("figure=fig3", "arm=one,r00,r05,r10")
+    code, out, err = draws("figure=fig3")
+    assert code == 0 and "4 of 8 runs" in out
+    assert "fig3: missing apd R=0.3 on tiny_dream, gsm_symbolic: no such run" in err
+    words = words_of(tmp_path / "results" / "figures" / "fig3.svg")
+    assert "missing: 4 of 8 settings (apd R=0.1 on tiny_dream, gsm_symbolic; apd R=0.3" in words
 
 
-def test_names_of_points_cover_neither_each_other_nor_a_point():
-    figure, axes = plt.subplots(figsize=(3, 3))
-    x, y = [1, 1.02, 1.04, 9], [50, 51, 49, 50]
-    for point in zip(x, y, strict=True):
-        axes.plot(*point, "o")
-    name_points(axes, x, y, ["R=0.1 W=16", "R=0.1 W=32", "R=0.3 M=8", "K=1"], ["k"] * 4)
-    spread_names(figure)
-    boxes = [Text.get_window_extent(name) for name in axes.texts]
-    points = axes.transData.transform(list(zip(x, y, strict=True)))
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert not any(box.count_contains(points) for box in boxes)
-    plt.close(figure)
+def test_a_figure_without_any_run_is_refused_with_the_reason(record, draws):
+    record("figure=fig4", "decoder.max_lookahead=4")
+    code, _, err = draws("figure=fig2")
+    assert code == 2 and "none of its 16 runs" in err and "scripts/figure.sh fig2" in err
+    code, _, err = draws("figure=fig4", "seed=1", "decoder.max_lookahead=4")
+    assert code == 2 and "differs in seed (0 there, 1 wanted)" in err
 
 
-def test_an_unfinished_run_is_not_drawn(results):
-    run = next(results.rglob("run.json"))
-    run.write_text(json.dumps(json.loads(run.read_text()) | {"status": "running"}))
-    assert len(table(results)[0]) == 6
+def test_all_figures_are_drawn_that_have_runs(record, draws):
+    record("figure=fig4")
+    record("figure=tab1", "arm=dream_leftright,llada_leftright")
+    code, out, err = draws()
+    assert code == 0 and json.loads(out.splitlines()[-1]).keys() >= {"fig4", "tab1"}
+    assert "fig6_7b: " in err and "none of its 15 runs" in err
 
 
-def test_report_writes_pictures_and_what_is_behind_them(results, tmp_path, run_report):
-    code, out, err = run_report(f"results={results}", f"output={tmp_path / 'figures'}")
-    assert code == 0, err
-    assert json.loads(out.splitlines()[-1]).keys() == {"fig2", "fig3", "fig5", "fig6", "tab1"}
-    assert "fig4: no finished runs" in err and "scripts/fig4.sh" in err
-    for name in ("fig2", "fig3", "fig5", "fig6"):
-        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 20_000
-        words = words_of(tmp_path / "figures" / f"{name}.svg")
-        assert "n = 20" in words and "tiny stand-in family" in words and "this, 2 threads" in words
-    assert "published: Dream-7B APD" in words_of(tmp_path / "figures" / "fig3.svg")
-    assert pd.read_csv(tmp_path / "figures" / "fig2.csv").accuracy.tolist() == [0.8, 0.5, 0.2]
-    first = (tmp_path / "figures" / "fig3.svg").read_bytes()
-    run_report(f"results={results}", f"output={tmp_path / 'figures'}", "figure=fig3")
-    assert (tmp_path / "figures" / "fig3.svg").read_bytes() == first
+def test_lists_of_the_command_replace_the_figures(record, draws, tmp_path):
+    given = ["figure=fig4", "arm=one", "decoder.max_lookahead=null,2"]
+    record(*given)
+    code, _, err = draws(*given)
+    assert code == 0 and not err, err
+    assert pd.read_csv(tmp_path / "results" / "figures" / "fig4.csv").M.fillna(0).tolist() == [0, 2]
 
 
-def test_table_pairs_with_one_token_a_step(results, tmp_path, run_report):
-    code, _, err = run_report(f"results={results}", f"output={tmp_path}", "figure=tab1")
-    assert code == 0, err
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in (tmp_path / "tab1.md").read_text().splitlines()
-    ]
-    lines = {row[2]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
-    assert lines.keys() == {"apd R=0.1", "apd R=0.9", "leftright K=1"}
-    assert lines["leftright K=1"]["difference to K = 1"] == ""
-    assert lines["apd R=0.9"]["difference to K = 1"].startswith("-40.0 [")
-    assert {name: line["Pareto"] for name, line in lines.items()} == {
-        "leftright K=1": "yes",
-        "apd R=0.1": "yes",
-        "apd R=0.9": "",
-    }
-    assert r"\begin{tabular}" in (tmp_path / "tab1.tex").read_text()
+def test_runs_of_a_gpu_are_read_on_any_machine(record, draws):
+    gpu = {"device": "cuda", "dtype": "bfloat16", "threads": None}
+    record("figure=fig4", "arm=one", identity=gpu, machine="NVIDIA H100, 16 cores, 111111")
+    assert draws("figure=fig4", "arm=one")[0] == 0
+    assert draws("figure=fig4", "arm=one", "device=cuda:0")[0] == 0
+    assert draws("figure=fig4", "arm=one", "device=cpu")[0] == 2
 
 
-def test_table_has_every_order_of_decoding(results):
-    for decoder in ("random_order", "entropy", "confidence"):
-        record(results, decoder, 0.5, steps=8)
-    chosen = report.select("tab1", table(results)[0])
-    assert set(chosen.decoder) == {"random_order", "entropy", "confidence", "leftright", "apd"}
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["figure=fig9"], "fig9"),
+        (["output=figures"], "output"),
+        (["results=nowhere"], "no such folder"),
+        (["figure=fig2,fig3"], "one figure a command"),
+        (["figure=fig4", "arm=three"], "arm=three: choose one of one, apd"),
+        (["figure=fig4", "draw.kind=pie"], "draw.kind=pie"),
+        (["figure=fig4", "draw.measures=[beauty]"], "draw.measures=beauty"),
+    ],
+)
+def test_bad_input_is_one_message(record, draws, given, message):
+    record("figure=fig4", "arm=one")
+    code, _, err = draws(*given)
+    assert code == 2 and message in err and "Traceback" not in err
 
 
-def test_rows_from_different_hardware_are_not_joined(results):
-    for k, accuracy in ((1, 0.9), (2, 0.6)):
-        record(
-            results, "leftright", accuracy, tokens_per_step=k, kv_window=None, max_lookahead=None, cpu="other"
-        )
-    rows = rows_of(FIGURES["fig2"], table(results)[0])
-    assert rows.groupby("hardware").size().to_dict() == {"other, 2 threads": 2, "this, 2 threads": 3}
-    assert "rows from different hardware are not joined" in report.note(rows, 0)
+def test_pictures_have_a_place(tmp_path):
+    def place(results, given=(), pictures=None):
+        cfg = {"results": str(results), "pictures": pictures}
+        return report.pictures(report.OmegaConf.create(cfg), list(given))
+
+    reference = ROOT / "results" / "reference"
+    assert place("results") == ROOT / "results" / "figures"
+    assert place(tmp_path) == tmp_path / "figures"
+    assert place("results/reference") == place(reference, ["published=false"]) == ROOT / "figures"
+    # What is not the reference run as it is may not overwrite its pictures.
+    assert place(reference, ["limit=5"]) == reference / "figures"
+    assert place(reference, pictures="/tmp/mine").as_posix() == "/tmp/mine"
 
 
-def test_bad_input(results, run_report, tmp_path):
-    assert run_report("figure=fig9")[0] == 2
-    code, _, err = run_report(f"results={tmp_path / 'none'}")
-    assert code == 2 and "no such folder" in err
-    damaged = next(results.rglob("samples.jsonl"))
-    damaged.write_text("nonsense\n" + damaged.read_text())
-    code, _, err = run_report(f"results={results}")
-    assert code == 2 and "samples.jsonl:1" in err
+def test_times_of_several_machines_or_commits_are_left_out(record, read, tmp_path):
+    record("figure=fig4", "arm=one", "decoder.max_lookahead=null", machine="other")
+    record("figure=fig4", "arm=one")
+    found = read("figure=fig4", "arm=one")
+    draw(define_of("curve"), found, tmp_path)
+    words = words_of(tmp_path / "curve.svg")
+    assert "times of 5 of 5 settings are left out: runs of several machines (other; this" in words
+    assert "useful tokens/s" not in words and "accuracy (%)" in words
+    assert found.rows.tokens_per_second.notna().all()  # each is a time by itself
 
 
-def test_front():
-    x, y = np.array([1, 2, 3, 3]), np.array([5, 5, 4, 3])
-    assert front(x, y).tolist() == [False, True, True, False]
-    assert front(x, y, higher=False).tolist() == [True, False, False, False]
+def test_times_of_runs_that_took_no_turns_are_left_out(record, read, tmp_path):
+    record("figure=fig4", "arm=one", "decoder.max_lookahead=null", when="2026-01-01T09:00:00+00:00")
+    record("figure=fig4", "arm=one")
+    found = read("figure=fig4", "arm=one")
+    assert "times of 1 of 5 settings are left out: they did not" in note(define_of("curve"), found, {}, False)
+    draw(define_of("pareto"), found, tmp_path)
+    words = words_of(tmp_path / "pareto.svg")  # a front over speed is of all settings or of none
+    assert "useful tokens per step" in words and "useful tokens/s" not in words
 
 
-def test_aup_by_hand_and_beside_the_published_values():
-    weighed = [w * math.exp(-3 * (1 - w / 80)) for w in (78, 76)]
-    assert aup([3, 1, 2], [76, 80, 78], 80) == pytest.approx(80 + (80 + weighed[0]) / 2 + sum(weighed) / 2)
-    assert aup([1, 2, 9], [80, 78, 74.9], 80) == pytest.approx(
-        80 + (80 + weighed[0]) / 2
-    )  # more than 5 points down
-    assert aup([2], [72.55], 74.68) == pytest.approx(2 * 72.55)
-    # d3LLM's leaderboard, LLaDA rows on GSM8K: TPF, accuracy and AUP are published, the accuracy at TPF = 1
-    # is not; it lies between LLaDA's own and the best of all.
-    for tpf, accuracy, published in (
-        (2.77, 74.68, 205.8),
-        (2.88, 74.39, 213.8),
-        (5.14, 72.63, 358.1),
-        (9.11, 73.09, 637.7),
-    ):
-        low, high = (aup([1, tpf], [first, accuracy], 74.68) for first in (72.55, 74.68))
-        assert low < published < high
+def test_on_a_cpu_speed_has_no_front_unless_settings_took_turns(record, read, tmp_path):
+    record("figure=fig4", "arm=one")
+    found = read("figure=fig4", "arm=one")
+    definition = define_of("pareto")
+    draw(definition, found, tmp_path)
+    assert "useful tokens/s" in words_of(tmp_path / "pareto.svg")
+    draw(
+        define("pareto", {"kind": "pareto", "title": "x", "measures": definition.measures}, False),
+        found,
+        tmp_path,
+    )
+    words = words_of(tmp_path / "pareto.svg")
+    assert "useful tokens/s" not in words and "on a CPU" in words
 
 
-def test_aup_of_runs_starts_at_one_token_a_step(results):
-    found = aups(table(results)[0])
-    where = ("tiny_dream", "gsm_symbolic", "this, 2 threads")
-    assert found.keys() == {(*where, "leftright"), (*where, "apd")}
-    assert (
-        found[(*where, "apd")] == found[(*where, "leftright")] == pytest.approx(2 * 80)
-    )  # tokens per step are all alike here
+def test_the_table(record, read, tmp_path):
+    right = {"leftright": 4, "apd": 3, "entropy": 0, "random": 0}
+    per_step = {"leftright": 1, "apd": 3, "entropy": 2, "random": 1}
+    record(
+        "figure=tab1",
+        right=lambda cfg: right.get(cfg.decoder.name, 0),
+        per_step=lambda cfg: per_step.get(cfg.decoder.name, 1),
+        exact=lambda cfg: True if cfg.decoder.name == "apd" else None,
+    )
+    path = draw(define_of("table"), read("figure=tab1"), tmp_path)
+    rows = [line.split("|")[1:-1] for line in path.read_text().splitlines() if line.startswith("|")]
+    head, _, *lines = [[cell.strip() for cell in row] for row in rows]
+    cells = {(line[0], line[2]): dict(zip(head, line, strict=True)) for line in lines}
+    assert len(cells) == 11
+    base, apd = cells["tiny_dream", "leftright K=1"], cells["tiny_dream", "apd R=0.1"]
+    assert base["difference to leftright K=1"] == "" and base["exact"] == ""
+    assert apd["difference to leftright K=1"].startswith("-25.0 [") and apd["exact"] == "4 of 4"
+    assert apd["forwards per answer"] == "denoiser 2.0, auxiliary 2.0" and apd["positions per answer"] == "32"
+    assert float(apd["MFLOPs per useful token"]) == pytest.approx(0.1, abs=0.05)
+    assert apd["tokens per step"].startswith("3.00") and apd["tokens/s"].startswith("6 [")
+    assert base["on the front of"] == "tokens/step" and apd["on the front of"] == "tokens/step, positions"
+    assert cells["tiny_dream", "entropy T=48"]["on the front of"] == ""
+    assert re.fullmatch(r"\d+ \[\d+, \d+\]", apd["AUP"]) and base["AUP"] == ""
+    assert "n = 4. tasks: gsm_symbolic" in path.read_text()
+    assert r"\begin{tabular}" in path.with_suffix(".tex").read_text()
 
 
-def test_places_of_a_knob_with_none():
-    places, names = _places(pd.Series(["none", "16", 1]))
-    assert places.tolist() == [2, 1, 0] and names == ["none", "16", "1"]
-    places, names = _places(pd.Series([0.1, 0.9]))
-    assert places.tolist() == [0.1, 0.9]
-
-
-def test_label():
-    settings = {
-        "_target_": "unmask.decoding.random_order.X",
-        "steps": 96,
-        "schedule_kind": "origin",
-        "temperature": 0.2,
-    }
-    assert label({"decoder": settings}) == "random_order T=96 schedule_kind=origin"
-
-
-def test_a_trace_knows_the_step_of_every_token(tmp_path):
-    trace = Trace("apd", [None] * 4)
-    trace.commit([2], ["c\n"])
-    assert trace.cells() == [("·", -1), ("·", -1), ("c\n", 0)]
-    trace.commit([0, 1], ["a$", " b"])
-    assert trace.cells() == [("a$", 1), (" b", 1), ("c\n", 0)] and trace.steps == 2
-    draw([trace], "why?", tmp_path / "figure.png", "one answer")
-    assert (tmp_path / "figure.png").exists() and "one answer" in (tmp_path / "figure.svg").read_text()
+def test_a_group_task_has_the_mean_of_its_subjects(record, read, tmp_path):
+    """MATH: subjects weigh alike, in figures and tables as in eval.py's last line."""
+    subjects = [f"math_{name}" for name in ("algebra", "geometry")]
+    record("task=math", "decoder=leftright", subjects=subjects, right=[4, 1], metric="exact_match,boxed")
+    found = read("task=math", "decoder=leftright", limit=4, metric="exact_match,boxed")
+    assert found.rows.accuracy.tolist() == [(1 + 0.25) / 2] and found.rows.n.tolist() == [8]
+    path = draw(define_of("table"), found, tmp_path)
+    assert "62.5 [" in path.read_text()
+    two = read("task=math", "decoder=leftright", limit=2, metric="exact_match,boxed")
+    assert two.rows.accuracy.tolist() == [(1 + 0.5) / 2] and two.rows.n.tolist() == [4]

@@ -133,6 +133,12 @@ def test_a_row_without_a_checksum_is_refused(whole, scratch, name):
         contents(scratch)
 
 
+def test_a_number_that_no_writer_writes_is_refused(whole, scratch):
+    damaged_copy(whole, scratch, SAMPLES, lambda text: text.replace(b'"seed": 7', b'"seed": NaN', 1))
+    with pytest.raises(RecordError, match=r"samples\.jsonl:1: does not match its checksum"):
+        contents(scratch)
+
+
 def test_a_file_that_is_none_is_a_record_error(whole, scratch):
     damaged_copy(whole, scratch, SCORES, lambda text: text)
     (scratch / SAMPLES).unlink()

@@ -115,7 +115,7 @@ def test_the_lenient_filter_says_where_no_program_is(answer):
 
 @pytest.mark.parametrize("answer", ["a ``` b ``` c", "no fence", "``` first", ""])
 def test_the_stock_program_is_lm_evals(answer):
-    """build_predictions_instruct of lm-eval 0.4.12, word for word."""
+    """build_predictions_instruct of lm-eval, word for word."""
     theirs = PROMPT + (answer if answer.find("```") == -1 else answer[: answer.find("```")])
     assert scoring.stock_programs([[answer]], [PROBLEM]) == [[theirs]]
 

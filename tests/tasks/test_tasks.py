@@ -10,7 +10,7 @@ from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
 from unmask.config import ROOT, TaskConfig
-from unmask.tasks import check_task, documents, metrics_of, prepare, problems, scoring
+from unmask.tasks import check_task, documents, metrics_of, prepare, problems, score_answers, scoring
 
 # --- the config group ---
 
@@ -43,6 +43,30 @@ def test_a_task_is_scored_by_each_of_its_metrics(evaluate, tmp_path, write):
         assert set(metrics) <= set(result["results"][name])
         rows = {f"{row['metrics'][0]},{row['filter']}" for row in result["samples"][name]}
         assert rows == set(metrics)
+
+
+def test_answers_are_scored_as_simple_evaluate_scores_them(evaluate, tmp_path, write):
+    answers = ["    return x / 2\n```\n", "return x / 2", "I cannot."]
+    data = write(tmp_path / "h.jsonl", [PROBLEM | {"task_id": str(i)} for i in range(3)])
+    theirs = evaluate("humaneval", lambda doc: answers[int(doc["task_id"])], data)["samples"]["humaneval"]
+    (task,) = prepare("humaneval", str(data), True)[1].values()
+    ours = score_answers(task, dict(enumerate(answers)))
+    assert {(row["doc_id"], row["metric"]): (row["correct"], row["extracted"]) for row in ours} == {
+        (row["doc_id"], f"pass@1,{row['filter']}"): (row["pass@1"], row["filtered_resps"][0])
+        for row in theirs
+    }
+    assert {row["target"] for row in ours} == {PROBLEM["test"] + "\ncheck(half)"}
+    assert [row["extraction_failed"] for row in ours] == [False] * 5 + [True]
+
+
+def test_answers_to_any_documents_keep_their_numbers():
+    (task,) = prepare("chain_sum")[1].values()
+    found = problems.held_out("chain_sum", "test")
+    answers = {i: found[i].solution for i in (900, 3, 41)} | {7: "I do not know."}
+    rows = [row for row in score_answers(task, answers) if row["metric"] == "exact_match,strict-match"]
+    assert [(row["doc_id"], row["correct"]) for row in rows] == [(3, 1), (7, 0), (41, 1), (900, 1)]
+    assert [row["target"] for row in rows] == [found[i].answer for i in (3, 7, 41, 900)]
+    assert score_answers(task, {}) == []
 
 
 # --- numbers ---
@@ -140,6 +164,9 @@ def test_math_scores_every_subject_and_means_them_without_weights(unequal_math, 
     manager, tasks = prepare("math", str(data))
     assert list(tasks) == sorted(tasks) == list(expected)  # the order that numbers the documents
     found = simple_evaluate(scripted(script), tasks=["math"], task_manager=manager, bootstrap_iters=0)
+    for name, task in tasks.items():
+        rows = score_answers(task, {i: script(doc) for i, doc in enumerate(task.eval_docs)})
+        assert sum(row["correct"] for row in rows) / len(rows) == pytest.approx(expected[name])
     for name, accuracy in expected.items():
         assert found["results"][name]["exact_match,boxed"] == pytest.approx(accuracy)
         rows = found["samples"][name]

@@ -4,32 +4,13 @@ import math
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
-import dream  # noqa: F401
-import llada  # noqa: F401
 from unmask.training import objectives
 from unmask.training.data import Batch
-from unmask.training.objectives import BLOCKS, FALL, NEAR, autoregressive, block_diffusion, masked_diffusion
+from unmask.training.objectives import Autoregressive, MaskedDiffusion, masked_diffusion
+from unmask.training.objectives.masked_diffusion import BLOCKS, FALL, NEAR, block_diffusion
 
-SHAPES = {
-    "qwen2": {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32},
-    "llada": {"d_model": 16, "n_heads": 2, "n_kv_heads": 1, "mlp_hidden_size": 32},
-}
-SHAPES["Dream"] = SHAPES["qwen2"]
 MASK = 39
-
-
-def build(layout, layers=1):
-    torch.manual_seed(0)
-    special = {"pad_token_id": 0, "eos_token_id": 0} | ({} if layout == "qwen2" else {"mask_token_id": MASK})
-    depth = {"n_layers" if layout == "llada" else "num_hidden_layers": layers}
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(layout, vocab_size=40, **SHAPES[layout], **depth, **special)
-    )
-    for parameter in model.parameters():  # a fresh model is so even that no leak would be seen
-        torch.nn.init.normal_(parameter, std=0.5)
-    return model
 
 
 def batch(ids, answer, silence=None, drill=False):
@@ -51,13 +32,105 @@ class Oracle(torch.nn.Module):
         logits = self.scale * torch.zeros(int(logits_to_keep.sum()), self.vocabulary)
         return type("Output", (), {"logits": logits})
 
+    def loss(self, batch, **options):
+        """Of masked diffusion with these options."""
+        return MaskedDiffusion({"student": self}, **options)(batch, torch.Generator().manual_seed(0))
+
+
+# --- the numbers of the functions that these modules replaced: (loss, norm of its gradient) ---
+
+GOLDEN = {
+    ("Dream", (), 0): (4.873223, 5.818222),
+    ("Dream", (), 1): (4.314899, 5.534074),
+    ("Dream", (("left_to_right", 0.7),), 0): (5.558407, 7.254198),
+    ("Dream", (("left_to_right", 0.7),), 1): (5.078484, 6.530597),
+    ("Dream", (("blocks", 1.0),), 0): (4.423172, 2.610596),
+    ("Dream", (("blocks", 1.0),), 1): (4.285179, 2.835364),
+    ("Dream", (("blocks", 0.5), ("left_to_right", 0.7)), 0): (4.423172, 2.610596),
+    ("Dream", (("blocks", 0.5), ("left_to_right", 0.7)), 1): (5.078484, 6.530597),
+    ("llada", (), 0): (4.436956, 5.471574),
+    ("llada", (), 1): (3.775005, 3.131417),
+    ("llada", (("left_to_right", 0.7),), 0): (5.043415, 3.263045),
+    ("llada", (("left_to_right", 0.7),), 1): (4.484837, 3.546165),
+    ("llada", (("blocks", 1.0),), 0): (4.153848, 2.575674),
+    ("llada", (("blocks", 1.0),), 1): (3.972091, 3.621715),
+    ("llada", (("blocks", 0.5), ("left_to_right", 0.7)), 0): (4.153848, 2.575674),
+    ("llada", (("blocks", 0.5), ("left_to_right", 0.7)), 1): (4.484837, 3.546165),
+}
+GOLDEN_BLOCKS = {
+    ("Dream", 1, 0): (4.268155, 1.732429),
+    ("Dream", 4, 3): (4.349939, 2.134972),
+    ("Dream", 16, 5): (4.423172, 2.610596),
+    ("llada", 1, 0): (4.120283, 3.234917),
+    ("llada", 4, 3): (4.187663, 3.14357),
+    ("llada", 16, 5): (4.153848, 2.575674),
+}
+
+
+def loss_and_gradient(loss, model):
+    loss.backward()
+    norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
+    return loss.item(), norm.item()
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=str)
+def test_masked_diffusion_is_numerically_what_it_was(case, build, mixed):
+    layout, options, seed = case
+    model = build(layout, layers=2)
+    objective = MaskedDiffusion({"student": model}, **dict(options))
+    loss = objective(mixed, torch.Generator().manual_seed(seed))
+    assert loss_and_gradient(loss, model) == pytest.approx(GOLDEN[case], abs=1e-5)
+
+
+@pytest.mark.parametrize("case", GOLDEN_BLOCKS, ids=str)
+def test_block_diffusion_is_numerically_what_it_was(case, build, mixed):
+    layout, size, offset = case
+    model = build(layout, layers=2)
+    loss = block_diffusion(model, mixed, size, offset)
+    assert loss_and_gradient(loss, model) == pytest.approx(GOLDEN_BLOCKS[case], abs=1e-5)
+
+
+def test_autoregressive_is_numerically_what_it_was(build, mixed):
+    model = build("qwen2", layers=2)
+    loss = Autoregressive({"student": model})(mixed, torch.Generator())
+    assert loss_and_gradient(loss, model) == pytest.approx((4.19645, 1.365085), abs=1e-5)
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"block": 0.5}, "masked_diffusion has no block; it has left_to_right, blocks"),
+        ({"blocks": "many"}, "objective_options.blocks.*many"),
+        ({"blocks": 1.5}, "blocks=1.5 must be from 0 to 1"),
+        ({"left_to_right": -0.1}, "left_to_right"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        objectives.typed("masked_diffusion", options)
+
+
+def test_options_are_completed_and_an_unknown_objective_is_refused():
+    assert objectives.typed("masked_diffusion", {"blocks": 1}) == {"left_to_right": 0.0, "blocks": 1.0}
+    assert objectives.typed("autoregressive", {}) == {}
+    with pytest.raises(ValueError, match="autoregressive has no blocks; it has none"):
+        objectives.typed("autoregressive", {"blocks": 1})
+    with pytest.raises(ValueError, match="'diffusion' is not one of autoregressive, masked_diffusion"):
+        objectives.find("diffusion")
+
+
+# --- what is counted ---
+
 
 def test_masked_diffusion_masks_answers_only_and_is_the_weighted_bound():
     ids = torch.arange(6).repeat(200, 1)
     answer = torch.tensor([False, False, True, True, False, False]).repeat(200, 1)
     silence = torch.tensor([False, False, False, False, True, True]).repeat(200, 1)
     oracle = Oracle()
-    loss = masked_diffusion(oracle, batch(ids, answer, silence), torch.Generator().manual_seed(0))
+    loss = oracle.loss(batch(ids, answer, silence))
     masked = oracle.noisy == 7
     assert torch.equal(masked, oracle.kept)
     assert not masked[:, :2].any() and masked[:, 2:].any(0).all()
@@ -67,14 +140,14 @@ def test_masked_diffusion_masks_answers_only_and_is_the_weighted_bound():
     assert shares.min() < 0.3 and shares.max() > 0.9  # t runs over its whole range
 
 
-def test_autoregressive_loss_counts_answers_only():
-    m = build("qwen2")
+def test_autoregressive_loss_counts_answers_only(build):
+    model = build("qwen2")
     ids = torch.randint(0, 40, (2, 9))
     answer = torch.zeros(2, 9, dtype=torch.bool)
     answer[:, 5:] = True
-    logits = m(ids).logits[:, 4:8].log_softmax(-1)
+    logits = model(ids).logits[:, 4:8].log_softmax(-1)
     expected = -logits.gather(-1, ids[:, 5:, None]).mean()
-    loss = autoregressive(m, batch(ids, answer), None)
+    loss = Autoregressive({"student": model})(batch(ids, answer), torch.Generator())
     assert torch.allclose(loss, expected, atol=1e-5)
 
 
@@ -82,7 +155,7 @@ def test_rows_from_a_cut_on_are_masked_to_their_end_and_weigh_less_with_distance
     ids = torch.arange(12).repeat(300, 1)
     answer = (torch.arange(12) >= 4).repeat(300, 1)
     oracle = Oracle(vocabulary=16, mask=15)
-    loss = masked_diffusion(oracle, batch(ids, answer), torch.Generator().manual_seed(0), left_to_right=1.0)
+    loss = oracle.loss(batch(ids, answer), left_to_right=1.0)
     masked = oracle.noisy == 15
     assert not masked[:, :4].any() and masked[:, -1].all()
     assert (masked[:, 1:] >= masked[:, :-1]).all()  # once masked, masked to the end
@@ -95,9 +168,7 @@ def test_drills_mask_every_result():
     ids = torch.arange(12).repeat(50, 1)
     answer = (torch.arange(12) % 4 == 3).repeat(50, 1)
     oracle = Oracle(vocabulary=16, mask=15)
-    masked_diffusion(
-        oracle, batch(ids, answer, drill=True), torch.Generator().manual_seed(0), left_to_right=0.5
-    )
+    oracle.loss(batch(ids, answer, drill=True), left_to_right=0.5)
     assert torch.equal(oracle.noisy == 15, answer)
 
 
@@ -108,13 +179,13 @@ def test_drills_mask_every_result():
 def losses(monkeypatch):
     """losses(model, batch, size, offset) -> the loss of every asked token, in order."""
     seen = []
-    real = objectives.cross_entropy
+    real = masked_diffusion.cross_entropy
 
     def record(*args, **kwargs):
         seen.append(real(*args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr(objectives, "cross_entropy", record)
+    monkeypatch.setattr(masked_diffusion, "cross_entropy", record)
 
     def of(model, batch, size, offset=0):
         with torch.no_grad():
@@ -131,7 +202,7 @@ def problem(length=17, start=5):
 
 @pytest.mark.parametrize("layout", ["Dream", "llada"])
 @pytest.mark.parametrize("size, offset", [(1, 0), (4, 0), (4, 3), (16, 2)])
-def test_no_block_sees_its_own_tokens_or_later_ones(layout, size, offset, losses):
+def test_no_block_sees_its_own_tokens_or_later_ones(layout, size, offset, losses, build):
     model, start = build(layout, layers=3), 5
     before = losses(model, problem(), size, offset)
     for changed in range(start, 17):
@@ -148,7 +219,7 @@ def test_no_block_sees_its_own_tokens_or_later_ones(layout, size, offset, losses
 
 
 @pytest.mark.parametrize("layout", ["Dream", "llada"])
-def test_a_block_is_predicted_as_the_model_would_after_the_clean_text(layout, losses):
+def test_a_block_is_predicted_as_the_model_would_after_the_clean_text(layout, losses, build):
     """One layer deep, keys do not depend on who attends: then block training is the plain forward of every
     prefix. (A Dream's first token of a block comes from a clean token, which here sees no masks.)"""
     model, data, size = build(layout), problem(), 4
@@ -164,7 +235,7 @@ def test_a_block_is_predicted_as_the_model_would_after_the_clean_text(layout, lo
         assert torch.allclose(found[start - 5 + skip : start - 5 + size], expected[skip:], atol=1e-5)
 
 
-def test_blocks_of_one_token_are_next_token_prediction_behind_a_bidirectional_prompt(losses):
+def test_blocks_of_one_token_are_next_token_prediction_behind_a_bidirectional_prompt(losses, build):
     model, data = build("Dream", layers=2), problem(start=1)  # a prompt of one token: then all is causal
     sees = torch.ones(17, 17, dtype=torch.bool).tril()[None, None]
     logits = model(data.ids, attention_mask=sees, logits_to_keep=torch.arange(1, 17)).logits[0]
@@ -173,7 +244,7 @@ def test_blocks_of_one_token_are_next_token_prediction_behind_a_bidirectional_pr
 
 
 @pytest.mark.parametrize("layout", ["Dream", "llada"])
-def test_rows_of_a_batch_do_not_change_each_others_block_losses(layout, losses):
+def test_rows_of_a_batch_do_not_change_each_others_block_losses(layout, losses, build):
     model = build(layout, layers=2)
     short, long = problem(12, 7), problem(20, 5)
     ids = torch.zeros(2, 20, dtype=torch.long)
@@ -185,7 +256,7 @@ def test_rows_of_a_batch_do_not_change_each_others_block_losses(layout, losses):
     assert torch.allclose(both, alone, atol=1e-5)
 
 
-def test_far_tokens_of_a_block_weigh_less(losses):
+def test_far_tokens_of_a_block_weigh_less(losses, build):
     model, data = build("llada"), problem()
     each = losses(model, data, 4, 1)
     weights = torch.tensor([FALL ** ((i + 1) % 4) for i in range(len(each))])
@@ -197,11 +268,12 @@ def test_far_tokens_of_a_block_weigh_less(losses):
 def test_blocks_are_drawn_by_share_and_of_every_size(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        objectives, "block_diffusion", lambda model, batch, size, offset: drawn.append((size, offset))
+        masked_diffusion, "block_diffusion", lambda model, batch, size, offset: drawn.append((size, offset))
     )
-    generator, oracle = torch.Generator().manual_seed(0), Oracle(vocabulary=40, mask=MASK)
+    objective = MaskedDiffusion({"student": Oracle(vocabulary=40, mask=MASK)}, blocks=0.5)
+    generator = torch.Generator().manual_seed(0)
     for _ in range(400):
-        masked_diffusion(oracle, problem(), generator, blocks=0.5)
+        objective(problem(), generator)
     assert 150 < len(drawn) < 250
     assert {size for size, _ in drawn} == set(BLOCKS)
     assert all(0 <= offset < size for size, offset in drawn)

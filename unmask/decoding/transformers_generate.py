@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from transformers import GenerationConfig
 
 from unmask.decoding.board import Board
 from unmask.decoding.decoder import Decoder
@@ -16,6 +17,7 @@ from unmask.decoding.generation import Observer, Stop
 class TransformersGenerate(Decoder):
     """Greedy, with transformers' dynamic cache and left padding.
 
+    The model's own generation_config is set aside: Qwen2.5-Instruct's has a repetition penalty, say.
     A batch runs until its last row has ended, and a finished row is fed padding until then: its forwards
     count.
     """
@@ -32,14 +34,15 @@ class TransformersGenerate(Decoder):
         for i, row in enumerate(rows):
             ids[i, width - len(row.prompt) :], mask[i, width - len(row.prompt) :] = row.prompt, 1
         ends = {"eos_token_id": sorted(stop.ids)} if stop.ids else {}
-        output = model.generate(
-            ids,
-            attention_mask=mask,
-            do_sample=False,
-            max_new_tokens=len(rows[0].canvas),
-            pad_token_id=pad,
-            **ends,
+        greedy = GenerationConfig(
+            do_sample=False, max_new_tokens=len(rows[0].canvas), pad_token_id=pad, **ends
         )
+        # What `greedy` leaves open, generate would take from the model's own.
+        own, model.generation_config = model.generation_config, GenerationConfig()
+        try:
+            output = model.generate(ids, attention_mask=mask, generation_config=greedy)
+        finally:
+            model.generation_config = own
         written = output[:, width:].tolist()
         for row, tokens in zip(rows, written, strict=True):
             for forward in range(len(tokens)):

@@ -54,8 +54,12 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         f"commit {', '.join(commits)}",
         "bands, bars, brackets: 95% intervals",
     ]
-    reasons = [comparable(here, definition.interleaved)[1] for here in _panels(definition, rows)]
-    words += [f"times left out: {reason}" for reason in dict.fromkeys(reasons) if reason]
+    checks = [comparable(here, definition.interleaved) for here in _panels(definition, rows)]
+    left = len(rows) - sum(timed.sum() for timed, _ in checks)
+    reasons = dict.fromkeys(reason for _, reason in checks if reason)
+    words += (
+        [f"times of {left} of {len(rows)} settings are left out: {'; '.join(reasons)}"] if reasons else []
+    )
     words += [_aup_words(areas)] if areas else []
     words += [_pb_words(definition, rows)] if definition.pb else []
     if found.missing:

@@ -8,23 +8,32 @@ from unmask.plots.style import COLOURS, plt
 
 
 def learning_curve(table: Path, output: Path) -> None:
-    """Draw loss over tokens (log scale, raw and smoothed), and validation accuracy where it was measured, as
-    a PNG."""
+    """Draw a curve.csv as a PNG.
+
+    One panel: training loss over tokens, raw and smoothed, on a log scale. A second one where validation
+    accuracy was measured: a line for each decoder (the columns `accuracy` and `accuracy_...`).
+    """
     curve = pd.read_csv(table)
     if curve.empty:
         return
-    measured = curve.dropna(subset="accuracy")
-    figure, panels = plt.subplots(
-        1, 1 if measured.empty else 2, figsize=(5 if measured.empty else 8, 3), squeeze=False
-    )
-    axes = panels[0, 0]
+    columns = [c for c in curve if c.split("_")[0] == "accuracy" and curve[c].notna().any()]
+    panels = 2 if columns else 1
+    figure, axes = plt.subplots(1, panels, figsize=(4 * panels, 3), squeeze=False)
     millions = curve.tokens / 1e6
-    axes.plot(millions, curve.loss, color="0.8", linewidth=1)
-    axes.plot(millions, curve.loss.ewm(span=10).mean(), color=COLOURS[0])
-    axes.set(yscale="log", xlabel="training tokens (millions)", ylabel="training loss")
-    if not measured.empty:
-        axes = panels[0, 1]
-        axes.plot(measured.tokens / 1e6, 100 * measured.accuracy, color=COLOURS[0], marker="o", markersize=4)
-        axes.set(ylim=(0, 100), xlabel="training tokens (millions)", ylabel="validation accuracy (%)")
+
+    loss = axes[0, 0]
+    loss.plot(millions, curve.loss, color="0.8", linewidth=1)
+    loss.plot(millions, curve.loss.ewm(span=10).mean(), color=COLOURS[0])
+    loss.set(yscale="log", xlabel="training tokens (millions)", ylabel="training loss")
+
+    for i, column in enumerate(columns):
+        measured = curve[column].dropna()
+        name = column.removeprefix("accuracy").removeprefix("_").replace("_", " ") or "first decoder"
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": "o", "markersize": 4, "label": name}
+        axes[0, 1].plot(millions[measured.index], 100 * measured, **style)
+    if columns:
+        axes[0, 1].set(ylim=(0, 100), xlabel="training tokens (millions)", ylabel="validation accuracy (%)")
+    if len(columns) > 1:
+        axes[0, 1].legend(loc="lower right")
     figure.savefig(output, dpi=150)
     plt.close(figure)

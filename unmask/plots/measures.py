@@ -51,14 +51,11 @@ def comparable(rows: pd.DataFrame, interleaved: bool) -> tuple[np.ndarray, str |
     if len(rows) == 1 or set(rows.device) == {"cuda"}:
         return timed, None if timed.all() else "runs whose times are void"
     if not interleaved:
-        return nothing, "on a CPU, of settings that did not answer in turns"
+        return nothing, "on a CPU they compare only between settings that answer in turns"
     together = timed & _together(rows)
     if together.sum() == 1:
         together = nothing
-    if together.all():
-        return together, None
-    left = len(rows) - together.sum()
-    return together, f"{left} of {len(rows)} settings did not answer in turns with the others"
+    return together, None if together.all() else "they did not answer in turns with the others of their panel"
 
 
 def every(lists: pd.Series) -> list[str]:

@@ -33,7 +33,9 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     timed = {task: comparable(here, pareto.interleaved)[0].all() for task, here in ours}
     wanted = [MEASURES[name] for name in pareto.measures]
     measures = [m for m in wanted if not m.time or any(timed.values())]
-    shared = [m for m in wanted if m.published in published and published[m.published].notna().mean() > 0.5]
+    shared = [
+        m for m in wanted if m.published in published and published[m.published].notna().mean() > 0.8
+    ]  # of most points
     heights = [2.4 * len(measures) + 0.8, 1.9 * len(shared) + 0.4][: 1 + bool(theirs)]  # inches
     figure = plt.figure(figsize=(7, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]

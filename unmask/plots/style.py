@@ -1,12 +1,14 @@
 """One visual language for all figures: a colour per decoder that everybody can tell apart (Okabe and Ito), a
 mark per model, quiet axes, names beside the lines, captions that say what was measured."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
@@ -90,41 +92,59 @@ def name_points(
 
 
 def spread_names(figure) -> None:
-    """Put every name of `name_points` where it covers no other and no point, as near to its own point as
-    there is room."""
+    """Put every name of `name_points` where it covers no other name, no point and, if it can, no line.
+
+    As near to its own point as there is room.
+    """
     figure.draw_without_rendering()
     around = [(np.cos(angle), np.sin(angle)) for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False)]
+    pixel = figure.dpi / 72  # of a point
     for axes in figure.axes:
         frame, taken = axes.get_window_extent(), []
-        points = np.vstack(
-            [np.zeros((0, 2)), *(axes.transData.transform(line.get_xydata()) for line in axes.lines)]
-        )
+        points, strokes = _points_of(axes), _strokes_of(axes)
         for name in (text for text in axes.texts if isinstance(text, Annotation)):
-            size, best = name.get_window_extent(), None
-            centre, pixel = axes.transData.transform(name.xy), figure.dpi / 72
+            size, centre = name.get_window_extent(), axes.transData.transform(name.xy)
+            best = None
             for reach in (4, 9, 16, 26, 38):  # points between the mark and the name
                 for cosine, sine in around:
-                    offset = np.array(
-                        [cosine * (size.width / 2 + reach * pixel), sine * (size.height / 2 + reach * pixel)]
+                    offset = np.array([cosine, sine]) * (
+                        np.array([size.width, size.height]) / 2 + reach * pixel
                     )
-                    box = Bbox.from_bounds(
-                        *(centre + offset - (size.width / 2, size.height / 2)), size.width, size.height
-                    )
-                    outside = not (
+                    corner = centre + offset - (size.width / 2, size.height / 2)
+                    box = Bbox.from_bounds(*corner, size.width, size.height)
+                    inside = (
                         frame.x0 <= box.x0
                         and box.x1 <= frame.x1
                         and frame.y0 <= box.y0
                         and box.y1 <= frame.y1
                     )
-                    covered = (
-                        3 * sum(map(box.overlaps, taken))
-                        + 3 * outside
-                        + box.padded(2).count_contains(points) / 2
-                    )
-                    if best is None or covered + reach / 40 < best[0]:
-                        best = covered + reach / 40, box, offset / pixel
+                    cost = 3 * sum(map(box.overlaps, taken)) + 3 * (not inside)
+                    cost += box.padded(2).count_contains(points) / 2
+                    cost += 0.4 * (box.count_contains(strokes) > 0) + reach / 40
+                    if best is None or cost < best[0]:
+                        best = cost, box, offset / pixel
             taken.append(best[1])
             name.set_position(tuple(best[2]))
+
+
+def _points_of(axes) -> np.ndarray:
+    """Where marks are drawn, in pixels: (n, 2)."""
+    return np.vstack(
+        [np.zeros((0, 2)), *(axes.transData.transform(line.get_xydata()) for line in axes.lines)]
+    )
+
+
+def _strokes_of(axes) -> np.ndarray:
+    """Points along lines and error bars, in pixels: (n, 2)."""
+    segments = [line.get_xydata() for line in axes.lines if line.get_linestyle() != "None"]
+    segments += [
+        part for bars in axes.collections if isinstance(bars, LineCollection) for part in bars.get_segments()
+    ]
+    found = [np.zeros((0, 2))]
+    for corners in (axes.transData.transform(segment) for segment in segments if len(segment)):
+        for begin, end in itertools.pairwise(corners):
+            found.append(begin + np.linspace(0, 1, 40)[:, None] * (end - begin))
+    return np.vstack(found)
 
 
 def headline(figure, text: str) -> None:

@@ -13,10 +13,12 @@ import pandas as pd
 
 from unmask.records.documents import chosen
 from unmask.records.files import RecordError
-from unmask.records.naming import label, labels, symbols
+from unmask.records.naming import label, labels, main_model, symbols
 from unmask.records.recipe import ABSENT, canonical, config_hash, differences
 from unmask.records.run import RUN, Run
 from unmask.records.summary import summarise
+
+NEAR = 3  # settings in which a run may differ from the wanted one to be worth naming
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,11 @@ def _fitting(runs: Sequence[Run], setting: Setting) -> tuple[list[tuple[Run, lis
             reasons.append(reason)
         else:
             fits.append((run, scored))
-    if reasons or not nearest:
+    if reasons or not nearest or len(nearest[1]) > NEAR:
         return fits, "; ".join(reasons) or "no such run"
     run, differing = nearest
-    keys = [f"{key} ({theirs} there, {ours} wanted)" for key, (theirs, ours) in list(differing.items())[:3]]
-    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-    return fits, f"no such run; the nearest, {run.folder.name}, differs in {', '.join(keys)}{more}"
+    keys = [f"{key} ({theirs} there, {ours} wanted)" for key, (theirs, ours) in differing.items()]
+    return fits, f"no such run; the nearest, {run.folder.name}, differs in {', '.join(keys)}"
 
 
 def _disagreements(config: Mapping, recipe: Mapping) -> dict[str, tuple[object, object]]:
@@ -187,7 +188,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
     for run in runs:
         config = run.config
         task = {key: value for key, value in config["task"].items() if key != "prompts"}
-        first = next(iter(config["models"].values()))
+        first = main_model(config)
         facts = {("weights of", m["name"], m["adapter"]): m["weights"] for m in config["models"].values()}
         facts["prompts for", first["name"], canonical(task)] = config["task"]["prompts"]
         for key, value in facts.items():
@@ -206,7 +207,7 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
     conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
     return {
         "run": run.folder.name,
-        "model": next(iter(config["models"].values()))["name"],
+        "model": main_model(config)["name"],
         "task": task["name"],
         "decoder": decoder["name"],
         "label": name,
@@ -227,5 +228,4 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
 
 def _place(recipe: Mapping) -> str:
     """Model and task, for a message."""
-    model = next(iter(recipe["models"].values()))
-    return f" on {model['name']}, {recipe['task']['name']}"
+    return f" on {main_model(recipe)['name']}, {recipe['task']['name']}"

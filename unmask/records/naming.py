@@ -25,9 +25,9 @@ def label(config: Mapping, without: str | None = None) -> str:
     """
     decoder = config["decoder"]
     shown = {
-        SYMBOLS.get(key, key): value
-        for key, value in decoder.items()
-        if value is not None and key not in IMPLIED and f"decoder.{key}" != without
+        SYMBOLS.get(key, key): decoder[key]
+        for key in [*SYMBOLS, *sorted(decoder.keys() - SYMBOLS)]  # a stored identity has lost its order
+        if decoder.get(key) is not None and key not in IMPLIED and f"decoder.{key}" != without
     }
     if shown.get("quota") in ORDINARY_QUOTAS:
         del shown["quota"]
@@ -49,6 +49,11 @@ def labels(configs: Sequence[Mapping], without: str | None = None) -> list[str]:
             name = ", ".join([name, *_additions(mine, twins, without)])
         found.append(name)
     return found
+
+
+def main_model(config: Mapping) -> Mapping:
+    """The model of the first role, whose forwards are the steps."""
+    return config["models"][config["roles"][0]]
 
 
 def symbols(config: Mapping) -> dict[str, object]:

@@ -127,20 +127,19 @@ def score_answers(task: Task, answers: Mapping[int, str]) -> list[dict]:
     for number, instance in zip(numbers, task.instances, strict=True):
         instance.resps = [answers[number]]
     task.apply_filters()
-    return [
-        {
-            "doc_id": number,
-            "metric": metric,
-            "correct": float(_score(task, instance.doc, extracted)[metric.split(",")[0]]),
-            "extraction_failed": extracted == INVALID,
-            "extracted": str(extracted),
-            "target": str(task.doc_to_target(instance.doc)),
-        }
-        for number, instance in zip(numbers, task.instances, strict=True)
-        for metric in metrics_of(task)
-        for extracted in [instance.filtered_resps[metric.split(",")[1]]]
-    ]
-
-
-def _score(task: Task, document: dict, extracted: str) -> dict[str, float]:
-    return task.process_results(document, [extracted])
+    rows = []
+    for number, instance in zip(numbers, task.instances, strict=True):
+        for metric in metrics_of(task):
+            name, filtered_by = metric.split(",")
+            extracted = instance.filtered_resps[filtered_by]
+            rows.append(
+                {
+                    "doc_id": number,
+                    "metric": metric,
+                    "correct": float(task.process_results(instance.doc, [extracted])[name]),
+                    "extraction_failed": extracted == INVALID,
+                    "extracted": str(extracted),
+                    "target": str(task.doc_to_target(instance.doc)),
+                }
+            )
+    return rows

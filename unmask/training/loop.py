@@ -22,6 +22,7 @@ from unmask.training.data import Batch, Stream
 from unmask.training.objectives import Objective
 from unmask.training.optimization import Schedule, optimizers
 from unmask.training.place import Place
+from unmask.training.refusal import reason
 from unmask.training.validation import Validation
 
 FORMAT = 2  # of state.pt
@@ -95,8 +96,9 @@ class Trainer:
             )
         if state["frozen"] != self.frozen:
             raise ValueError(
-                f"{self.state_file} was trained beside other frozen weights: the model that `init_from` or `frozen` "
-                "names has changed. Put it back, give another `folder`, or delete the file to start again"
+                f"{self.state_file} was trained beside other frozen weights: the model that `init_from` or "
+                "`frozen` names has changed. Put it back, give another `folder`, or delete the file to start "
+                "again"
             )
         with torch.no_grad():
             for name, parameter in self.trained.items():
@@ -113,9 +115,9 @@ class Trainer:
             state = torch.load(self.state_file, weights_only=True, map_location="cpu")
             found = state.get("format")
         except Exception as error:  # damaged, or no state: each its own type
-            reason = str(error).splitlines()[0]
             raise ValueError(
-                f"{self.state_file} cannot be read ({reason}): delete it to start again, or give another `folder`"
+                f"{self.state_file} cannot be read ({reason(error)}): delete it to start again, or give "
+                "another `folder`"
             ) from error
         if found != FORMAT:
             raise ValueError(
@@ -165,10 +167,13 @@ class Trainer:
 
         loss = self._backward(batches[self.place.rank :: self.place.world])
         if not math.isfinite(loss):
-            raise ValueError(f"loss is {loss} at step {self.steps}: lower `lr`; the last checkpoint is untouched")
+            raise ValueError(
+                f"loss is {loss} at step {self.steps}: lower `lr`; the last checkpoint is untouched"
+            )
         if not torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0).isfinite():
             raise ValueError(
-                f"the gradient is not finite at step {self.steps}: lower `lr`; the last checkpoint is untouched"
+                f"the gradient is not finite at step {self.steps}: lower `lr`; the last checkpoint is "
+                "untouched"
             )
         self.rate = self.schedule(progress, seen / self.tokens)
         for optimizer in self.optimizers:
@@ -228,7 +233,8 @@ class Trainer:
             self.save()
         if self.seen < self.tokens:
             raise KeyboardInterrupt(
-                f"stopped at {self.seen:,} of {self.tokens:,} tokens and saved; the same command goes on from there"
+                f"stopped at {self.seen:,} of {self.tokens:,} tokens and saved; the same command goes on "
+                "from there"
             )
 
     def measure(self) -> dict[str, float]:
@@ -277,7 +283,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     afterwards."""
     received = []
     before = {
-        name: signal.signal(name, lambda *_: received.append(True)) for name in (signal.SIGINT, signal.SIGTERM)
+        name: signal.signal(name, lambda *_: received.append(True))
+        for name in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield lambda: bool(received)

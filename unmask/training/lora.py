@@ -16,6 +16,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from unmask.training.refusal import reason
+
 
 @dataclass
 class Lora:
@@ -35,7 +37,7 @@ class Lora:
             return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), settings))
         except (OmegaConfBaseException, ValueError, TypeError) as error:
             known = ", ".join(field.name for field in fields(cls))
-            raise ValueError(f"lora: {str(error).splitlines()[0]} (its settings are {known})") from error
+            raise ValueError(f"lora: {reason(error)} (its settings are {known})") from error
 
     def __post_init__(self):
         for name in ("r", "alpha"):
@@ -55,7 +57,9 @@ def add_adapter(model: nn.Module, lora: Lora) -> None:
     """
     from peft import LoraConfig  # takes a second: only where it is used
 
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
     if missing := sorted(set(lora.target_modules) - linear):
         raise ValueError(
             f"lora.target_modules: the model has no linear module {', '.join(missing)}; "

@@ -6,7 +6,13 @@ import copy
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
@@ -16,6 +22,7 @@ from unmask.training import tokenizer as shared_tokenizer
 from unmask.training.lora import add_adapter
 from unmask.training.objectives import STUDENT
 from unmask.training.recipe import TrainConfig, find_folder
+from unmask.training.refusal import reason
 
 PUBLISHED = {"rope_theta"}  # fields that a config.json has and transformers turns into others
 
@@ -66,8 +73,10 @@ def build_student(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> torch
         try:
             model.load_state_dict(parent.state_dict())
         except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()  # the first of perhaps many
-            raise ValueError(f"init_from={cfg.init_from} does not have this recipe's architecture ({reason})") from error
+            first = str(error).splitlines()[1].strip()  # of perhaps many
+            raise ValueError(
+                f"init_from={cfg.init_from} does not have this recipe's architecture ({first})"
+            ) from error
     return model
 
 
@@ -81,8 +90,9 @@ def build_config(architecture: dict, tokenizer: PreTrainedTokenizerBase) -> Pret
         default = AutoConfig.for_model(layout)
         config = AutoConfig.for_model(layout, vocab_size=len(tokenizer), **special, **fields)
     except Exception as error:  # no such layout, a field of another type: each its own type
-        reason = str(error)[:200]
-        raise ValueError(f"architecture: model_type={layout!r} cannot be made of these fields ({reason})") from error
+        raise ValueError(
+            f"architecture: model_type={layout!r} cannot be made of these fields ({str(error)[:200]})"
+        ) from error
     if unknown := [key for key in fields if not hasattr(default, key) and key not in PUBLISHED]:
         raise ValueError(f"architecture: a {layout} model has no {', '.join(unknown)}")
     if layout in DIFFUSION:
@@ -114,4 +124,4 @@ def _pretrained(loader: type, key: str, folder: str, **kwargs):
     try:
         return loader.from_pretrained(place, **kwargs)
     except Exception as error:  # damaged files: each its own type
-        raise ValueError(f"{key}={folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{key}={folder}: cannot be loaded ({reason(error)})") from error

@@ -22,6 +22,7 @@ from unmask.training import objectives
 from unmask.training.data import Stream
 from unmask.training.lora import Lora
 from unmask.training.optimization import Schedule
+from unmask.training.refusal import reason
 from unmask.training.sources import check_name
 
 
@@ -95,7 +96,7 @@ def read(cfg: DictConfig) -> TrainConfig:
     try:
         found = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
-        raise ValueError(f"{error.full_key or 'recipe'}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{error.full_key or 'recipe'}: {reason(error)}") from error
     if found.lora is not None:
         found.lora = Lora.of(found.lora)
     check(found)
@@ -116,7 +117,9 @@ def check(cfg: TrainConfig) -> None:
         validation_tokens=cfg.validation_tokens,
     )
     if not 0 <= cfg.validation_problems <= problems.HELD_OUT:
-        raise ValueError(f"validation_problems={cfg.validation_problems} must be from 0 to {problems.HELD_OUT}")
+        raise ValueError(
+            f"validation_problems={cfg.validation_problems} must be from 0 to {problems.HELD_OUT}"
+        )
     if not 0 <= cfg.weight_decay < math.inf:
         raise ValueError(f"weight_decay={cfg.weight_decay} must be 0 or more")
     if not cfg.checkpoint_minutes > 0:
@@ -128,19 +131,24 @@ def check(cfg: TrainConfig) -> None:
     if cfg.final_mixture is not None:
         check_mixture("final_mixture", cfg.final_mixture)
     if cfg.architecture is None and cfg.init_from is None:
-        raise ValueError("architecture and init_from are both null: describe a model, or name one to start from")
+        raise ValueError(
+            "architecture and init_from are both null: describe a model, or name one to start from"
+        )
     if cfg.init_from is not None:
         find_folder("init_from", cfg.init_from)
     frozen = sorted(roles.keys() - {objectives.STUDENT})
     if unknown := sorted(cfg.frozen.keys() - set(frozen)):
         raise ValueError(
-            f"frozen: objective={cfg.objective} has no role {', '.join(unknown)}; it has {', '.join(frozen) or 'none'}"
+            f"frozen: objective={cfg.objective} has no role {', '.join(unknown)}; "
+            f"it has {', '.join(frozen) or 'none'}"
         )
     for role in frozen:
         if cfg.frozen.get(role) is not None:
             find_folder(f"frozen.{role}", cfg.frozen[role])
         elif roles[role] != roles[objectives.STUDENT]:
-            raise ValueError(f"frozen.{role}: objective={cfg.objective} needs a {roles[role]} model: name its folder")
+            raise ValueError(
+                f"frozen.{role}: objective={cfg.objective} needs a {roles[role]} model: name its folder"
+            )
     for key in ("folder", "output"):
         place = ROOT / getattr(cfg, key)
         if place.exists() and not place.is_dir():

@@ -7,6 +7,7 @@ answers that a model gave to the training split, recorded like any other run.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -104,28 +105,34 @@ class Answers(Source):
         """ValueError (RecordError) where there is no run, or it cannot be trained on."""
         places = [place for place in (Path(folder), ROOT / folder) if place.is_dir()]
         if not places:
-            raise ValueError(f"mixture: {RUN}{folder}: no such folder; give a run's folder, with its run.json")
+            raise ValueError(
+                f"mixture: {RUN}{folder}: no such folder; give a run's folder, with its run.json"
+            )
         run = Run.read(places[0])
         task = run.config.get("task", {})
         self.place = f"mixture: {RUN}{folder}"
         self._check(task)
         samples = [sample for sample in run.samples() if sample["finish"] == "stop"]
         if not samples:
-            raise ValueError(f"{self.place}: none of its {len(run.done)} answers ends, so none can be learned from")
+            raise ValueError(
+                f"{self.place}: none of its {len(run.done)} answers ends, so none can be learned from"
+            )
         count = 1 + max(sample["doc_id"] for sample in samples)
-        documents = problems.documents(task["name"], task["split"], count)
+        documents = list(itertools.islice(problems.training_split(task["name"]), count))
         if len(documents) < count:
-            raise ValueError(f"{self.place}: document {count - 1} is not among the {len(documents)} of its split")
+            raise ValueError(
+                f"{self.place}: document {count - 1} is not among the {len(documents)} of its split"
+            )
         end = [tokenizer.eos_token_id]
         self.pairs: list[tuple[list[int], list[int]]] = []
         for sample in samples:
-            question = documents[sample["doc_id"]].question
-            text = chat_prompt(tokenizer, question, task.get("system_prompt"))
+            text = chat_prompt(tokenizer, documents[sample["doc_id"]].question, task.get("system_prompt"))
             prompt = tokenizer.encode(text, add_special_tokens=False)
             if prompt_hash(prompt) != sample["prompt_hash"]:
                 raise ValueError(
-                    f"{self.place}: the prompt of document {sample['doc_id']} is not the one that was answered: "
-                    "the run's model has another tokenizer or chat template, or the task has changed"
+                    f"{self.place}: the prompt of document {sample['doc_id']} is not the one that was "
+                    "answered: the run's model has another tokenizer or chat template, or the task has "
+                    "changed"
                 )
             self.pairs.append((prompt, sample["ids"][: sample["useful"]] + end))
 
@@ -138,12 +145,13 @@ class Answers(Source):
             )
         if split != "train":
             raise ValueError(
-                f"{self.place}: its answers are to the {split} split, which is for measuring: train on answers to "
-                "the training split (python eval.py task.split=train ...)"
+                f"{self.place}: its answers are to the {split} split, which is for measuring: train on "
+                "answers to the training split (python eval.py task.split=train ...)"
             )
         if task.get("num_fewshot"):
             raise ValueError(
-                f"{self.place}: was asked with task.num_fewshot={task['num_fewshot']}; train on a run without examples"
+                f"{self.place}: was asked with task.num_fewshot={task['num_fewshot']}; train on a run "
+                "without worked examples"
             )
 
     def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
@@ -160,7 +168,8 @@ def check_name(name: str) -> None:
     """ValueError for a source that there is not."""
     if name not in problems.OPTIONS and name != "drill" and not name.startswith(RUN):
         raise ValueError(
-            f"mixture: unknown source {name!r}; there are {', '.join(problems.OPTIONS)}, drill and {RUN}FOLDER"
+            f"mixture: unknown source {name!r}; there are {', '.join(problems.OPTIONS)}, drill and "
+            f"{RUN}FOLDER"
         )
 
 

@@ -1,7 +1,7 @@
 """The one tokenizer of the tiny family: byte-level BPE with Qwen's splitting rule and a ChatML template.
 
 Digits stay single and the space stays out of the number, as in Qwen2.5, so that equal numbers are equal ids
-wherever they stand. The text is generated (problems.py), so the tokenizer is reproduced from nothing and
+wherever they stand. The text is generated (problems.py), so the tokenizer is reproduced from scratch and
 never changes.
 """
 
@@ -18,10 +18,14 @@ SPECIAL = [PAD, "<|im_start|>", END_OF_TURN, MASK]
 
 # Qwen2's splitting rule: contractions, words with one leading space, single digits, punctuation, line ends,
 # spaces.
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 

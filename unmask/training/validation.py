@@ -23,6 +23,7 @@ from unmask.decoding.leftright import LeftRight
 from unmask.settings import build_decoder
 from unmask.tasks import problems
 from unmask.training.objectives import STUDENT, Objective
+from unmask.training.refusal import reason
 from unmask.training.sources import chat_prompt
 
 BATCH = 16
@@ -120,8 +121,9 @@ def build(words: str, model: str) -> Decoder:
             chosen = compose("eval", overrides).decoder
         return build_decoder(OmegaConf.to_container(chosen, resolve=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"validation_decoders: {words!r} is no decoder of eval.py: {reason}") from error
+        raise ValueError(
+            f"validation_decoders: {words!r} is no decoder of eval.py: {reason(error)}"
+        ) from error
 
 
 def check_players(words: str, decoder: Decoder, roles: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf, ValidationError
 from unmask.training.objectives.autoregressive import Autoregressive
 from unmask.training.objectives.masked_diffusion import MaskedDiffusion
 from unmask.training.objectives.objective import STUDENT, Objective
+from unmask.training.refusal import reason
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "autoregressive": Autoregressive,
@@ -32,9 +33,10 @@ def typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     known = [field.name for field in fields(kind)]
     if unknown := options.keys() - set(known):
         raise ValueError(
-            f"objective_options: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known) or 'none'}"
+            f"objective_options: {name} has no {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(known) or 'none'}"
         )
     try:
         return asdict(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), options)))
     except ValidationError as error:
-        raise ValueError(f"objective_options.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"objective_options.{error.full_key}: {reason(error)}") from error

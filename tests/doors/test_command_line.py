@@ -1,0 +1,105 @@
+"""The public command line: settings and choices that people type. A change here is a change for them."""
+
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM
+
+import llada  # noqa: F401
+from unmask.config import ROOT
+from unmask.decoding import Decoder, Models, Stop
+
+
+def words(text):
+    return sorted(text.split())
+
+
+SAMPLING = "temperature top_k top_p"
+ANY_ORDER = f"block_length quota rank rank_tempered steps threshold factor {SAMPLING}"
+TOP = words(
+    """arm arms auxiliary allow_code_execution batch_size compile decoder device draw drafter dtype interleave
+    limit model results run_folder seed shard task threads warm_up"""
+)
+TASK = words("budget data limit metric name num_fewshot split stop subset_seed system_prompt")
+MORE = {
+    "report": words("published pictures"),
+    "bench": words("prompts prompt_length rounds tokens anatomy sweep points report"),
+    "demo": words("prompt document compare save"),
+}
+CHOICES = {
+    "model": words("dream llada qwen_0.5b qwen_7b random tiny_dream tiny_llada tiny_qwen tiny_qwen_large"),
+    "auxiliary": words("none qwen_0.5b random tiny_qwen"),
+    "drafter": words("none"),
+    "decoder": words("apd autoregressive confidence entropy leftright margin random transformers"),
+    "task": words("chain_sum gpqa gsm8k gsm_symbolic humaneval math"),
+    "figure": words("fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"),
+}
+SETTINGS = {
+    "apd": words(f"chunk coupling kv_window max_lookahead mixture_weight {SAMPLING}"),
+    "leftright": words(f"kv_window max_lookahead tokens_per_step {SAMPLING}"),
+    "autoregressive": words(SAMPLING),
+    "transformers": [],
+    **{name: words(ANY_ORDER) for name in ("confidence", "entropy", "margin")},
+    "random": words(f"block_length quota rank rank_tempered steps {SAMPLING}"),
+}
+
+
+@pytest.fixture(scope="module")
+def composed():
+    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+        yield lambda door, *overrides: OmegaConf.to_container(compose(door, list(overrides)))
+
+
+def test_settings_of_every_door(composed):
+    assert sorted(composed("eval")) == TOP
+    for door, more in MORE.items():
+        assert sorted(composed(door)) == sorted([*TOP, *more]), door
+    assert sorted(composed("eval")["task"]) == TASK
+
+
+@pytest.mark.parametrize("group", CHOICES)
+def test_choices_of_every_group(group):
+    assert sorted(path.stem for path in (ROOT / "eval_config" / group).glob("*.yaml")) == sorted(
+        CHOICES[group]
+    )
+
+
+@pytest.mark.parametrize("decoder", SETTINGS)
+def test_settings_of_every_decoder(composed, decoder):
+    settings = composed("eval", f"decoder={decoder}")["decoder"]
+    assert sorted(settings) == sorted(["_target_", "name", *SETTINGS[decoder]])
+    assert settings["name"] == decoder
+
+
+def test_no_python_among_the_configurations_and_few_entries_at_the_root():
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no git here")
+    files = done.stdout.splitlines()
+    assert not [f for f in files if f.startswith("eval_config/") and not f.endswith(".yaml")]
+    assert len({f.split("/")[0] for f in files}) <= 24
+    skipped = "fmt: " + "skip"
+    assert not [f for f in files if f.endswith(".py") and skipped in (ROOT / f).read_text()]
+
+
+def test_a_new_decoder_is_a_state_a_step_and_a_yaml(composed):
+    """The smallest decoder: the most confident mask, whatever the configuration knows of it."""
+
+    @dataclass(frozen=True)
+    class Surest(Decoder):
+        def step(self, board):
+            masks = [[p for p, token in enumerate(row.canvas) if token is None] for row in board.rows]
+            marginals = board.denoise([range(row.columns) for row in board.rows])
+            columns = [[len(r.prompt) + p for p in m] for r, m in zip(board.rows, masks, strict=True)]
+            surest, ids = marginals.logits(columns).softmax(-1).max(-1)
+            best = [surest[i, : len(m)].argmax().item() for i, m in enumerate(masks)]
+            return [([m[k]], [int(ids[i, k])]) for i, (m, k) in enumerate(zip(masks, best, strict=True))]
+
+    model = AutoModelForCausalLM.from_pretrained(ROOT / "tests" / "golden" / "llada").eval()
+    prompts = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
+    generations = Surest().decode(Models({"denoiser": model}), prompts, 6, Stop(), [0, 0])
+    assert [len(g.ids) for g in generations] == [6, 6] and generations[0].steps == [1] * 6

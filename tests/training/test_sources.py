@@ -1,0 +1,216 @@
+"""Where batches come from: problems, drills and runs, as a function of a position."""
+
+import hashlib
+import random
+
+import pytest
+
+from unmask.records import Run
+from unmask.tasks import problems
+from unmask.training.data import Stream
+from unmask.training.sources import Answers, Drills, Problems, chat_prompt, prompt_hash, source
+
+MIXTURE = {"gsm_symbolic": 0.5, "chain_sum": 0.2, "drill": 0.3}
+
+
+def digest(stream, batches):
+    found = hashlib.sha256()
+    for _ in range(batches):
+        batch = stream.next(0.3)
+        for tensor in vars(batch).values():
+            found.update(str(tensor.int().tolist()).encode())
+    return found.hexdigest()[:16]
+
+
+def test_the_stream_is_batch_for_batch_the_one_that_trained_the_shipped_models(tokenizer):
+    assert digest(Stream(tokenizer, MIXTURE, 3000, 0, {"gsm_symbolic": 1.0}, 96), 5) == "224a07f94c40660b"
+    assert digest(Stream(tokenizer, MIXTURE, 600, 3), 5) == "3f0b0cdce010b5a4"
+
+
+def test_a_stream_goes_on_from_its_position(tokenizer, small_chunks):
+    straight = Stream(tokenizer, MIXTURE, 2000, canvas=96)
+    batches = [straight.next(0.0).ids.tolist() for _ in range(12)]
+    first = Stream(tokenizer, MIXTURE, 2000, canvas=96)
+    for _ in range(7):
+        first.next(0.0)
+    assert first.position[0] > 0  # in a later chunk
+    second = Stream(tokenizer, MIXTURE, 2000, canvas=96, position=first.position, shares=first.shares)
+    assert [second.next(0.0).ids.tolist() for _ in range(5)] == batches[7:]
+
+
+def test_answers_are_what_is_asked_for(tokenizer, small_chunks):
+    stream = Stream(tokenizer, {"gsm_symbolic": 1.0}, batch_tokens=2000)
+    for _ in range(3):
+        batch = stream.next()
+        assert batch.ids.shape == batch.answer.shape and batch.tokens <= 2000
+        for ids, answer in zip(batch.ids, batch.answer, strict=True):
+            text = tokenizer.decode(ids[answer])
+            assert "#### " in text and text.endswith("<|im_end|>")
+            assert tokenizer.decode(ids[~answer]).startswith("<|im_start|>user\n")
+
+
+def test_drills_ask_for_results_only(tokenizer, small_chunks):
+    batch = Stream(tokenizer, {"drill": 1.0}, batch_tokens=500).next()
+    for ids, answer in zip(batch.ids, batch.answer, strict=True):
+        assert "=" not in tokenizer.decode(ids[answer]) and "=" in tokenizer.decode(ids[~answer])
+
+
+def test_answers_are_followed_by_silence_up_to_the_canvas(tokenizer, small_chunks):
+    stream = Stream(tokenizer, {"gsm_symbolic": 0.7, "drill": 0.3}, batch_tokens=3000, canvas=96)
+    lengths = []
+    for _ in range(20):
+        batch = stream.next()
+        assert (batch.ids[batch.silence] == tokenizer.eos_token_id).all()
+        assert not (batch.silence & batch.answer).any()
+        for answer, silence in zip(batch.answer, batch.silence, strict=True):
+            if silence.any():
+                asked = (answer | silence).nonzero()[:, 0]
+                # one stretch, up to the end
+                assert asked.tolist() == list(range(asked[0], batch.ids.size(1)))
+                lengths.append(len(asked))
+    assert sum(n >= 96 for n in lengths) > 0.4 * len(lengths)
+    assert sum(n < 90 for n in lengths) > 0.1 * len(lengths)
+
+
+def test_mixture_moves_with_progress(tokenizer, small_chunks):
+    def drills(progress):
+        mixture = {"gsm_symbolic": 0.1, "drill": 0.9}
+        stream = Stream(tokenizer, mixture, 2000, final_mixture={"gsm_symbolic": 1.0})
+        rows = [ids for _ in range(20) for ids in stream.next(progress).ids]
+        return sum("user" not in tokenizer.decode(ids) for ids in rows) / len(rows)
+
+    assert drills(0.0) > 0.7 and drills(1.0) == 0
+
+
+@pytest.mark.parametrize("name", ["gsm_symbolic", "chain_sum", "drill"])
+def test_a_source_is_a_function_of_chunk_and_generator(name, tokenizer, small_chunks):
+    def first(chunk, seed):
+        examples = source(name, tokenizer).examples(chunk, random.Random(seed))
+        return [next(examples) for _ in range(3)]
+
+    assert first(2, 0) == first(2, 0)
+    # Drills are drawn; problems are numbered.
+    assert (first(2, 0) != first(3, 0)) == (name != "drill")
+    assert (first(2, 0) != first(2, 1)) == (name == "drill")
+
+
+def test_names_of_sources(tokenizer):
+    assert isinstance(source("drill", tokenizer), Drills)
+    assert isinstance(source("chain_sum", tokenizer, seed=3), Problems)
+    with pytest.raises(ValueError, match="'gsm8k'; there are gsm_symbolic, chain_sum, drill and run:FOLDER"):
+        source("gsm8k", tokenizer)
+
+
+def test_prompts_are_those_that_the_harness_asks_with(tokenizer):
+    """The hashes are of the reference run's first documents."""
+    for task, expected in (("gsm_symbolic", "9961448f1211"), ("chain_sum", "eda4b2b22107")):
+        text = chat_prompt(tokenizer, problems.held_out(task, "test")[0].question)
+        assert prompt_hash(tokenizer.encode(text)) == expected
+
+
+# --- answers of a run ---
+
+
+@pytest.fixture
+def recorded(tokenizer, tmp_path):
+    """recorded(...) -> a run over the training split of chain_sum: four answers, of which one never ended."""
+
+    def recorded(documents=4, unended=2, **task):
+        task = {"name": "chain_sum", "split": "train", "system_prompt": None, "num_fewshot": 0} | task
+        folder = tmp_path / "-".join(map(str, task.values()))
+        with Run.open(folder, {"task": task}, {}) as run:
+            for number, problem in zip(range(documents), problems.training_split("chain_sum"), strict=False):
+                prompt = tokenizer.encode(chat_prompt(tokenizer, problem.question, task["system_prompt"]))
+                answer = tokenizer.encode(f"it is {number}")
+                ended = number != unended
+                ids = answer + [tokenizer.eos_token_id] * 2 * ended
+                run.append(
+                    {
+                        "doc_id": number,
+                        "repeat": 0,
+                        "task": "chain_sum",
+                        "prompt_hash": prompt_hash(prompt),
+                        "prompt_length": len(prompt),
+                        "seed": 0,
+                        "ids": ids,
+                        "commits": list(range(len(ids))),
+                        "text": f"it is {number}",
+                        "useful": len(answer),
+                        "finish": "stop" if ended else "length",
+                        "forwards": {"denoiser": len(ids)},
+                        "positions": {"denoiser": len(ids)},
+                        "seconds": 0.1,
+                        "budget": 32 if ended else len(ids),
+                        "batch_size": 1,
+                        "batch": number,
+                        "exact": None,
+                        "commit": None,
+                        "machine": "a machine",
+                    }
+                )
+        return folder
+
+    return recorded
+
+
+def test_a_run_gives_its_prompts_and_what_was_answered_up_to_the_end(recorded, tokenizer):
+    answers = Answers(str(recorded()), tokenizer)
+    examples = answers.examples(0, random.Random(0))
+    one_pass = [next(examples) for _ in range(3)]  # document 2 filled its budget: it is left out
+    texts = {tokenizer.decode(answer) for example in one_pass for _, answer in example.turns}
+    assert texts == {f"it is {number}<|im_end|>" for number in (0, 1, 3)}
+    questions = [p.question for p, _ in zip(problems.training_split("chain_sum"), range(4), strict=False)]
+    for example in one_pass:
+        ((prompt, answer),) = example.turns
+        number = int(tokenizer.decode(answer[-2:-1]))
+        assert tokenizer.decode(prompt) == chat_prompt(tokenizer, questions[number])
+        assert example.asked == [False] * len(prompt) + [True] * len(answer) and example.ends
+    again = [next(examples) for _ in range(3)]  # another pass, without end
+    assert sorted(e.ids for e in again) == sorted(e.ids for e in one_pass)
+    replay = answers.examples(7, random.Random(0))
+    assert [next(replay) for _ in range(6)] == one_pass + again
+
+
+def test_a_run_is_a_source_of_a_mixture(recorded, tokenizer, small_chunks):
+    folder = recorded(system_prompt="Add up.")
+    stream = Stream(tokenizer, {f"run:{folder}": 0.5, "drill": 0.5}, 600, canvas=20)
+    texts = [tokenizer.decode(ids) for _ in range(8) for ids in stream.next().ids]
+    asked = [text for text in texts if "it is" in text]
+    assert asked and len(asked) < len(texts)
+    assert all("<|im_start|>system\nAdd up.<|im_end|>" in text for text in asked)
+    assert set(stream.fingerprints) == {f"run:{folder}"}
+
+
+def test_other_answers_are_another_fingerprint(recorded, tokenizer):
+    marks = {Answers(str(recorded(documents=n)), tokenizer).fingerprint for n in (2, 4)}
+    assert len(marks) == 1  # the second call resumed the same run ...
+    other = Answers(str(recorded(documents=3, system_prompt="Add up.")), tokenizer).fingerprint
+    assert other not in marks
+
+
+@pytest.mark.parametrize(
+    "task, message",
+    [
+        ({"split": "test"}, "answers to the test split.*task.split=train"),
+        ({"split": "validation"}, "answers to the validation split"),
+        ({"split": None}, "task.split=train"),
+        ({"name": "gsm8k"}, "task gsm8k.*embedded tasks alone"),
+        ({"num_fewshot": 4}, "num_fewshot=4"),
+        ({"name": "gsm_symbolic"}, "document 0 is not the one that was answered"),
+    ],
+)
+def test_runs_that_are_not_for_training_are_refused(recorded, tokenizer, task, message):
+    folder = recorded(**task)
+    with pytest.raises(ValueError, match=message) as refusal:
+        Answers(str(folder), tokenizer)
+    assert str(folder) in str(refusal.value)
+
+
+def test_a_run_without_ended_answers_or_that_is_none_is_refused(recorded, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="none of its 1 answers ends"):
+        Answers(str(recorded(documents=1, unended=0)), tokenizer)
+    with pytest.raises(ValueError, match="no such folder"):
+        Answers("results/nowhere", tokenizer)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="run.json"):
+        Answers(str(tmp_path / "empty"), tokenizer)

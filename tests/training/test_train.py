@@ -1,0 +1,155 @@
+"""The command: what it makes, what it refuses, and that processes share a step."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import train
+from unmask.config import ROOT
+from unmask.training import tokenizer as shared_tokenizer
+
+SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
+
+
+@pytest.fixture(scope="session")
+def built():
+    """The tiny family's tokenizer, made from scratch."""
+    return shared_tokenizer.build()
+
+
+def test_tokenizer_is_reproduced_from_scratch(built, tokenizer):
+    assert built.get_vocab() == tokenizer.get_vocab()
+    text = "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n"
+    assert built.encode(text) == tokenizer.encode(text) and built.chat_template == tokenizer.chat_template
+
+
+def test_digits_are_single_and_spaces_stay_out_of_numbers(tokenizer):
+    assert [tokenizer.decode([i]) for i in tokenizer.encode("a = 127")] == ["a", " =", " ", "1", "2", "7"]
+
+
+def test_train_command_makes_a_folder_that_loads_and_resumes(
+    tmp_path, monkeypatch, run_command, small_chunks, built
+):
+    monkeypatch.setattr(shared_tokenizer, "build", lambda: built)
+    shared = ["recipe=tiny_qwen", "tokens=1500", "validation_problems=2", "budget=4", *SMALL]
+    state, output = f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}"
+    for expected in ("from 0 of 1,500", "resumed at"):
+        code, out, err = run_command(train, *shared, state, output)
+        assert code == 0 and expected in out, err
+    assert list((tmp_path / "model").glob(".partial*")) == []
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert loaded.config.hidden_size == 16 and (tmp_path / "model" / "learning_curve.png").exists()
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    assert "lm_head.weight" not in weights  # tied: one tensor
+    story = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert story["tokens"] >= 1500 and [s["from_step"] for s in story["sittings"]] == [0]
+    assert story["recipe"] == "tiny_qwen" and story["settings"]["objective"] == "autoregressive"
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+
+    # A second recipe goes on from there, twice the same: the story and the curve tell of both.
+    more = [f"folder={tmp_path / 'more'}", output, f"init_from={tmp_path / 'model'}", "seed=1"]
+    for _ in range(2):
+        code, _, err = run_command(train, *shared, *more)
+        assert code == 0, err
+        told = json.loads((tmp_path / "model" / "training.json").read_text())
+        assert told["earlier"] == story
+        curve = pd.read_csv(tmp_path / "model" / "learning_curve.csv")
+        assert curve.tokens.is_monotonic_increasing
+        assert curve.tokens.iloc[-1] == story["tokens"] + told["tokens"]
+
+
+def test_two_processes_compute_what_one_does_with_twice_the_batches(parent, tmp_path, run_command):
+    """torchrun, gloo, two processes on a CPU: the same losses and weights as gradient accumulation on one."""
+    shared = ["recipe=tiny_dream", "architecture=null", f"init_from={parent}", "validation_problems=0"]
+    shared += ["tokens=4000", "batch_tokens=500", "threads=1"]
+
+    def folders(name):
+        return [f"folder={tmp_path / name}", f"output={tmp_path / name / 'out'}"]
+
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two = [*launcher, "train.py", "accumulate=2", *shared, *folders("two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(two, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 x cpu") == 1  # one process speaks
+    code, _, err = run_command(train, "accumulate=4", *shared, *folders("one"))
+    assert code == 0, err
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    assert one["steps"] == two["steps"] > 1 and one["seen"] == two["seen"]
+    assert [row["loss"] for row in one["curve"]] == pytest.approx([row["loss"] for row in two["curve"]])
+    for name, weights in one["trained"].items():
+        assert torch.allclose(weights, two["trained"][name], atol=1e-5), name
+
+
+def test_help_says_what_the_settings_mean(run_command):
+    code, out, _ = run_command(train, "--help")
+    assert code in (0, None)
+    for words in ("tiny_dream_more", "What they mean", "objective_options", "torchrun", "run:FOLDER"):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("init_from=nowhere/parent", "recipe=parent"),
+        ("objective=diffusion", "masked_diffusion"),
+        ("+objective_options.block=1", "has no block"),
+        ("objective_options.blocks=much", "objective_options.blocks"),
+        ("objective=autoregressive", "has no blocks, left_to_right"),
+        ("architecture.model_type=qwen2", "needs a diffusion model"),
+        ("architecture.model_type=qwem", "qwem"),
+        ("+architecture.hidden=8", "a Dream model has no hidden"),
+        ("architecture.hidden_size=wide", "architecture"),
+        ("architecture.hidden_size=96", "init_from=checkpoints/tiny_qwen_large"),
+        ("dtype=float16", "bfloat16"),
+        ("device=tpu", "device"),
+        ("validation_problems=-1", "validation_problems"),
+        ("validation_tokens=0", "validation_tokens"),
+        ("validation_decoders=[nope]", "nope"),
+        ("validation_decoders=[apd]", "auxiliary"),
+        ("tokens=0", "tokens"),
+        ("tokens=many", "tokens"),
+        ("tokens=???", "tokens"),
+        ("budget=0", "budget"),
+        ("canvas=0", "canvas"),
+        ("lr=0", "lr"),
+        ("lr=.nan", "lr"),
+        ("warmup=2", "warmup"),
+        ("decay=-0.1", "decay"),
+        ("weight_decay=-1", "weight_decay"),
+        ("checkpoint_minutes=0", "checkpoint_minutes"),
+        ("mixture.drill=-1", "share of drill"),
+        ("+mixture.gsm8k=1", "gsm8k"),
+        ("+mixture={run\\:nowhere: 1}", "run:nowhere"),
+        ("+final_mixture.gsm8k=1", "gsm8k"),
+        ("+frozen.teacher=x", "no role teacher"),
+        ("folder=README.md", "README.md"),
+        ("recipe=mine", "mine"),
+        ("colour=red", "colour"),
+    ],
+)
+def test_train_refuses_bad_settings_before_it_writes(override, message, run_command, tmp_path):
+    folders = [f"{key}={tmp_path / key}" for key in ("folder", "output") if not override.startswith(key)]
+    code, _, err = run_command(train, "recipe=tiny_dream", *folders, override)
+    assert code == 2 and message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_architecture_and_parent_is_refused(run_command):
+    code, _, err = run_command(train, "recipe=tiny_qwen", "architecture=null")
+    assert code == 2 and "architecture and init_from" in err
+
+
+def test_a_damaged_parent_is_refused(run_command, parent, tmp_path):
+    (tmp_path / "config.json").write_text((parent / "config.json").read_text())
+    (tmp_path / "model.safetensors").write_text("no weights")
+    code, _, err = run_command(train, "recipe=tiny_dream", f"init_from={tmp_path}")
+    assert code == 2 and f"init_from={tmp_path}: cannot be loaded" in err

@@ -1,0 +1,70 @@
+"""Which decoders watch a training, and what they count."""
+
+import pytest
+
+from unmask.decoding import Generation
+from unmask.decoding.autoregressive import Autoregressive
+from unmask.decoding.leftright import LeftRight
+from unmask.decoding.unmasking import Unmasking
+from unmask.tasks import problems
+from unmask.training.objectives import MaskedDiffusion
+from unmask.training.validation import Validation, decoders
+
+DIFFUSION, CAUSAL = {"student": "diffusion"}, {"student": "causal"}
+
+
+def test_the_last_number_of_the_answer_counts(tokenizer, fresh, monkeypatch):
+    texts = ["so 4 + 3 = 7\n#### 7", "#### 8", "no number", "7 then 9"]
+    found = [problems.Problem(f"q{i}", "", answer) for i, answer in enumerate(["7", "7", "7", "9"])]
+    monkeypatch.setattr(problems, "held_out", lambda task, split: found if split == "validation" else None)
+    answers = []
+    for text in texts:
+        ids = tokenizer.encode(text)
+        answers.append(Generation(ids, list(range(len(ids))), len(ids), "stop", {}, {}))
+    monkeypatch.setattr(LeftRight, "decode", lambda self, *args: answers)
+    objective = MaskedDiffusion({"student": fresh("Dream")})
+    assert Validation(tokenizer, 4, 8, 1)(objective) == {"accuracy": 0.5}
+    assert objective.student.training
+
+
+def test_every_decoder_answers_on_the_student(tokenizer, fresh):
+    watched = decoders(["leftright", "confidence steps=2", "random steps=1"], DIFFUSION, 4, "tiny_dream")
+    objective = MaskedDiffusion({"student": fresh("Dream")})
+    measured = Validation(tokenizer, 2, 4, 1, watched)(objective)
+    assert list(measured) == ["accuracy", "accuracy_confidence_steps=2", "accuracy_random_steps=1"]
+
+
+def test_decoders_are_those_of_eval_with_the_settings_of_the_model():
+    (first, second) = decoders(
+        ["confidence", "leftright tokens_per_step=4"], DIFFUSION, 96, "tiny_dream"
+    ).values()
+    assert isinstance(first, Unmasking) and first.quota == "dream"  # of eval_config/model/tiny_dream.yaml
+    assert second == LeftRight(tokens_per_step=4)
+    (unknown,) = decoders(["confidence"], DIFFUSION, 96, "a_model_of_mine").values()
+    assert isinstance(unknown, Unmasking)
+
+
+def test_one_token_a_step_is_the_default():
+    assert decoders(None, DIFFUSION, 96, "x") == {"accuracy": LeftRight()}
+    assert decoders(None, CAUSAL, 96, "x") == {"accuracy": Autoregressive()}
+
+
+@pytest.mark.parametrize(
+    "settings, roles, message",
+    [
+        (["nope"], DIFFUSION, "'nope' is no decoder of eval.py"),
+        (["leftright steps=1"], DIFFUSION, "'leftright steps=1'"),
+        (["confidence steps=0"], DIFFUSION, "steps=0"),
+        (["confidence block_length=7"], DIFFUSION, "block_length=7 does not divide"),
+        (["autoregressive"], DIFFUSION, "needs a causal model as target"),
+        (["leftright"], CAUSAL, "needs a diffusion model as denoiser"),
+        (["apd"], DIFFUSION, "needs a causal model as auxiliary"),
+        ([], DIFFUSION, "is empty"),
+        (["leftright", "confidence", "confidence"], DIFFUSION, "there twice"),
+        ([""], DIFFUSION, "no decoder"),
+        (None, {"student": "drafter", "target": "causal"}, "validation_problems=0"),
+    ],
+)
+def test_decoders_that_cannot_watch_are_refused(settings, roles, message):
+    with pytest.raises(ValueError, match=message):
+        decoders(settings, roles, 96, "tiny_dream")
