@@ -28,21 +28,25 @@ from rich.console import Console
 from unmask.cli import door, progress_bar
 from unmask.evaluation import Evaluation, take_turns
 from unmask.plots.tables import summary_table
-from unmask.sweeps import expand, resolve
+from unmask.sweeps import expand, given, lists_allowed, resolve
+
+
+def main() -> None:
+    with lists_allowed():
+        evaluate()
 
 
 @door("eval")
-def main(cfg) -> None:
+def evaluate(cfg) -> None:
     hydra = HydraConfig.get()
-    given = list(hydra.overrides.task)
     multirun = hydra.mode == RunMode.MULTIRUN
     if multirun and cfg.run_folder:
         raise ValueError(
             f"run_folder={cfg.run_folder} is one run's: a sweep files its runs in results=FOLDER"
         )
     if hydra.runtime.choices.get("figure") and not multirun:
-        return figure(cfg, expand(given))
-    evaluation = Evaluation(compose("eval", resolve(given)) if cfg.arms or cfg.arm else cfg)
+        return figure(cfg, expand(given()))
+    evaluation = Evaluation(compose("eval", resolve(given())) if cfg.arms or cfg.arm else cfg)
     with evaluation.run:
         if cfg.shard:
             print(json.dumps(evaluation.decode()))

@@ -24,9 +24,8 @@ from unmask.cli import Sweep, progress_bar
 from unmask.decoding import Decoder, Generation, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.records import Run
+from unmask.records.documents import TASK_STRIDE
 from unmask.records.environment import commit, machine
-
-TASK_STRIDE = 100_000  # documents of the k-th task of a group are numbered from k * TASK_STRIDE
 
 
 class DecoderLM(TemplateLM):

@@ -193,7 +193,7 @@ def main() -> None:
             with progress_bar() as bar:
                 count = sum(replay(f, options.replay) for f in bar.track(made, description="replaying"))
             print(
-                f"{count} documents of {len(made)} runs decoded again: same ids, forwards, positions and commits"
+                f"{count} documents of {len(made)} runs decoded again: same ids, forwards, positions, commits"
             )
 
 

@@ -110,7 +110,7 @@ class Evaluation:
     @property
     def circumstances(self) -> dict:
         """What run.json tells beyond the identity: code, versions, machine, and what summaries need."""
-        return environment() | {
+        return environment(self.device) | {
             "gpu": self.gpu,
             "documents": self.documents,
             "metric": self.cfg.task.metric,

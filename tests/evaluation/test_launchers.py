@@ -1,4 +1,4 @@
-"""Sweeps over several processes (requirements-cluster.txt): the same answers as one after the other."""
+"""Sweeps over several processes (make cluster): the same answers as one after the other."""
 
 import os
 import subprocess
@@ -33,7 +33,8 @@ def sweep(tmp_path, name, *launcher):
         [sys.executable, "eval.py", "-m", *settings, *launcher], cwd=ROOT, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    runs = find_runs(tmp_path / name)
+    runs, problems = find_runs(tmp_path / name)
+    assert not problems
     assert [run.info["status"] for run in runs] == ["finished"] * 2
     ids = {run.config["decoder"]["tokens_per_step"]: [s["ids"] for s in run.samples()] for run in runs}
     return ids, {run.info["pid"] for run in runs}

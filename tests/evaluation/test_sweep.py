@@ -6,7 +6,6 @@ import runpy
 import sys
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from unmask.cli import Sweep
 from unmask.config import ROOT
@@ -34,12 +33,12 @@ def sweep(monkeypatch, capsys, models, tmp_path):
 
 
 def test_arms_of_a_figure_are_runs_and_are_computed_once(sweep):
-    first, err = sweep("+figure=fig6", "arm=one,careful", "task=gsm_symbolic")
+    first, err = sweep("figure=fig6", "arm=one,careful", "task=gsm_symbolic")
     assert [line["decoded_now"] for line in first] == [2, 2]
     assert ["leftright" in line["run"] for line in first] == [True, False]
     assert "setting 2 of 2" in err
     again, _ = sweep(
-        "+figure=fig2", "model=tiny_dream", "decoder.tokens_per_step=1,2"
+        "figure=fig2", "model=tiny_dream", "decoder.tokens_per_step=1,2"
     )  # K = 1 is figure 6's `one`
     assert [line["decoded_now"] for line in again] == [0, 2] and again[0]["run"] == first[0]["run"]
 
@@ -52,18 +51,6 @@ def test_estimate_of_the_whole_sweep(monkeypatch):
     assert (
         Sweep.describe(4, 10, 8.0) == "setting 2 of 3 (all: 0:00:32)"
     )  # 6 documents here, 10 in the last: 2 s each
-
-
-@pytest.mark.parametrize(
-    "figure", sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
-)
-def test_figures_compose_and_name_their_arms(figure):
-    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        cfg = compose("eval", [f"+figure={figure}"], return_hydra_config=True)
-        assert cfg.hydra.sweeper.params
-        assert list(cfg.arms) == ([] if not cfg.arms else cfg.hydra.sweeper.params.arm.split(","))
-        for changes in cfg.arms.values():
-            compose("eval", [f"+figure={figure}", *changes.split()])
 
 
 def test_shards_join_to_the_whole(monkeypatch, capsys, models, tmp_path):

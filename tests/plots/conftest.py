@@ -29,7 +29,8 @@ FACTS = {
     "machine": "this, 2 cores, 000000",
     "commit": "0123456789ab",
     "exact": None,
-    "metric": METRIC,  # None: not scored
+    "metric": METRIC,
+    "scored": None,  # how many documents; None = all
     "when": "2026-01-01T12:00:00+00:00",  # the run begins and ends
     "subjects": None,  # names of the tasks of a group
 }
@@ -53,7 +54,7 @@ def compose_all(*overrides):
 
 @pytest.fixture
 def record(tmp_path, monkeypatch):
-    """record("figure=fig3", "limit=4", ...) writes the run of each setting to tmp_path/results; returns folders.
+    """record("figure=fig3", ...) writes the run of each setting to tmp_path/results; returns their folders.
 
     Keywords are FACTS, each a value or a function of the setting's configuration; a run that is there already
     stays as it is, as where two figures share it.
@@ -104,11 +105,8 @@ def _write(folder, config, facts):
     with Run.open(folder, config, meta) as run:
         for task, first, i in each:
             run.append(_sample(first + i, task, config, facts))
-        if facts["metric"]:
-            run.write_scores(
-                _score(first + i, float(i < right[first // TASK_STRIDE]), facts["metric"])
-                for _, first, i in each
-            )
+        scores = [_score(first + i, i < right[first // TASK_STRIDE], facts["metric"]) for _, first, i in each]
+        run.write_scores(scores[: facts["scored"]])
 
 
 def _sample(doc_id, task, config, facts):
@@ -143,7 +141,7 @@ def _score(doc_id, correct, metric):
         "doc_id": doc_id,
         "repeat": 0,
         "metric": metric,
-        "correct": correct,
+        "correct": float(correct),
         "extraction_failed": False,
         "extracted": "1",
         "target": "1",

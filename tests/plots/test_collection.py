@@ -94,7 +94,7 @@ def test_missing_points_say_why(record, read):
     why = {label.split(" on ")[0]: reason for label, reason in found.missing}
     assert why.keys() == {"leftright K=1 M=16", "leftright K=1 M=8", "leftright K=1 M=4"}
     assert "3 of 4 documents" in why["leftright K=1 M=16"]
-    assert f"not scored by {METRIC}" in why["leftright K=1 M=8"]
+    assert f"no score by {METRIC}" in why["leftright K=1 M=8"]
     assert "differs in decoder.max_lookahead" in why["leftright K=1 M=4"]
     assert " on tiny_dream, gsm_symbolic" in found.missing[0][0]
 
@@ -106,6 +106,13 @@ def test_a_run_that_goes_on_counts_for_the_documents_that_it_has(record, read):
     (row,) = read("decoder=leftright", limit=4).rows.itertuples()
     assert (row.n, row.accuracy) == (4, 0.5)
     assert "5 of 6 documents" in read("decoder=leftright", limit=None).missing[0][1]
+
+
+def test_an_interrupted_run_counts_for_what_was_scored(record, read):
+    """3 of 4 documents decoded, then limit=2: two are scored. Before, no figure at all was drawn."""
+    record("decoder=leftright", documents=3, scored=2)
+    assert read("decoder=leftright", limit=2).rows.n.tolist() == [2]
+    assert "1 of 3 samples have no score" in read("decoder=leftright", limit=3).missing[0][1]
 
 
 def test_a_damaged_run_is_named_and_kills_nothing(record, read, capsys):

@@ -1,7 +1,11 @@
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
@@ -10,7 +14,7 @@ from unmask.config import ROOT
 from unmask.training import data, sources
 from unmask.training.data import Batch, Stream
 from unmask.training.loop import Trainer
-from unmask.training.objectives import OBJECTIVES
+from unmask.training.objectives import OBJECTIVES, Objective
 from unmask.training.optimization import Schedule
 
 MASK = 39  # in the vocabulary of `build`
@@ -102,3 +106,29 @@ def parent(fresh, tokenizer, tmp_path_factory):
     fresh("Dream").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+class Distilled(Objective):
+    """The teacher's distribution of masked answer tokens, learned by a student under the same masks."""
+
+    roles: ClassVar = {"student": "diffusion", "teacher": "diffusion"}
+
+    @dataclass(frozen=True)
+    class Options:
+        masked: float = 0.5
+
+    def forward(self, batch, generator):
+        masked = batch.answer & (torch.rand(batch.ids.shape, generator=generator) < self.options.masked)
+        noisy = torch.where(masked, self.student.config.mask_token_id, batch.ids)
+        with self.frozen("teacher") as teacher:
+            assert not teacher.training
+            wanted = teacher(noisy, logits_to_keep=masked).logits.softmax(-1)
+        assert self.student.training
+        return cross_entropy(self.student(noisy, logits_to_keep=masked).logits, wanted)
+
+
+@pytest.fixture
+def distilled(monkeypatch):
+    """An objective with a frozen teacher, registered as `distilled`."""
+    monkeypatch.setitem(OBJECTIVES, "distilled", Distilled)
+    return Distilled

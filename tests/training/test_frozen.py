@@ -1,42 +1,16 @@
 """An objective with a frozen teacher: what moves, what is saved, what resumes. The seam of distillation."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 import train
 from unmask.training.lora import Lora, add_adapter, merged
-from unmask.training.objectives import OBJECTIVES, Objective
 
 OPTIONS = ["tokens=1500", "batch_tokens=600", "threads=1", "validation_problems=0", "architecture=null"]
 
 
-class Distilled(Objective):
-    """The teacher's distribution of masked answer tokens, learned by a student under the same masks."""
-
-    roles: ClassVar = {"student": "diffusion", "teacher": "diffusion"}
-
-    @dataclass(frozen=True)
-    class Options:
-        masked: float = 0.5
-
-    def forward(self, batch, generator):
-        masked = batch.answer & (torch.rand(batch.ids.shape, generator=generator) < self.options.masked)
-        noisy = torch.where(masked, self.student.config.mask_token_id, batch.ids)
-        with self.frozen("teacher") as teacher:
-            assert not teacher.training
-            wanted = teacher(noisy, logits_to_keep=masked).logits.softmax(-1)
-        assert self.student.training
-        return cross_entropy(self.student(noisy, logits_to_keep=masked).logits, wanted)
-
-
-@pytest.fixture(autouse=True)
-def distilled(monkeypatch):
-    monkeypatch.setitem(OBJECTIVES, "distilled", Distilled)
+pytestmark = pytest.mark.usefixtures("distilled")
 
 
 @pytest.fixture
@@ -119,23 +93,23 @@ def test_another_teacher_is_refused_on_resume(trainer, pair, tmp_path):
         trainer(tmp_path, objective="distilled", models=models).resume()
 
 
-def test_a_missing_teacher_is_refused(fresh):
+def test_a_missing_teacher_is_refused(distilled, fresh):
     with pytest.raises(ValueError, match="'teacher'"):
-        Distilled({"student": fresh("Dream")})
+        distilled({"student": fresh("Dream")})
 
 
 # --- adapters ---
 
 
-def test_without_its_adapter_the_student_is_its_own_teacher(adapted, fresh, mixed):
-    objective = Distilled(adapted())
+def test_without_its_adapter_the_student_is_its_own_teacher(distilled, adapted, fresh, mixed):
+    objective = distilled(adapted())
     before = fresh("Dream").eval()(mixed.ids).logits
     for name, parameter in objective.trained.items():
         torch.nn.init.normal_(parameter, std=0.5)
         assert "lora_" in name
     with objective.frozen("teacher") as teacher:
         assert torch.equal(teacher(mixed.ids).logits, before)
-    assert objective.student.training and set(objective.trained) == set(Distilled(adapted()).trained)
+    assert objective.student.training and set(objective.trained) == set(distilled(adapted()).trained)
     after = objective.student.eval()(mixed.ids).logits
     assert not torch.allclose(after, before, atol=1e-2)
 

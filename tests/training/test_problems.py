@@ -23,7 +23,7 @@ def test_the_exclusion_is_needed_and_not_vacuous(task, monkeypatch):
     """Without the exclusion some test questions would be trained on: templates have few variants."""
     held_out = {p.question for p in problems.held_out(task, "test")}
     monkeypatch.setattr(problems, "held_out", lambda *_: ())
-    seen = {p.question for chunk in range(4) for p in problems.training_stream(task, chunk, 2000)}
+    seen = {p.question for p in problems.training_stream(task, 0, 2000)}
     assert held_out & seen
 
 

@@ -1,9 +1,6 @@
-"""The command: what it makes, what it refuses, and that processes share a step."""
+"""The command: what it makes, what it refuses."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -12,7 +9,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
-from unmask.config import ROOT
 from unmask.training import tokenizer as shared_tokenizer
 
 SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
@@ -64,29 +60,6 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
         curve = pd.read_csv(tmp_path / "model" / "learning_curve.csv")
         assert curve.tokens.is_monotonic_increasing
         assert curve.tokens.iloc[-1] == story["tokens"] + told["tokens"]
-
-
-def test_two_processes_compute_what_one_does_with_twice_the_batches(parent, tmp_path, run_command):
-    """torchrun, gloo, two processes on a CPU: the same losses and weights as gradient accumulation on one."""
-    shared = ["recipe=tiny_dream", "architecture=null", f"init_from={parent}", "validation_problems=0"]
-    shared += ["tokens=4000", "batch_tokens=500", "threads=1"]
-
-    def folders(name):
-        return [f"folder={tmp_path / name}", f"output={tmp_path / name / 'out'}"]
-
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    two = [*launcher, "train.py", "accumulate=2", *shared, *folders("two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(two, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 x cpu") == 1  # one process speaks
-    code, _, err = run_command(train, "accumulate=4", *shared, *folders("one"))
-    assert code == 0, err
-    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
-    assert one["steps"] == two["steps"] > 1 and one["seen"] == two["seen"]
-    assert [row["loss"] for row in one["curve"]] == pytest.approx([row["loss"] for row in two["curve"]])
-    for name, weights in one["trained"].items():
-        assert torch.allclose(weights, two["trained"][name], atol=1e-5), name
 
 
 def test_help_says_what_the_settings_mean(run_command):

@@ -112,7 +112,7 @@ def _ours(column, curve: Curve, measures: Sequence[Measure], found: Collection, 
         for look, line in zip(looks, lines, strict=True):
             _line(axes, line.among(shown), measure, **look)
         for _, level in levels[levels.run.isin(shown)].dropna(subset=measure.column).iterrows():
-            name = "K=1" if level.plain == curve.baseline else level.label
+            name = level.label.removeprefix("leftright ")  # K=1
             _level(axes, measure.scale * level[measure.column], name, DECODERS.get(level.decoder, GREY))
         _ticks(axes, ticks)
     if len(lines) > 1:

@@ -21,8 +21,9 @@ def tradeoff(summaries: dict[str, dict], output: Path, note: str) -> None:
             color=colour,
             capsize=3,
         )
+        speed = s["tokens_per_second"]  # None where the run's times are void
         axes.annotate(
-            f"{label}\n{s['tokens_per_second']:.0f} tokens/s",
+            label if speed is None else f"{label}\n{speed:.0f} tokens/s",
             (x, y),
             xytext=(7, 7),
             textcoords="offset points",

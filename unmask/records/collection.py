@@ -136,8 +136,14 @@ def _fitting(runs: Sequence[Run], setting: Setting) -> tuple[list[tuple[Run, lis
     if reasons or not nearest or len(nearest[1]) > NEAR:
         return fits, "; ".join(reasons) or "no such run"
     run, differing = nearest
-    keys = [f"{key} ({theirs} there, {ours} wanted)" for key, (theirs, ours) in differing.items()]
+    keys = [
+        f"{key} ({_shown(there)} there, {_shown(ours)} wanted)" for key, (there, ours) in differing.items()
+    ]
     return fits, f"no such run; the nearest, {run.folder.name}, differs in {', '.join(keys)}"
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)
 
 
 def _disagreements(config: Mapping, recipe: Mapping) -> dict[str, tuple[object, object]]:
@@ -165,7 +171,7 @@ def _scored(run: Run, setting: Setting) -> tuple[list[dict] | None, str]:
     try:
         return run.scored(setting.metric, wanted), ""
     except RecordError as error:
-        return None, f"{name}: not scored by {setting.metric} ({error})"
+        return None, str(error)
 
 
 def _has_weights(config: Mapping, weights: Weights) -> bool:
