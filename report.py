@@ -48,29 +48,37 @@ def report(cfg: DictConfig) -> None:
         raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
     wanted = sweeps.figure_named(given)
     given = [line for line in given if not line.startswith("figure=")]
-    runs, folder, drawn, refused = read_runs(results), pictures(cfg, given), {}, []
+    runs, drawn, refused = read_runs(results), {}, []
     for name in [wanted] if wanted else FIGURES:
         try:
             found, definition = runs_of(name, given, runs)
             if found.rows.empty:
-                reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
-                raise ValueError(
-                    f"{name}: {cfg.results} has none of its {len(found.missing)} runs ({reasons}); "
-                    f"scripts/figure.sh {name} makes them"
-                )
+                print(none_of(name, found, cfg.results), file=sys.stderr)
+                continue
+            for label, why in found.missing:
+                print(f"{name}: missing {label}: {why}", file=sys.stderr)
+            picture = draw(definition, found, pictures(cfg, given), cfg.published)
         except ValueError as error:
             if wanted:
                 raise
-            print(error, file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr)
             refused.append(name)
             continue
-        for label, why in found.missing:
-            print(f"{name}: missing {label}: {why}", file=sys.stderr)
-        drawn[name] = os.path.relpath(draw(definition, found, folder, cfg.published))
+        drawn[name] = os.path.relpath(picture)
         print(f"{name}: {drawn[name]} ({len(found.rows)} of {len(found.rows) + len(found.missing)} runs)")
+    if refused:
+        raise ValueError(f"{', '.join(refused)}: not drawn, for the reasons above")
     if not drawn:
-        raise ValueError(f"nothing to draw: {cfg.results} has no runs of {', '.join(refused)}")
+        raise ValueError(f"{cfg.results}: has no runs of {wanted or 'any figure'} with these settings")
     print(json.dumps(drawn))
+
+
+def none_of(name: str, found: Collection, results: str) -> str:
+    reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
+    return (
+        f"{name}: {results} has none of its {len(found.missing)} runs ({reasons}); "
+        f"scripts/figure.sh {name} makes them"
+    )
 
 
 def pictures(cfg: DictConfig, given: list[str]) -> Path:
@@ -89,7 +97,7 @@ def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, object
     """
     configs = sweeps.settings([*given, f"figure={name}"], "report")
     first = OmegaConf.to_container(configs[0])
-    definition = define(name, first["draw"], first["interleave"])
+    definition = define(name, first.get("draw"), first.get("interleave"))
     here = choose_device("auto").type
     found = None
     for device in (here, "cpu" if here == "cuda" else "cuda"):
@@ -105,7 +113,10 @@ def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, object
 def recipe_on(cfg: DictConfig, device: str) -> dict:
     """The identity of a setting, whatever device this machine has. device: cpu | cuda, where cfg says
     auto."""
-    device = device if cfg.device == "auto" else cfg.device.partition(":")[0]
+    if cfg.device != "auto":
+        device = cfg.device.partition(":")[0]
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"device={cfg.device}: must be auto, cpu or cuda")
     found = recipe(OmegaConf.merge(cfg, {"device": "cpu"}))
     if device == "cuda":
         dtype = "bfloat16" if cfg.dtype == "auto" else found["dtype"]

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 _lists: list[str] = []  # the command's comma lists, while `lists_allowed`
 
@@ -109,12 +109,12 @@ def _figure(overrides: Sequence[Override]) -> tuple[str | None, dict[str, str], 
     """(name of the figure, its grid, its arms), with what the command changes of these."""
     named = [o for o in overrides if o.key_or_group == "figure"]
     changes = [o for o in overrides if o.key_or_group.startswith(("arms", "hydra."))]
-    if any(o.is_sweep_override() for o in named):
-        raise ValueError("figure=a,b: a figure is a sweep of its own; give one figure a command")
+    if any(o.is_sweep_override() or not isinstance(o.value(), str) for o in named):
+        raise ValueError(f"{named[0].input_line}: a figure is a sweep of its own; give one figure a command")
     cfg = _compose("eval", [o.input_line for o in [*named, *changes]], with_hydra=True)
     name = cfg.hydra.runtime.choices.get("figure")
     params = cfg.hydra.sweeper.get("params") or {}
-    return name, {key: str(value) for key, value in params.items()}, dict(cfg.arms)
+    return name, {key: str(value) for key, value in params.items()}, dict(OmegaConf.select(cfg, "arms") or {})
 
 
 def _with_arm(overrides: list[str], arms: dict[str, str]) -> list[str]:

@@ -106,6 +106,10 @@ def test_runs_of_a_gpu_are_read_on_any_machine(record, draws):
         (["figure=fig4", "arm=three"], "arm=three: choose one of one, apd"),
         (["figure=fig4", "draw.kind=pie"], "draw.kind=pie"),
         (["figure=fig4", "draw.measures=[beauty]"], "draw.measures=beauty"),
+        (["figure=fig4", "draw.x=decoder.beauty"], "draw.x=decoder.beauty: none of its runs"),
+        (["figure=fig4", "~draw"], "has no section `draw`"),
+        (["figure=[fig4]"], "one figure a command"),
+        (["figure=fig4", "device=tpu"], "device=tpu"),
     ],
 )
 def test_bad_input_is_one_message(record, draws, given, message):
@@ -201,3 +205,28 @@ def test_a_group_task_has_the_mean_of_its_subjects(record, read, tmp_path):
     assert "62.5 [" in path.read_text()
     two = read("task=math", "decoder=leftright", limit=2, metric="exact_match,boxed")
     assert two.rows.accuracy.tolist() == [(1 + 0.5) / 2] and two.rows.n.tolist() == [4]
+
+
+def test_one_refused_figure_stops_no_other(record, draws, monkeypatch):
+    monkeypatch.setattr(report, "FIGURES", ["fig4", "fig5"])
+    monkeypatch.setattr(report, "weights_of", lambda configs: None)
+    record("figure=fig4", "arm=one")
+    record("figure=fig5", "arm=one")
+    record("figure=fig5", "arm=one", "decoder.kv_window=4", weights="cccccccccccc")
+    code, out, err = draws()
+    assert code == 2 and "fig4: " in out and "fig5: leftright K=1 W=4: " in err
+    assert "fig5: not drawn" in err
+
+
+def test_weights_on_this_machine_decide(record, draws, tmp_path):
+    """Two trainings of one model in the folder: the figure is of the checkpoint that lies here."""
+    from unmask.config import ModelConfig
+    from unmask.models.loading import Source
+
+    path = str(ROOT / "checkpoints" / "tiny_dream")
+    model = ModelConfig(name="tiny_dream", path=path, kind="diffusion", end_tokens=["<|im_end|>"])
+    record("figure=fig4", "arm=one", weights=Source(model).fingerprint)
+    record("figure=fig4", "arm=one", right=0)
+    code, _, err = draws("figure=fig4", "arm=one")
+    assert code == 0, err
+    assert set(pd.read_csv(tmp_path / "results" / "figures" / "fig4.csv").accuracy) == {0.75}

@@ -51,6 +51,12 @@ def test_a_state_of_another_version_is_refused(trainer, tmp_path):
         trainer(tmp_path).resume()
 
 
+def test_a_state_of_another_model_is_refused(trainer, tmp_path):
+    trainer(tmp_path, "Dream", "masked_diffusion").save()
+    with pytest.raises(ValueError, match="weights of another model"):
+        trainer(tmp_path, "llada", "masked_diffusion").resume()
+
+
 def test_run_ends_at_the_token_budget_and_writes_the_curve(trainer, tmp_path):
     t = trainer(tmp_path, tokens=2000)
     t.run(log_every=1)

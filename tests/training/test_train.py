@@ -105,6 +105,7 @@ def test_help_says_what_the_settings_mean(run_command):
         ("+final_mixture.gsm8k=1", "gsm8k"),
         ("+frozen.teacher=x", "no role teacher"),
         ("folder=README.md", "README.md"),
+        ("output=''", "output=''"),
         ("recipe=mine", "mine"),
         ("colour=red", "colour"),
     ],

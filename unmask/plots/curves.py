@@ -30,7 +30,12 @@ class Line:
 
 
 def draw(curve: Curve, found: Collection, published: pd.DataFrame, output: Path, note: str) -> None:
-    """A column per model and task, and one for each published series; a row per measure."""
+    """A column per model and task, and one for each published series; a row per measure.
+
+    ValueError where no run has the setting on the x axis.
+    """
+    if not any(curve.x in flatten(config) for config in found.configs.values()):
+        raise ValueError(f"figure {curve.name}: draw.x={curve.x}: none of its runs has this setting")
     ours = list(found.rows.groupby(["model", "task"], sort=False))
     theirs = list(published.groupby("series", sort=False))
     measures = [MEASURES[name] for name in curve.measures]

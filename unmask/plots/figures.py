@@ -17,8 +17,7 @@ NAMED = 4  # missing settings that a caption names
 def draw(definition: Definition, found: Collection, folder: Path, with_published: bool = True) -> Path:
     """Draw a figure into a folder; returns the picture's path, or the table's.
 
-    Beside it the rows as CSV. Raises nothing that the definition did not: an empty collection is the
-    caller's to refuse.
+    Beside it the rows as CSV. There must be rows. ValueError where they do not fit the definition.
     """
     output = folder / definition.name
     published = read_published(definition.published if with_published else None)

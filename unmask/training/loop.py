@@ -100,6 +100,12 @@ class Trainer:
                 "`frozen` names has changed. Put it back, give another `folder`, or delete the file to start "
                 "again"
             )
+        shapes = {name: parameter.shape for name, parameter in self.trained.items()}
+        if shapes != {name: weights.shape for name, weights in state["trained"].items()}:
+            raise ValueError(
+                f"{self.state_file} holds the weights of another model: the one that `init_from` names has "
+                "changed. Put it back, give another `folder`, or delete the file to start again"
+            )
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(state["trained"][name])
@@ -145,10 +151,12 @@ class Trainer:
         torch.save(state, partial)
         os.replace(partial, self.state_file)
         columns = list(dict.fromkeys((*COLUMNS, *(key for row in self.curve for key in row))))
-        with (self.folder / "curve.csv").open("w", newline="") as file:
+        partial = self.folder / "curve.partial"
+        with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.curve)
+        os.replace(partial, self.folder / "curve.csv")
 
     # --- training ---
 

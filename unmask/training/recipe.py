@@ -151,8 +151,8 @@ def check(cfg: TrainConfig) -> None:
             )
     for key in ("folder", "output"):
         place = ROOT / getattr(cfg, key)
-        if place.exists() and not place.is_dir():
-            raise ValueError(f"{key}={getattr(cfg, key)}: is a file; name a folder")
+        if place == ROOT or (place.exists() and not place.is_dir()):
+            raise ValueError(f"{key}={getattr(cfg, key)!r}: is no folder of its own; name one")
 
 
 def check_mixture(key: str, mixture: Mapping[str, float]) -> None:

@@ -73,8 +73,8 @@ class Validation:
 
 def players(decoder: Decoder, objective: Objective) -> Models:
     """The models that a decoder runs on: the objective's frozen one of the same role, else the student."""
-    frozen = objective.frozen_roles
-    return Models({r: getattr(objective, r) if r in frozen else objective.student for r in decoder.roles})
+    frozen = {role: getattr(objective, role, objective.student) for role in objective.frozen_roles}
+    return Models({role: frozen.get(role, objective.student) for role in decoder.roles})
 
 
 def decoders(
