@@ -9,7 +9,6 @@ that scoring twice generates once.
     results = simple_evaluate(lm, tasks=["gsm8k"], apply_chat_template=True, ...)
 """
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +25,7 @@ from unmask.decoding.autoregressive import Autoregressive
 from unmask.records import Run
 from unmask.records.documents import TASK_STRIDE
 from unmask.records.environment import commit, machine
+from unmask.records.recipe import prompt_hash
 
 
 class DecoderLM(TemplateLM):
@@ -213,7 +213,7 @@ class DecoderLM(TemplateLM):
             "doc_id": document,
             "repeat": repeat,
             "task": request.task_name,
-            "prompt_hash": hashlib.sha256(repr(prompt.tolist()).encode()).hexdigest()[:12],
+            "prompt_hash": prompt_hash(prompt.tolist()),
             "prompt_length": len(prompt),
             "seed": seed,
             "text": self.tokenizer.decode(generation.ids[: generation.useful], skip_special_tokens=True),

@@ -3,13 +3,12 @@
     python train.py recipe=tiny_qwen_large
 
 A recipe (eval_config/recipe/) names the model, the objective, the mixture of data and the schedule; every
-setting of it can be given on the command line, and `python train.py --help` lists them. The order in which
-the shipped models were made:
+setting of it can be given on the command line, and `python train.py --help` lists them. The shipped models:
 
-    python train.py recipe=tiny_qwen_large             # 1. the causal parent
-    python train.py recipe=tiny_dream                  # 2. adapted from it to masked diffusion
-    python train.py recipe=tiny_dream_more             # 3. trained on, in a second plan
-    python train.py recipe=tiny_qwen tokens=4_000_000  # any setting of the recipe can be given
+    python train.py recipe=tiny_qwen_large  # the causal parent
+    python train.py recipe=tiny_dream       # adapted from it to masked diffusion; then recipe=tiny_dream_more
+    python train.py recipe=tiny_llada       # from scratch; then recipe=tiny_llada_more and tiny_llada_third
+    python train.py recipe=tiny_qwen        # the small causal auxiliary
 
 Training checkpoints every few minutes and on Ctrl-C; the same command goes on from there, batch for batch.
 The result is a Hugging Face folder in checkpoints/ that `eval.py model=...` loads like any other, with the
@@ -73,10 +72,9 @@ def train(cfg: recipe.TrainConfig, chosen: str, place: Place) -> None:
     if place.leads:
         total = sum(p.numel() for p in trainer.objective.student.parameters())
         trained = sum(p.numel() for p in trainer.trained.values())
+        part = f" ({trained:,} trained)" if trained < total else ""
         print(
-            f"{cfg.name}: {total:,} parameters"
-            + (f" ({trained:,} trained)" if trained < total else "")
-            + ", "
+            f"{cfg.name}: {total:,} parameters{part}, "
             f"{'resumed at' if resumed else 'from'} {trainer.seen:,} of {cfg.tokens:,} tokens, "
             f"{place.world} x {place.device}"
         )

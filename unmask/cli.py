@@ -64,6 +64,8 @@ def door(config_name: str) -> Callable:
                 return function(cfg)
 
         def main():
+            nonlocal started
+            started = False
             # Hydra prints a traceback for what it did not foresee, unless it is told to let errors through.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             folder = str(ROOT / "eval_config")

@@ -18,6 +18,7 @@ GOLDEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", GOLDEN)
 def test_shipped_checkpoints_reproduce_their_scores(setting, tmp_path):
     overrides = [

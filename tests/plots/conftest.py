@@ -30,8 +30,9 @@ FACTS = {
     "commit": "0123456789ab",
     "exact": None,
     "metric": METRIC,
+    "status": "finished",
     "scored": None,  # how many documents; None = all
-    "when": "2026-01-01T12:00:00+00:00",  # the run begins and ends
+    "hours": (9, 12),  # from and to when the run was under way
     "subjects": None,  # names of the tasks of a group
 }
 
@@ -72,8 +73,10 @@ def record(tmp_path, monkeypatch):
             name = f"{config['task']['name']}-{config['decoder']['name']}-{config_hash(config)}"
             folders.append(tmp_path / "results" / name)
             if not folders[-1].exists():
-                monkeypatch.setattr("unmask.records.run.now", lambda when=facts["when"]: when)
-                _write(folders[-1], config, facts)
+                for hour, write_it in zip(facts["hours"], (_decode, _finish), strict=True):
+                    time = f"2026-01-01T{hour:02}:00:00+00:00"
+                    monkeypatch.setattr("unmask.records.run.now", lambda time=time: time)
+                    write_it(folders[-1], config, facts)
         return folders
 
     return write
@@ -91,22 +94,31 @@ def read(tmp_path):
     return run
 
 
-def _write(folder, config, facts):
-    tasks = facts["subjects"] or [config["task"]["name"]]
+def _decode(folder, config, facts):
+    tasks = _tasks(config, facts)
     meta = {
         "documents": dict.fromkeys(tasks, facts["total"]),
         "metric": METRIC,
         "shapes": dict.fromkeys(config["roles"], SHAPE),
     }
-    each = [
-        (task, place * TASK_STRIDE, i) for place, task in enumerate(tasks) for i in range(facts["documents"])
-    ]
-    right = facts["right"] if facts["subjects"] else [facts["right"]]
     with Run.open(folder, config, meta) as run:
-        for task, first, i in each:
-            run.append(_sample(first + i, task, config, facts))
-        scores = [_score(first + i, i < right[first // TASK_STRIDE], facts["metric"]) for _, first, i in each]
-        run.write_scores(scores[: facts["scored"]])
+        for place, task in enumerate(tasks):
+            for i in range(facts["documents"]):
+                run.append(_sample(place * TASK_STRIDE + i, task, config, facts))
+
+
+def _finish(folder, config, facts):
+    right = facts["right"] if facts["subjects"] else [facts["right"]]
+    with Run.open(folder, config, {}) as run:
+        places = [divmod(doc_id, TASK_STRIDE) for doc_id, _ in sorted(run.done)][: facts["scored"]]
+        run.write_scores(
+            _score(place * TASK_STRIDE + i, i < right[place], facts["metric"]) for place, i in places
+        )
+        run.update(status=facts["status"])
+
+
+def _tasks(config, facts):
+    return facts["subjects"] or [config["task"]["name"]]
 
 
 def _sample(doc_id, task, config, facts):

@@ -1,7 +1,5 @@
 """A folder of runs read by a sweep: exactly its runs, and what is missing by name."""
 
-import json
-
 import pytest
 
 from unmask.records import RecordError
@@ -101,8 +99,7 @@ def test_missing_points_say_why(record, read):
 
 def test_a_run_that_goes_on_counts_for_the_documents_that_it_has(record, read):
     """No status is asked for: interrupted, being extended, or finished long ago."""
-    (folder,) = record("decoder=leftright", documents=5, total=6, right=2)
-    assert json.loads((folder / "run.json").read_text())["status"] == "running"
+    record("decoder=leftright", documents=5, total=6, right=2, status="running")
     (row,) = read("decoder=leftright", limit=4).rows.itertuples()
     assert (row.n, row.accuracy) == (4, 0.5)
     assert "5 of 6 documents" in read("decoder=leftright", limit=None).missing[0][1]

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import report
-from unmask.config import ROOT
+from unmask.config import ROOT, ModelConfig
+from unmask.models.loading import Source
 from unmask.plots.definition import define
 from unmask.plots.figures import draw, note
 
@@ -144,7 +145,7 @@ def test_times_of_several_machines_or_commits_are_left_out(record, read, tmp_pat
 
 
 def test_times_of_runs_that_took_no_turns_are_left_out(record, read, tmp_path):
-    record("figure=fig4", "arm=one", "decoder.max_lookahead=null", when="2026-01-01T09:00:00+00:00")
+    record("figure=fig4", "arm=one", "decoder.max_lookahead=null", hours=(7, 9))
     record("figure=fig4", "arm=one")
     found = read("figure=fig4", "arm=one")
     assert "times of 1 of 5 settings are left out: they did not" in note(define_of("curve"), found, {}, False)
@@ -220,9 +221,6 @@ def test_one_refused_figure_stops_no_other(record, draws, monkeypatch):
 
 def test_weights_on_this_machine_decide(record, draws, tmp_path):
     """Two trainings of one model in the folder: the figure is of the checkpoint that lies here."""
-    from unmask.config import ModelConfig
-    from unmask.models.loading import Source
-
     path = str(ROOT / "checkpoints" / "tiny_dream")
     model = ModelConfig(name="tiny_dream", path=path, kind="diffusion", end_tokens=["<|im_end|>"])
     record("figure=fig4", "arm=one", weights=Source(model).fingerprint)

@@ -6,9 +6,10 @@ import random
 import pytest
 
 from unmask.records import Run
+from unmask.records.recipe import prompt_hash
 from unmask.tasks import problems
 from unmask.training.data import Stream
-from unmask.training.sources import Answers, Drills, Problems, chat_prompt, prompt_hash, source
+from unmask.training.sources import Answers, Drills, Problems, chat_prompt, source
 
 MIXTURE = {"gsm_symbolic": 0.5, "chain_sum": 0.2, "drill": 0.3}
 

@@ -1,14 +1,19 @@
 """The command: what it makes, what it refuses."""
 
+import copy
 import json
 
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
+from unmask.config import ROOT
+from unmask.training import recipe
 from unmask.training import tokenizer as shared_tokenizer
 
 SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
@@ -73,48 +78,80 @@ def test_help_says_what_the_settings_mean(run_command):
     "override, message",
     [
         ("init_from=nowhere/parent", "recipe=parent"),
-        ("objective=diffusion", "masked_diffusion"),
-        ("+objective_options.block=1", "has no block"),
-        ("objective_options.blocks=much", "objective_options.blocks"),
         ("objective=autoregressive", "has no blocks, left_to_right"),
         ("architecture.model_type=qwen2", "needs a diffusion model"),
         ("architecture.model_type=qwem", "qwem"),
         ("+architecture.hidden=8", "a Dream model has no hidden"),
         ("architecture.hidden_size=wide", "architecture"),
         ("architecture.hidden_size=96", "init_from=checkpoints/tiny_qwen_large"),
-        ("dtype=float16", "bfloat16"),
         ("device=tpu", "device"),
-        ("validation_problems=-1", "validation_problems"),
-        ("validation_tokens=0", "validation_tokens"),
-        ("validation_decoders=[nope]", "nope"),
         ("validation_decoders=[apd]", "auxiliary"),
-        ("tokens=0", "tokens"),
-        ("tokens=many", "tokens"),
-        ("tokens=???", "tokens"),
-        ("budget=0", "budget"),
-        ("canvas=0", "canvas"),
-        ("lr=0", "lr"),
-        ("lr=.nan", "lr"),
-        ("warmup=2", "warmup"),
-        ("decay=-0.1", "decay"),
-        ("weight_decay=-1", "weight_decay"),
-        ("checkpoint_minutes=0", "checkpoint_minutes"),
-        ("mixture.drill=-1", "share of drill"),
-        ("+mixture.gsm8k=1", "gsm8k"),
         ("+mixture={run\\:nowhere: 1}", "run:nowhere"),
-        ("+final_mixture.gsm8k=1", "gsm8k"),
-        ("+frozen.teacher=x", "no role teacher"),
-        ("folder=README.md", "README.md"),
-        ("output=''", "output=''"),
+        ("tokens=many", "tokens"),
         ("recipe=mine", "mine"),
         ("colour=red", "colour"),
     ],
 )
-def test_train_refuses_bad_settings_before_it_writes(override, message, run_command, tmp_path):
-    folders = [f"{key}={tmp_path / key}" for key in ("folder", "output") if not override.startswith(key)]
+def test_train_refuses_before_it_writes(override, message, run_command, tmp_path):
+    folders = [f"{key}={tmp_path / key}" for key in ("folder", "output")]
     code, _, err = run_command(train, "recipe=tiny_dream", *folders, override)
     assert code == 2 and message in err
     assert not list(tmp_path.iterdir())
+
+
+# --- settings ---
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """The composed settings of recipe=tiny_dream."""
+    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+        return compose("train", ["recipe=tiny_dream", "folder=runs/x"])
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("name", "???", "name"),
+        ("objective", "diffusion", "masked_diffusion"),
+        ("objective_options", {"block": 1}, "has no block;"),
+        ("objective_options", {"blocks": "much"}, "objective_options.blocks"),
+        ("dtype", "float16", "bfloat16"),
+        ("validation_problems", -1, "validation_problems"),
+        ("validation_tokens", 0, "validation_tokens"),
+        ("tokens", 0, "tokens"),
+        ("tokens", "???", "tokens"),
+        ("budget", 0, "budget"),
+        ("canvas", 0, "canvas"),
+        ("lr", 0, "lr"),
+        ("lr", float("nan"), "lr"),
+        ("warmup", 2, "warmup"),
+        ("decay", -0.1, "decay"),
+        ("weight_decay", -1, "weight_decay"),
+        ("checkpoint_minutes", 0, "checkpoint_minutes"),
+        ("mixture", {"drill": -1}, "share of drill"),
+        ("mixture", {"gsm_symbolic": 0, "chain_sum": 0, "drill": 0}, "no source has a share"),
+        ("mixture", {"gsm8k": 1}, "gsm8k"),
+        ("final_mixture", {"gsm8k": 1}, "final_mixture|gsm8k"),
+        ("frozen", {"teacher": "x"}, "no role teacher; it has none"),
+        ("lora", {"rank": 3}, "lora.*rank"),
+        ("folder", "README.md", "README.md"),
+        ("output", "", "output=''"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(settings, key, value, message):
+    changed = copy.deepcopy(settings)
+    with open_dict(changed):
+        OmegaConf.update(changed, key, value, merge=True)
+    with pytest.raises(ValueError, match=message):
+        recipe.read(changed)
+
+
+def test_every_recipe_is_in_order():
+    for file in sorted((ROOT / "eval_config" / "recipe").glob("*.yaml")):
+        with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+            cfg = recipe.read(compose("train", [f"recipe={file.stem}", "folder=runs/x"]))
+        assert file.stem.startswith(cfg.name)
 
 
 def test_a_model_without_architecture_and_parent_is_refused(run_command):

@@ -66,4 +66,4 @@ def every(lists: pd.Series) -> list[str]:
 def _together(rows: pd.DataFrame) -> np.ndarray:
     """The most runs that were under way at one moment."""
     begun, ended = rows.begun.to_numpy(), rows.ended.to_numpy()
-    return max(((begun <= moment) & (moment <= ended) for moment in begun), key=np.sum)
+    return max(((begun <= moment) & (moment < ended) for moment in begun), key=np.sum)

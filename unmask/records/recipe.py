@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def config_hash(config: Mapping) -> str:
@@ -12,6 +12,11 @@ def config_hash(config: Mapping) -> str:
     config must be plain JSON; 1 and 1.0 are different values.
     """
     return hashlib.sha256(canonical(config).encode()).hexdigest()[:12]
+
+
+def prompt_hash(ids: Sequence[int]) -> str:
+    """12 hex digits of a prompt's ids, by which a sample says what was asked."""
+    return hashlib.sha256(repr(list(ids)).encode()).hexdigest()[:12]
 
 
 ABSENT = "(absent)"

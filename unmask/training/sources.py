@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unmask.config import ROOT
 from unmask.records import Run
+from unmask.records.recipe import prompt_hash
 from unmask.tasks import problems
 
 DRILL_LINES = (4, 11)  # drills are as long as word problems, so that batches mix both
@@ -189,8 +190,3 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str, system: str |
     if system is not None:
         turns.insert(0, {"role": "system", "content": system})
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-
-
-def prompt_hash(prompt: list[int]) -> str:
-    """The `prompt_hash` of a sample with these prompt ids."""
-    return hashlib.sha256(repr(prompt).encode()).hexdigest()[:12]
