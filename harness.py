@@ -65,8 +65,12 @@ class DecoderLM(TemplateLM):
     def models(self) -> Models:
         return self._load()
 
-    # -- lm-eval's side
-    # ------------------------------------------------------------------------------------------------
+    def release(self) -> None:
+        """Forget the models, so that memory serves the next evaluation."""
+        self.__dict__.pop("models", None)
+
+    # lm-eval's side
+
     tokenizer_name = property(lambda self: self.tokenizer.name_or_path.replace("/", "__"))
     eot_token_id = property(lambda self: self.tokenizer.eos_token_id)
 
@@ -99,8 +103,8 @@ class DecoderLM(TemplateLM):
 
     _loglikelihood_tokens = loglikelihood_rolling = loglikelihood
 
-    # -- our side
-    # ------------------------------------------------------------------------------------------------------
+    # Our side
+
     def key(self, request: Instance) -> tuple[int, int]:
         """(document, repeat) as the record numbers them: unique over the tasks of a group."""
         return self.number(request.task_name, request.doc_id), request.idx

@@ -1,20 +1,41 @@
-"""A model card is measured, not typed: on random models it says what random models do."""
+"""A model card is measured, not typed: what it says follows from the answers."""
 
+import pytest
+
+from scripts import model_cards
 from scripts.model_cards import DIFFUSION, card
+from unmask.records.summary import summarise
 
 
-def test_card_tells_what_the_model_is_and_what_decoding_does_to_it(models, tmp_path):
-    text = card("tiny_dream", 3, (*models, f"results={tmp_path}"))
-    assert "| gsm_symbolic | 3 | 0.0% [0.0, 56.1] |" in text
-    assert "| chain_sum | 3 |" in text and "python train.py recipe=tiny_dream" in text
-    rows = [
-        line for line in text.splitlines() if line.startswith(("| K =", "| APD", "| confidence", "| random"))
-    ]
-    assert len(rows) == 1 + len(DIFFUSION) and all("+0.0 [" in row for row in rows[1:])
-    assert "| K = 4 |" in text and text.count("learning_curve.png") == 1
+@pytest.fixture
+def every_other_right(monkeypatch):
+    """K = 1 is right on every problem, all other decoders on every other one."""
+    measure = model_cards.measure
+
+    def graded(name, setting, *arguments):
+        evaluation = measure(name, setting, *arguments)
+        best = setting == ["decoder=leftright"]
+        evaluation.scored = [s | {"correct": float(best or s["doc_id"] % 2)} for s in evaluation.scored]
+        evaluation.summary = summarise(evaluation.scored)
+        return evaluation
+
+    monkeypatch.setattr(model_cards, "measure", graded)
+
+
+def test_card_tells_what_the_model_is_and_what_decoding_does_to_it(models, tmp_path, every_other_right):
+    text = card("tiny_dream", 5, (*models, f"results={tmp_path}", "warm_up=0"))
+    assert "| gsm_symbolic | 5 | 100.0% [56.6, 100.0] |" in text
+    assert "| chain_sum | 5 |" in text and "python train.py recipe=tiny_dream" in text
+    table = [line for line in text.splitlines() if line.startswith("| ") and line.count("|") == 5]
+    rows = [row for row in table if row.startswith(("| K =", "| APD", "| confidence", "| random"))]
+    assert len(rows) == 1 + len(DIFFUSION)
+    assert rows[0].startswith("| K = 1 | 100.0%")
+    assert all("| 50.0% [" in row and "| -50.0 [" in row for row in rows[1:])
+    assert text.count("learning_curve.png") == 1
 
 
 def test_card_of_a_causal_model_has_no_trade_off(models, tmp_path):
     path = models[1].split("=")[1]
-    text = card("tiny_qwen", 2, (f"model.path={path}", "threads=1", "task.budget=8", f"results={tmp_path}"))
+    small = (f"model.path={path}", "threads=1", "task.budget=8", f"results={tmp_path}", "warm_up=0")
+    text = card("tiny_qwen", 2, small)
     assert "greedy" in text and "| K =" not in text

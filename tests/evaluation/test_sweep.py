@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import eval as eval_door
+import report
 from unmask.cli import Sweep
 from unmask.config import ROOT
 
@@ -69,3 +71,35 @@ def test_shards_join_to_the_whole(monkeypatch, capsys, models, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "joined" / "samples.jsonl").read_text().splitlines()]
     assert sorted(line["doc_id"] for line in lines) == [0, 1, 2, 3, 4]
     assert run(f"run_folder={tmp_path / 'joined'}", "shard=2/2")["decoded_now"] == 0
+
+
+@pytest.fixture
+def figure(run_command, models, tmp_path):
+    """A figure's settings in one process, from eval.py, and the report of them."""
+    small = [f"results={tmp_path / 'results'}", "limit=2", "warm_up=0", *models]
+
+    def run(*arguments, door=eval_door):
+        code, out, err = run_command(door, *arguments, *small)
+        assert code == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    return run
+
+
+def test_a_figure_runs_and_is_drawn_by_the_same_words(figure, tmp_path):
+    words = ("figure=fig3", "arm=one,r01,r10")
+    first = figure(*words)
+    assert [line["decoded_now"] for line in first.values()] == [2, 2, 2]
+    assert [line["decoded_now"] for line in figure(*words).values()] == [0, 0, 0]
+    drawn = figure(*words, door=report)
+    assert list(drawn) == ["fig3"] and (tmp_path / "results" / "figures" / "fig3.png").exists()
+
+
+def test_a_figure_refuses_what_is_one_runs(run_command, models, tmp_path):
+    for setting in ("run_folder=here", "shard=1/2"):
+        code, _, err = run_command(eval_door, "figure=fig3", setting, *models)
+        assert code == 2 and setting.partition("=")[0] in err
+    monkeyed = ["-m", "seed=1,2", "run_folder=here", f"hydra.sweep.dir={tmp_path}"]
+    code, _, err = run_command(eval_door, *monkeyed, *models)
+    assert code == 2 and "run_folder=here is one run's" in err
+    Sweep.number = Sweep.total = 0
