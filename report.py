@@ -25,8 +25,8 @@ from unmask.cli import door
 from unmask.config import ROOT
 from unmask.models.loading import Source
 from unmask.models.resources import choose_device
-from unmask.plots.definition import define
-from unmask.plots.figures import draw
+from unmask.plots.definition import Definition, define
+from unmask.plots.figures import draw, drawable
 from unmask.records.collection import Collection, Setting, collect, read_runs
 from unmask.settings import recipe, typed
 
@@ -52,7 +52,7 @@ def report(cfg: DictConfig) -> None:
     for name in [wanted] if wanted else FIGURES:
         try:
             found, definition = runs_of(name, given, runs)
-            if found.rows.empty:
+            if found.missing and not drawable(definition, found):
                 print(none_of(name, found, cfg.results), file=sys.stderr)
                 continue
             for label, why in found.missing:
@@ -74,9 +74,11 @@ def report(cfg: DictConfig) -> None:
 
 
 def none_of(name: str, found: Collection, results: str) -> str:
+    """Why there is nothing to draw."""
     reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
+    total = len(found.rows) + len(found.missing)
     return (
-        f"{name}: {results} has none of its {len(found.missing)} runs ({reasons}); "
+        f"{name}: {results} has {len(found.rows) or 'none'} of its {total} runs, too few to draw ({reasons}); "
         f"scripts/figure.sh {name} makes them"
     )
 
@@ -90,7 +92,7 @@ def pictures(cfg: DictConfig, given: list[str]) -> Path:
     return ROOT / "figures" if results == REFERENCE.resolve() and not changed else results / "figures"
 
 
-def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, object]:
+def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, Definition]:
     """(the runs of a figure's sweep, its definition).
 
     device=auto means the device that made the runs: this machine's kind, or else the other.

@@ -216,3 +216,14 @@ def test_rows_that_leave_take_their_keys_and_values_with_them(lab, qwen):
     assert board.valid("target") == [4, 3]
     logits = board.forward("target", [range(4, 13), range(4, 12)], causal, cached=True).logits
     close(logits[1, :8], expected[4:])
+
+
+def test_reach_lets_a_block_see_cached_columns_right_of_it(lab, llada):
+    """A dual cache (Fast-dLLM): the keys and values of the whole canvas are there, one block is fed again."""
+    board = lab.board(lab.Models(llada), [1, 2, 3], budget=6)
+    whole = board.denoise([range(9)], cached=True).logits([range(9)])
+    again = board.forward("denoiser", [range(3, 5)], cached=True, reach=[9], logits_to_keep=None)
+    hidden = again.hidden_states[-1]
+    torch.testing.assert_close(llada.lm_head(hidden)[..., : lab.MASK], whole[:, 3:5, : lab.MASK])
+    blind = board.forward("denoiser", [range(3, 5)], cached=True, logits_to_keep=None).hidden_states[-1]
+    assert not torch.allclose(blind, hidden)

@@ -67,6 +67,9 @@ def test_a_figure_without_any_run_is_refused_with_the_reason(record, draws):
     record("figure=fig4", "decoder.max_lookahead=4")
     code, _, err = draws("figure=fig2")
     assert code == 2 and "none of its 16 runs" in err and "scripts/figure.sh fig2" in err
+    record("figure=fig3", "arm=one")
+    code, _, err = draws("figure=fig3")
+    assert code == 2 and "has 1 of its 8 runs, too few to draw" in err
     code, _, err = draws("figure=fig4", "seed=1", "decoder.max_lookahead=4")
     assert code == 2 and "differs in seed (0 there, 1 wanted)" in err
 

@@ -177,7 +177,7 @@ def test_bench_from_the_command_line(run_bench, tmp_path):
     [
         (["model=random", "auxiliary=random", "model.width=100"], "multiple of 64"),
         (["model=random", "auxiliary=random", "model.layout=gpt"], "layout=gpt must be one of"),
-        (["model=random"], "auxiliary=tiny_qwen: model=random goes with random models in all roles"),
+        (["model=random"], "auxiliary=tiny_qwen: model=random goes with auxiliary=random"),
         (["bench=none"], "nothing to compare"),
         (["sweep=batch_size"], "go together"),
         (["rounds=0"], "rounds=0"),

@@ -174,6 +174,7 @@ class Board:
         cached: bool = False,
         only: Sequence[int] | None = None,
         ids: Tensor | None = None,
+        reach: Sequence[int] | None = None,
         **kwargs,
     ):
         """One forward of a role over the columns `fed` of every row, or of the rows `only`; counted.
@@ -184,6 +185,8 @@ class Board:
                 end of what its row is fed.
             cached: attend to the role's cached columns too, and write the fed ones there.
             ids: (rows, columns) instead of the board's own, as when a draft is judged.
+            reach: per row, the column before which everything seen must lie, where cached columns right of
+                the fed ones are to be seen too (a dual cache). None: the end of what the row is fed.
             kwargs: go to the model.
         """
         ids = self.ids if ids is None else ids
@@ -196,9 +199,11 @@ class Board:
         kwargs |= {"past_key_values": cache, "use_cache": cached}
         if cached:
             self._keep(cache, fed, sees is causal, only)
-        end = max(columns.stop for columns in fed)
+        bounds = [columns.stop for columns in fed] if reach is None else list(reach)
+        end = max(bounds)
         native = causal if getattr(self.models[role].config, "is_causal", True) else None
-        if only is None and self.bucket == 1 and sees is native and len(set(fed)) == 1:
+        alike = reach is None and len(set(fed)) == 1
+        if only is None and self.bucket == 1 and sees is native and alike:
             # Nothing is padded, and the model sees just that by itself: the attention kernels need no mask.
             columns = fed[0]
             if cached:
@@ -214,7 +219,8 @@ class Board:
             end = self.width if cached else columns.size(1)
         if cached:
             cache.place(chosen, columns.where(columns < ends[:, None], self.width), end)
-        limits = full(columns, ends) if sees is None else sees(columns).minimum(full(columns, ends))
+        limits = full(columns, self.tensor(bounds))
+        limits = limits if sees is None else limits.minimum(sees(columns))
         keys = torch.arange(end, device=ids.device)
         return self.models[role](
             input_ids=ids[chosen].gather(1, columns.clamp(max=self.width - 1)),

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from unmask.plots import curves, listing, pareto
-from unmask.plots.definition import Definition, Listing, Pareto
+from unmask.plots.definition import Curve, Definition, Listing, Pareto
 from unmask.plots.fronts import aups, pb
 from unmask.plots.measures import comparable, every
 from unmask.records.collection import Collection
+from unmask.records.recipe import flatten
 
 PUBLISHED = Path(__file__).with_name("paper_figures.csv")
 NAMED = 4  # missing settings that a caption names
@@ -30,6 +31,13 @@ def draw(definition: Definition, found: Collection, folder: Path, with_published
     rows["aup_interval"] = [list(areas[key][1:]) if key in areas else None for key in keys]
     rows.to_csv(output.with_suffix(".csv"), index=False)
     return output.with_suffix(".md" if kind is listing else ".png")
+
+
+def drawable(definition: Definition, found: Collection) -> bool:
+    """Whether there is anything to see: for a curve, a run that has the setting on the x axis."""
+    if isinstance(definition, Curve):
+        return any(definition.x in flatten(config) for config in found.configs.values())
+    return len(found.rows) > 0
 
 
 def read_published(figure: str | None) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def _random(name: str, settings) -> Arm:
     decoder.check(settings.task.budget)
     for role, model in by_role.items():
         if not isinstance(model, RandomModel):
-            raise ValueError(f"{role}={model.name}: model=random goes with random models in all roles")
+            raise ValueError(f"{role}={model.name}: model=random goes with {role}=random")
     device = choose_device(settings.device)
     models = _models(settings, decoder, device, choose_dtype(settings.dtype, device))
     generator = torch.Generator().manual_seed(settings.seed)
@@ -99,8 +99,7 @@ _loaded: dict = {}
 
 
 def _load(settings, device: torch.device, dtype: torch.dtype, compiled: bool) -> torch.nn.Module:
-    """Arms of the same model share its weights; but compiling changes a model, so compiled ones are "
-    "others."""
+    """Arms of the same model share its weights; compiling changes a model, so compiled ones are others."""
     key = (repr(settings), device, dtype, compiled)
     if key not in _loaded:
         random = isinstance(settings, RandomModel)
