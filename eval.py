@@ -79,10 +79,11 @@ def figure(cfg, settings: list[list[str]]) -> None:
                 evaluation.score()
                 evaluation.run.close()
                 evaluation.lm.release()
-    Console().print(summary_table({evaluation.label: evaluation.summary for evaluation in evaluations}))
-    print(
-        json.dumps({evaluation.label: evaluation.headline(evaluation.summary) for evaluation in evaluations})
-    )
+    several = len({evaluation.cfg.task.name for evaluation in evaluations}) > 1
+    names = [e.label + (f", {e.cfg.task.name}" if several else "") for e in evaluations]
+    found = dict(zip(names, evaluations, strict=True))
+    Console().print(summary_table({name: evaluation.summary for name, evaluation in found.items()}))
+    print(json.dumps({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()}))
 
 
 if __name__ == "__main__":

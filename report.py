@@ -78,8 +78,8 @@ def none_of(name: str, found: Collection, results: str) -> str:
     reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
     total = len(found.rows) + len(found.missing)
     return (
-        f"{name}: {results} has {len(found.rows) or 'none'} of its {total} runs, too few to draw ({reasons}); "
-        f"scripts/figure.sh {name} makes them"
+        f"{name}: {results} has {len(found.rows) or 'none'} of its {total} runs, too few to draw "
+        f"({reasons}); scripts/figure.sh {name} makes them"
     )
 
 

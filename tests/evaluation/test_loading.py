@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2C
 
 from dream import DreamConfig
 from unmask.config import ROOT, ModelConfig
+from unmask.models import adapters
 from unmask.models.fingerprint import fingerprint
 from unmask.models.loading import Source, check_vocabularies
 from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
@@ -170,7 +171,11 @@ def test_an_adapter_for_another_layout_is_refused_by_name(adapter):
         source.load(torch.device("cpu"), torch.float32)
 
 
-def test_an_adapter_that_is_nowhere_is_said_before_anything_loads(models):
+def test_an_adapter_that_is_nowhere_is_said_before_anything_loads(models, monkeypatch):
+    def unreachable(*arguments):
+        raise OSError("no such repository")
+
+    monkeypatch.setattr(adapters, "cached_file", unreachable)  # the Hub's client tries again for 20 seconds
     folder = next(o for o in models if o.startswith("model.path")).partition("=")[2]
     with pytest.raises(ValueError, match="adapter=no/where"):
         Source(ModelConfig(name="x", path=folder, kind="diffusion", adapter="no/where"))

@@ -315,7 +315,14 @@ def test_malformed_settings_name_their_key(key, value):
 
 
 texts = st.text("ab,: ", max_size=4)
-anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.lists(st.none() | texts))
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_subnormal=False),
+    texts,
+    st.lists(st.none() | texts),
+)
 
 
 @settings(deadline=None, database=None)

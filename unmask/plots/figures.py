@@ -56,7 +56,7 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         f"n = {_spread(rows.n)}",
         f"tasks: {', '.join(dict.fromkeys(rows.task))}",
         f"models: {', '.join(dict.fromkeys(rows.model))}{tiny}",
-        f"machine: {', '.join([*machines, *sorted(threads), *sorted(set(rows.dtype))])}",
+        f"machine: {'; '.join(machines)}; {', '.join([*sorted(threads), *sorted(set(rows.dtype))])}",
         f"batch size {_spread(rows.batch_size)}",
         f"commit {', '.join(commits)}",
         "bands, bars, brackets: 95% intervals",

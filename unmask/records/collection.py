@@ -210,6 +210,7 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
     config = run.config
     summary = summarise(scored, run.info.get("shapes"))
     decoder, task, useful = config["decoder"], config["task"], summary["useful_tokens"]
+    migrated = "migrated_from" in run.info
     conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
     return {
         "run": run.folder.name,
@@ -227,7 +228,8 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
         "dtype": config["dtype"],
         "threads": config["threads"],
         "begun": run.info["created"],
-        "ended": run.info["updated"],
+        # A migrated run was written when it was migrated: it took turns with none.
+        "ended": run.info["created" if migrated else "updated"],
         "positions_per_useful_token": sum(summary["positions"].values()) / useful if useful else None,
     } | summary
 
