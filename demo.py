@@ -152,11 +152,10 @@ def answer(evaluation: Evaluation, trace: Trace, request: Instance, refresh) -> 
         shown += time.perf_counter() - start
 
     lm = evaluation.lm
-    start = time.perf_counter()
     (generation,) = lm.decoder.decode(
         lm.models, lm.prompts([request]), lm.budget, lm.stop, [lm.seed_of(request)], observe
     )
-    trace.seconds = time.perf_counter() - start - shown
+    trace.seconds = generation.seconds - shown
     for position in range(
         generation.useful, len(trace.pieces)
     ):  # the end token and what stands right of it is no answer

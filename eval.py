@@ -1,14 +1,13 @@
 """Evaluate one decoder on one model and one task:  python eval.py model=tiny_dream decoder=apd
-task=gsm_symbolic
 
     python eval.py                                                    # APD on the tiny family
     python eval.py decoder=leftright decoder.tokens_per_step=4        # four tokens a step, no second opinion
     python eval.py decoder=apd decoder.mixture_weight=0.5 limit=50    # R = 0.5, 50 documents
     python eval.py model=tiny_qwen_large decoder=autoregressive       # the autoregressive baseline
     python eval.py shard=1/4                                          # a quarter of the documents
-    python eval.py figure=fig3                                        # all settings of a figure, in turns
-    python eval.py -m decoder.mixture_weight=0.1,0.5,0.9              # a sweep of your own, one after the
-    other python eval.py model=dream auxiliary=qwen_0.5b task=gsm8k         # the paper's setting; wants a GPU
+    python eval.py figure=fig3                                        # all settings of a figure
+    python eval.py -m decoder.mixture_weight=0.1,0.5,0.9              # a sweep of your own
+    python eval.py model=dream auxiliary=qwen_0.5b task=gsm8k         # the paper's setting; wants a GPU
 
 Results go to results/<run id>/, a document at a time: stopped at any moment, the same command finishes what
 is missing; again, it recomputes nothing. The last line on stdout is one JSON object. `python eval.py --help`
@@ -28,6 +27,7 @@ from rich.console import Console
 from unmask.cli import door, progress_bar
 from unmask.evaluation import Evaluation, take_turns
 from unmask.plots.tables import summary_table
+from unmask.records.naming import labels
 from unmask.sweeps import expand, given, lists_allowed, resolve
 
 
@@ -67,7 +67,8 @@ def figure(cfg, settings: list[list[str]]) -> None:
     for key in ("run_folder", "shard"):
         if cfg[key]:
             raise ValueError(f"{key}={cfg[key]} is for one run, and figure= has {len(settings)} settings")
-    evaluations = [Evaluation(compose("eval", overrides)) for overrides in settings]
+    every = [Evaluation(compose("eval", overrides)) for overrides in settings]
+    evaluations = list({evaluation.folder: evaluation for evaluation in every}.values())  # arms may coincide
     total = sum(len(evaluation.requests) for evaluation in evaluations)
     missing = sum(len(evaluation.missing) for evaluation in evaluations)
     with progress_bar() as bar:
@@ -79,8 +80,9 @@ def figure(cfg, settings: list[list[str]]) -> None:
                 evaluation.score()
                 evaluation.run.close()
                 evaluation.lm.release()
-    several = len({evaluation.cfg.task.name for evaluation in evaluations}) > 1
-    names = [e.label + (f", {e.cfg.task.name}" if several else "") for e in evaluations]
+    short = labels([evaluation.identity for evaluation in evaluations])
+    places = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]
+    names = [f"{name} on {place}" for name, place in zip(short, places, strict=True)]
     found = dict(zip(names, evaluations, strict=True))
     Console().print(summary_table({name: evaluation.summary for name, evaluation in found.items()}))
     print(json.dumps({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()}))

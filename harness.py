@@ -155,7 +155,7 @@ class DecoderLM(TemplateLM):
         stamp = {"commit": commit(), "machine": machine(self.models.device)}
         for start in range(0, len(requests), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            number = len(self.run.done)
+            number = self.run.next_batch
             samples = self._timed(requests[batch], prompts[batch])
             exact = self._exact(prompts[batch], samples)
             for request, sample, same in zip(requests[batch], samples, exact, strict=True):

@@ -2,8 +2,7 @@
 
     python report.py                                        # every figure that results/ has runs of
     python report.py figure=tab1 results=results/reference  # one figure of another collection
-    python report.py figure=fig3 limit=50 seed=1            # of the runs that eval.py figure=fig3 limit=50
-    seed=1 made
+    python report.py figure=fig3 limit=50 seed=1            # the runs of eval.py with the same settings
 
 A figure is its sweep: the settings are those of `eval.py figure=NAME` with the same overrides, and exactly
 their runs are read; what is missing is named. For every figure: PNG, SVG and the CSV behind it, for tables

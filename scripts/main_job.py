@@ -1,8 +1,8 @@
 """The main job (`make eval`): APD against one token a step, on the tiny family and held-out word problems.
 
 The decoders answer the same problems in turns (a few each, A B C A B C), so that a busy moment of the machine
-hits both. Prints a table and what it means, and writes figures/main_job.png. Interrupted, it goes on where it
-was; finished, it only prints.
+hits both. Prints a table and what it means, and writes results/main_job/figures/main_job.png. Interrupted, it
+goes on where it was; finished, it only prints.
 """
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
@@ -38,7 +38,7 @@ ARMS = {
 def main(
     documents: int = DOCUMENTS,
     overrides: tuple[str, ...] = (),
-    figure: Path = ROOT / "figures" / "main_job.png",
+    figure: Path = ROOT / RESULTS / "figures" / "main_job.png",
 ) -> None:
     """Run all arms on the first `documents` problems; `overrides` are eval.py's, for all."""
     shared = [f"limit={documents}", f"results={RESULTS}", *overrides]

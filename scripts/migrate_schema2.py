@@ -1,16 +1,11 @@
-"""Bring a collection of schema 1 to schema 2:  python -m scripts.migrate_schema2 results/reference
-results/migrated
+"""Bring a collection of schema 1 to schema 2:  python -m scripts.migrate_schema2 OLD NEW
 
 Every run is filed under its new identity, with what schema 1 did not record: the step that committed each
 position, batches, prompt lengths, and the machine and commit of every sample. The prompts and weights must be
 those of this checkout (checked by hash). Answers of decoders that commit from the left are taken over as they
 are. Where the order is unknown (confidence, entropy, random), documents are decoded again and must give the
-recorded ids. Runs whose steps a corrected rule changes (APD's first token, Dream's random order) are left out
-and
-named: decode them anew.
-
-    python -m scripts.migrate_schema2 OLD NEW --replay 20   # then decode the first 20 documents of each run
-    again
+recorded ids. Runs whose steps a corrected rule changes (APD's first token, Dream's schedule) are left out and
+named: decode them anew. `--replay 20` then decodes the first 20 documents of each run again.
 
 Kept until the next schema.
 """

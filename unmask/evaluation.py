@@ -81,7 +81,7 @@ class Evaluation:
         self.documents = {name: len(each.eval_docs) for name, each in self.tasks.items()}
         wanted = chosen(self.documents, cfg.limit, task.subset_seed)
         by_number = {self.lm.key(r)[0]: r for r in every}
-        self.requests = [by_number[i] for i in wanted if i % count == number - 1]
+        self.requests = [by_number[i] for i in wanted[number - 1 :: count]]
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
 
@@ -168,7 +168,7 @@ class Evaluation:
                 raise ValueError(
                     f"{info}: is of another config; move this shard away, or choose another run_folder"
                 )
-            offset = 0 if not self.run.done else 1 + max(s["batch"] for s in self.run.samples())
+            offset = self.run.next_batch
             for sample in shard.samples():
                 if (sample["doc_id"], sample["repeat"]) not in self.run.done:
                     self.run.append(sample | {"batch": sample["batch"] + offset})  # two shards share no clock

@@ -15,7 +15,8 @@ def flops_of(sample: Mapping, shapes: Shapes) -> float:
     An estimate, to compare methods without a clock. It holds the matrix products of the body for every
     position fed, attention of each of these to the whole context (prompt and canvas, whatever the mask hides:
     an upper bound), and the step role's head for every committed id. It leaves out the head at positions that
-    commit nothing, norms, activations, the embedding table and sampling.
+    commit nothing and the heads of other roles (APD's auxiliary has one, run on every judged position),
+    norms, activations, the embedding table and sampling.
 
     RecordError for a role without a shape.
     """

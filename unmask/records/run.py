@@ -118,6 +118,11 @@ class Run:
         """Keys (doc_id, repeat) of the samples on disk, a live view."""
         return self._samples.keys()
 
+    @property
+    def next_batch(self) -> int:
+        """A number that no batch on disk has."""
+        return 1 + max((sample["batch"] for sample in self._samples.values()), default=-1)
+
     def samples(self) -> list[Sample]:
         """Every sample, in order of document and repeat."""
         return [dict(self._samples[key]) for key in sorted(self._samples)]

@@ -250,8 +250,11 @@ def _no_speedup(baseline: Sequence[dict], other: Sequence[dict]) -> str | None:
     for name, scored in (("the baseline", baseline), ("the other run", other)):
         if void := times_void(scored):
             return f"times of {name} are void: {void}"
-    machines = sorted({sample["machine"] for sample in [*baseline, *other]})
-    return f"different machines: {' and '.join(machines)}" if len(machines) > 1 else None
+    for what in ("machine", "commit"):
+        found = sorted({sample[what] or "unknown" for sample in [*baseline, *other]})
+        if len(found) > 1:
+            return f"different {what}s: {' and '.join(found)}"
+    return None
 
 
 def _shared_clocks(*runs: _Documents) -> np.ndarray:
