@@ -6,9 +6,9 @@
     python bench.py bench=growth                      # what a step costs as the canvas grows, as curves
     python bench.py bench=none '+arms={greedy: "decoder.temperature=0", sampled: ""}'
 
-Arms answer the same prompts in turn (A B A B ...) after a warm-up; speeds and ratios are medians with 95%
-bootstrap intervals, paired by prompt. Shares, memory, arithmetic and the ceiling (the same forwards replayed
-alone) come from passes of their own. The last line on stdout is one JSON object. `python bench.py --help`
+Arms answer the same prompts in turn (A B A B ...) after a warm-up; speeds and ratios are of the whole race,
+with 95% bootstrap intervals over blocks of prompts, paired. Shares, memory, arithmetic and the ceiling (the
+same forwards replayed alone) come from passes of their own. The last line on stdout is one JSON object. `python bench.py --help`
 lists every choice.
 """
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 
@@ -13,10 +14,9 @@ from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.transformers_generate import TransformersGenerate
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.random_weights import random_model
-from unmask.records.stats import bootstrap_median
 from unmask.speed import anatomy
 from unmask.speed.arms import Arm
-from unmask.speed.timing import race, ratio
+from unmask.speed.timing import race, ratio, speed
 
 SHAPE = {"width": 64, "depth": 2, "vocabulary": 512}
 
@@ -138,10 +138,20 @@ def test_transformers_generate_agrees_with_ours(target):
     ]
 
 
-def test_median_interval():
-    assert bootstrap_median([1, 1, 1, 5]).value == 1
-    low, high = bootstrap_median(list(range(101)))[1:]
-    assert 30 < low < 50 < high < 70
+def test_speed_is_tokens_over_seconds_and_ratios_are_paired_by_prompts():
+    """As everywhere else. Rounds of the same prompts are no independent draws: they are added up first."""
+    rows = [
+        {"arm": arm, "round": turn, "block": block, "useful": 10, "seconds": seconds / speedup}
+        for arm, speedup in (("slow", 1), ("fast", 3))
+        for turn in range(2)
+        for block, seconds in enumerate((1.0, 4.0, 5.0))
+    ]
+    rows = pd.DataFrame(rows)
+    assert speed(rows, "slow").value == pytest.approx(60 / 20)
+    assert speed(rows, "slow").low < 3 < speed(rows, "slow").high
+    assert ratio(rows, "fast", "slow") == pytest.approx((3, 3, 3))  # however different the blocks are
+    alone = rows[rows.block == 1]
+    assert speed(alone, "slow") == pytest.approx((2.5, 2.5, 2.5))  # one block: the rounds
 
 
 @pytest.fixture

@@ -122,11 +122,6 @@ def bootstrap_speedup(
     return _bootstrap(speedup, data, seed)
 
 
-def bootstrap_median(values: ArrayLike, seed: int = 0) -> Interval:
-    """The median with a percentile bootstrap interval (nan for a single value)."""
-    return _bootstrap(np.median, (values,), seed)
-
-
 def paired_difference(
     baseline: ArrayLike, other: ArrayLike, seed: int = 0, tasks: ArrayLike | None = None
 ) -> Difference:

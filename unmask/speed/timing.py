@@ -1,14 +1,13 @@
-"""Arms against each other: the same prompts in turns, medians, and ratios with paired intervals."""
+"""Arms against each other: the same prompts in turns, and ratios with paired intervals."""
 
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pandas as pd
 
 from unmask.decoding import Generation
 from unmask.decoding.decoder import synchronise
-from unmask.records.stats import Interval, bootstrap_median
+from unmask.records.stats import Interval, bootstrap_ratio, bootstrap_speedup
 from unmask.speed.arms import Arm
 
 WARM_UP = 3  # prompts (at least; a whole batch)
@@ -59,16 +58,18 @@ def work(generations: Sequence[Generation]) -> dict[str, int]:
 
 
 def speed(race: pd.DataFrame, arm: str) -> Interval:
-    """Useful tokens a second: the median over rounds and blocks."""
-    rows = race[race.arm == arm]
-    return bootstrap_median(rows.useful / rows.seconds)
+    """Useful tokens over seconds of the whole race, as in every table, with a bootstrap interval."""
+    mine = _units(race, arm)
+    return bootstrap_ratio(mine.useful, mine.seconds)
 
 
 def ratio(race: pd.DataFrame, arm: str, baseline: str) -> Interval:
-    """Speed over the baseline's, paired by round and block: the median."""
-    ours, theirs = (
-        race[race.arm == name].set_index(["round", "block"]).sort_index() for name in (arm, baseline)
-    )
-    return bootstrap_median(
-        np.asarray(ours.useful / ours.seconds) / np.asarray(theirs.useful / theirs.seconds)
-    )
+    """Speed over the baseline's, with a bootstrap interval paired by prompts."""
+    ours, theirs = _units(race, arm), _units(race, baseline)
+    return bootstrap_speedup(theirs.useful, theirs.seconds, ours.useful, ours.seconds)
+
+
+def _units(race: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """What is resampled: blocks of prompts, rounds added up; the rounds where there is one block alone."""
+    unit = "block" if race.block.nunique() > 1 else "round"
+    return race[race.arm == arm].groupby(unit)[["useful", "seconds"]].sum().sort_index()
