@@ -8,8 +8,8 @@
 
 Arms answer the same prompts in turn (A B A B ...) after a warm-up; speeds and ratios are of the whole race,
 with 95% bootstrap intervals over blocks of prompts, paired. Shares, memory, arithmetic and the ceiling (the
-same forwards replayed alone) come from passes of their own. The last line on stdout is one JSON object. `python bench.py --help`
-lists every choice.
+same forwards replayed alone) come from passes of their own. The last line on stdout is one JSON object.
+`python bench.py --help` lists every choice.
 """
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
