@@ -156,9 +156,8 @@ def answer(evaluation: Evaluation, trace: Trace, request: Instance, refresh) -> 
         lm.models, lm.prompts([request]), lm.budget, lm.stop, [lm.seed_of(request)], observe
     )
     trace.seconds = generation.seconds - shown
-    for position in range(
-        generation.useful, len(trace.pieces)
-    ):  # the end token and what stands right of it is no answer
+    # The end token and what stands right of it is no answer.
+    for position in range(generation.useful, len(trace.pieces)):
         trace.pieces[position], trace.step_of[position] = None, -1
     work = ", ".join(f"{count} {role} forwards" for role, count in generation.forwards.items())
     per_step = generation.useful / max(1, next(iter(generation.forwards.values())))

@@ -205,9 +205,8 @@ class DecoderLM(TemplateLM):
                 pairs = zip(ours["ids"], theirs.ids, strict=False)
                 at = next((i for i, pair in enumerate(pairs) if pair[0] != pair[1]), end)
                 raise AssertionError(
-                    f"{type(self.decoder).__name__} claims to be lossless, but document "
-                    f"{ours['doc_id']} differs "
-                    f"from autoregressive decoding at token {at}"
+                    f"{type(self.decoder).__name__} claims to be lossless, but document {ours['doc_id']} "
+                    f"differs from autoregressive decoding at token {at}"
                 )
         return exact
 

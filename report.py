@@ -26,7 +26,8 @@ from unmask.models.loading import Source
 from unmask.models.resources import choose_device
 from unmask.plots.definition import Definition, define
 from unmask.plots.figures import draw, drawable
-from unmask.records.collection import Collection, Setting, collect, read_runs
+from unmask.records import find_runs
+from unmask.records.collection import Collection, Setting, collect
 from unmask.settings import recipe, typed
 
 FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
@@ -47,7 +48,9 @@ def report(cfg: DictConfig) -> None:
         raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
     wanted = sweeps.figure_named(given)
     given = [line for line in given if not line.startswith("figure=")]
-    runs, drawn, refused = read_runs(results), {}, []
+    (runs, problems), drawn, refused = find_runs(results), {}, []
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
     for name in [wanted] if wanted else FIGURES:
         try:
             found, definition = runs_of(name, given, runs)

@@ -9,8 +9,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from unmask.config import ROOT
-from unmask.records import Run, config_hash
-from unmask.records.collection import Setting, collect, read_runs
+from unmask.records import Run, config_hash, find_runs
+from unmask.records.collection import Setting, collect
 from unmask.records.documents import TASK_STRIDE
 from unmask.settings import recipe
 from unmask.sweeps import settings
@@ -89,7 +89,7 @@ def read(tmp_path):
     def run(*overrides, limit=4, metric=METRIC, weights=None):
         configs = compose_all(*overrides, "threads=1")
         wanted = [Setting(recipe(cfg), metric, limit) for cfg in configs]
-        return collect(read_runs(tmp_path / "results"), wanted, weights)
+        return collect(find_runs(tmp_path / "results")[0], wanted, weights)
 
     return run
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unmask.records import RecordError
+from unmask.records import RecordError, find_runs
 from unmask.records.collection import Setting, collect
 from unmask.settings import recipe
 from unmask.sweeps import settings
@@ -112,14 +112,14 @@ def test_an_interrupted_run_counts_for_what_was_scored(record, read):
     assert "1 of 3 samples have no score" in read("decoder=leftright", limit=3).missing[0][1]
 
 
-def test_a_damaged_run_is_named_and_kills_nothing(record, read, capsys):
+def test_a_damaged_run_is_named_and_kills_nothing(record, read, tmp_path):
     folders = record(*FIG4)
     samples = folders[-1] / "samples.jsonl"
     samples.write_text(samples.read_text().replace('"useful": 6', '"useful": 5', 1))
     (folders[-2] / "run.json").write_text("nonsense")
     found = read(*FIG4)
     assert len(found.rows) == 3 and len(found.missing) == 2
-    err = capsys.readouterr().err
+    err = "\n".join(find_runs(tmp_path / "results")[1])  # what report.py says on stderr
     assert str(folders[-1]) in err and str(folders[-2]) in err
 
 

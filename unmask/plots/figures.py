@@ -1,5 +1,6 @@
 """One figure, whatever its kind: the picture or table, the CSV behind it, and what its caption says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,11 +25,12 @@ def draw(definition: Definition, found: Collection, folder: Path, with_published
     published = read_published(definition.published if with_published else None)
     kind = {Listing: listing, Pareto: pareto}.get(type(definition), curves)
     areas = aups(found.rows, found.scored, definition.baseline)
-    kind.draw(definition, found, published, output, note(definition, found, areas, len(published) > 0))
     rows = found.rows.copy()
     keys = list(zip(rows.model, rows.task, rows.conditions, rows.decoder, strict=True))
     rows["aup"] = [areas[key].value if key in areas else None for key in keys]
     rows["aup_interval"] = [list(areas[key][1:]) if key in areas else None for key in keys]
+    found = replace(found, rows=rows)
+    kind.draw(definition, found, published, output, note(definition, found, areas, len(published) > 0))
     rows.to_csv(output.with_suffix(".csv"), index=False)
     return output.with_suffix(".md" if kind is listing else ".png")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from unmask.plots.definition import Listing
-from unmask.plots.fronts import aups, front
+from unmask.plots.fronts import front
 from unmask.plots.measures import MEASURES, comparable
 from unmask.plots.tables import exactness, forwards, with_interval
 from unmask.records.collection import Collection
@@ -31,13 +31,11 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
     Differences are paired by document with the baseline of the same model, task and conditions. A setting is
     on a front when no other of its model and task beats it in accuracy and in that cost.
     """
-    areas = aups(found.rows, found.scored, listing.baseline)
     lines = []
     for _, here in found.rows.groupby(["model", "task"], sort=False):
         timed = set(here.run[comparable(here, listing.interleaved)[0]])
         fronts = _fronts(here.dropna(subset="accuracy"))
         for _, row in here.iterrows():
-            area = areas.get((row.model, row.task, row.conditions, row.decoder))
             line = {
                 "model": row.model,
                 "task": row.task,
@@ -54,7 +52,7 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
                 "latency p50 / p90 (s)": _latency(row) if row.run in timed else "-",
                 "no answer": row.extraction_failures,
                 "on the front of": ", ".join(name for name, runs in fronts.items() if row.run in runs),
-                "AUP": "" if area is None else f"{area.value:.0f} [{area.low:.0f}, {area.high:.0f}]",
+                "AUP": "" if pd.isna(row.aup) else _one_line(row, "aup", "{:.0f}"),
             }
             lines.append(line)
     return pd.DataFrame(lines)

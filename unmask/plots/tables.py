@@ -10,12 +10,9 @@ from rich.table import Table
 def summary_table(summaries: dict[str, dict]) -> Table:
     """One row a setting: how good the answers are, and what they cost. Intervals (95%) stand below their
     values; "exact" only where a lossless decoder is among them."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("setting", min_width=16)
     lossless = any(s["exact"] for s in summaries.values())
     names = ["n", "accuracy %", "no\nanswer", "tokens\nper step", "forwards\nper answer", "tokens/s"]
-    for name in [*names, "exact"] if lossless else names:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table("setting", 16, [*names, "exact"] if lossless else names)
     for label, s in summaries.items():
         cells = [
             str(s["n"]),
@@ -26,6 +23,15 @@ def summary_table(summaries: dict[str, dict]) -> Table:
             with_interval(s, "tokens_per_second", "{:.0f}", "{:.0f}"),
         ]
         table.add_row(label, *cells, *([exactness(s["exact"])] if lossless else []))
+    return table
+
+
+def _table(first: str, width: int, names: Sequence[str]) -> Table:
+    """An empty table: a column of labels at least `width` wide, then numbers to the right."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, min_width=width)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -59,16 +65,14 @@ def with_interval(summary: Mapping, name: str, form: str, ends_form: str, scale:
 
 def speed_table(arms: dict[str, dict]) -> Table:
     """One row an arm (speed.timing): how fast, against the first, and the work per answer."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("arm", min_width=12)
-    for name in (
+    names = [
         "tokens/s",
         "times\nthe first",
         "tokens\nper step",
         "forwards\nper answer",
         "positions\nper answer",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    ]
+    table = _table("arm", 12, names)
     for name, arm in arms.items():
         costs = {
             what: {
@@ -95,9 +99,7 @@ def _estimate(interval, form: str) -> str:
 
 def anatomy_table(arms: dict[str, dict]) -> Table:
     """One row an arm (speed.anatomy): where its time, memory and arithmetic go."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("arm", min_width=12)
-    for name in (
+    names = [
         "bodies %",
         "heads %",
         "everything\nelse %",
@@ -105,8 +107,8 @@ def anatomy_table(arms: dict[str, dict]) -> Table:
         "head rows\nper step",
         "MFLOP per\nuseful token",
         "peak MB\n+ weights",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    ]
+    table = _table("arm", 12, names)
     for name, arm in arms.items():
         ceiling = arm["ceiling_tokens_per_second"]
         table.add_row(

@@ -4,10 +4,8 @@ missing.
 Whatever else lies in the folder (other seeds, batch sizes, budgets, weights, figures) changes nothing.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +13,7 @@ from unmask.records.documents import chosen
 from unmask.records.files import RecordError
 from unmask.records.naming import label, labels, main_model, symbols
 from unmask.records.recipe import ABSENT, canonical, config_hash, differences
-from unmask.records.run import RUN, Run
+from unmask.records.run import Run
 from unmask.records.summary import summarise
 
 NEAR = 3  # settings in which a run may differ from the wanted one to be worth naming
@@ -57,22 +55,8 @@ class Collection:
 Weights = Callable[[Mapping], str | None]
 
 
-def read_runs(root: Path) -> list[Run]:
-    """Every run in a folder that can be read, finished or not; one that cannot is named on stderr.
-
-    Folders inside run folders are not looked into.
-    """
-    runs = []
-    for path in sorted(Path(root).glob(f"*/{RUN}")):
-        try:
-            runs.append(Run.read(path.parent))
-        except RecordError as error:
-            print(f"left out: {error}", file=sys.stderr)
-    return runs
-
-
 def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights | None = None) -> Collection:
-    """The run of every setting, from `read_runs`.
+    """The run of every setting, from `find_runs`.
 
     A run counts when its identity agrees with everything that the setting says, and it has all documents
     that the limit takes, scored by the metric; whether it is finished, or has more, makes no difference.
