@@ -9,11 +9,10 @@ that scoring twice generates once.
     results = simple_evaluate(lm, tasks=["gsm8k"], apply_chat_template=True, ...)
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from lm_eval.api.instance import Instance
@@ -58,6 +57,7 @@ class DecoderLM(TemplateLM):
         self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
         self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
         self.batch_size, self.seed, self.warm_up = batch_size, seed, warm_up
+        self.turns: str | None = None  # number of the session in which settings answer in turns
         self.decoded = 0  # documents decoded by this process, not read from the record
         self._first: dict | None = None  # ids of the warm-up by document; None before it
 
@@ -152,11 +152,11 @@ class DecoderLM(TemplateLM):
     def _generate(
         self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]
     ) -> None:
-        stamp = {"commit": commit(), "machine": machine(self.models.device)}
+        stamp = {"commit": commit(), "machine": machine(self.models.device), "turns": self.turns}
         for start in range(0, len(requests), self.batch_size):
             batch = slice(start, start + self.batch_size)
             number = self.run.next_batch
-            samples = self._timed(requests[batch], prompts[batch])
+            samples = self.models.settled(partial(self.decode, requests[batch], prompts[batch]))
             exact = self._exact(prompts[batch], samples)
             for request, sample, same in zip(requests[batch], samples, exact, strict=True):
                 first = self._first.pop(self.key(request), sample["ids"])
@@ -167,14 +167,6 @@ class DecoderLM(TemplateLM):
                 self.run.append(sample | {"batch": number, "exact": same} | stamp)
                 self.decoded += 1
                 advance()
-
-    def _timed(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> list[dict]:
-        """One batch, decoded again where a shape was met for the first time: compiling it is no decoding."""
-        while True:
-            graphs = compiled_graphs()
-            samples = self.decode(requests, prompts)
-            if compiled_graphs() == graphs:
-                return samples
 
     def seed_of(self, request: Instance) -> int:
         """The seed of a document's noise."""
@@ -229,7 +221,7 @@ class DecoderLM(TemplateLM):
         """Decode a few documents untimed, in batches.
 
         Warms caches and kernels, checks the claimed forwards against the models' own, and leaves the ids that
-        the timed pass must repeat. Compiled models meet one prompt of every padded length.
+        the timed pass must repeat. (`Models.settled` warms what compiled models have not met by then.)
         """
         self._first = {}
         few = [
@@ -237,41 +229,36 @@ class DecoderLM(TemplateLM):
             for i in range(0, min(len(requests), self.warm_up), self.batch_size)
         ]
         by_key = {self.key(r): p for r, p in zip(requests, prompts, strict=True)}
-        if self.warm_up and self.models.bucket > 1:
-            of_length = {len(p) // self.models.bucket: [r] for r, p in zip(requests, prompts, strict=True)}
-            few = [*few, *of_length.values()]
         for batch in few:
             with ForwardCounter(self.models) as seen:
                 samples = self.decode(batch, [by_key[self.key(r)] for r in batch])
-            claimed = sum(count for sample in samples for count in sample["forwards"].values())
+            claimed = {role: sum(s["forwards"][role] for s in samples) for role in self.models.by_role}
             if claimed != seen.rows:
-                raise AssertionError(f"{claimed} forwards were claimed but the models saw {seen.rows}")
+                raise AssertionError(f"forwards: {claimed} were claimed, and the models saw {seen.rows}")
             for request, sample in zip(batch, samples, strict=True):
                 self._first[self.key(request)] = sample["ids"]
 
 
-def compiled_graphs() -> int:
-    """How many graphs torch.compile has made in this process (torch has no public count of them)."""
-    dynamo = sys.modules.get("torch._dynamo")
-    return dynamo.utils.counters["stats"]["unique_graphs"] if dynamo else 0
-
-
 class ForwardCounter:
-    """Counts rows of all forwards of the models while it is entered, independently of what decoders claim."""
+    """Counts rows of all forwards of the models by role while it is entered, independently of what decoders
+    claim."""
 
     def __init__(self, models: Models):
-        self.models, self.rows = list(models.by_role.values()), 0
+        self.models, self.rows = models, dict.fromkeys(models.by_role, 0)
 
     def __enter__(self) -> "ForwardCounter":
-        self._hooks = [m.register_forward_pre_hook(self._count, with_kwargs=True) for m in self.models]
+        self._hooks = [
+            model.register_forward_pre_hook(partial(self._count, role), with_kwargs=True)
+            for role, model in self.models.by_role.items()
+        ]
         return self
 
     def __exit__(self, *_) -> None:
         for hook in self._hooks:
             hook.remove()
 
-    def _count(self, module, args, kwargs) -> None:
-        self.rows += kwargs["input_ids"].size(0)
+    def _count(self, role, module, args, kwargs) -> None:
+        self.rows[role] += kwargs["input_ids"].size(0)
 
 
 def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:

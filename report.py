@@ -101,7 +101,7 @@ def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, Defini
     """
     configs = sweeps.settings([*given, f"figure={name}"], "report")
     first = OmegaConf.to_container(configs[0])
-    definition = define(name, first.get("draw"), first.get("interleave"))
+    definition = define(name, first.get("draw"))
     here = choose_device("auto").type
     found = None
     for device in (here, "cpu" if here == "cuda" else "cuda"):

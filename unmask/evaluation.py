@@ -1,5 +1,6 @@
 """One evaluation: from a checked configuration to a scored record. The doors open this room."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,7 +46,6 @@ class Evaluation:
             raise ValueError(
                 "random models have no tokenizer and no answers, only costs: python bench.py model=random"
             )
-        self.decoder.check(cfg.task.budget)
         self.device = choose_device(cfg.device)
         self.dtype = choose_dtype(cfg.dtype, self.device)
         number, count = parse_shard(cfg.shard)
@@ -58,6 +58,7 @@ class Evaluation:
         self.sources = {role: Source(model) for role, model in settings.items()}
         check_same_vocabulary(self.sources)
         self.main = next(iter(self.sources.values()))
+        self.decoder.check(task.budget, self.main.config.vocab_size)
         self.stop = text_stop(self.main.end_ids, task.stop, self.main.tokenizer)
         self.lm = DecoderLM(
             decoder=self.decoder,
@@ -225,13 +226,19 @@ def take_turns(evaluations: Sequence[Evaluation], advance: Callable[[], None]) -
     """Every evaluation answers a few documents in turn (A B A B ...), so that a drift of the machine hits
     all.
 
-    `advance` is called once a document.
+    `advance` is called once a document. Every sample bears the session's number: times of settings that shared
+    it compare.
     """
+    session = secrets.token_hex(4) if len(evaluations) > 1 else None
+    for evaluation in evaluations:
+        evaluation.lm.turns = session
     largest = max(evaluation.lm.batch_size for evaluation in evaluations)
     turn = -(-TURN // largest) * largest
     for start in range(0, max(len(evaluation.requests) for evaluation in evaluations), turn):
         for evaluation in evaluations:
             evaluation.lm.generate(evaluation.requests[start : start + turn], advance)
+    for evaluation in evaluations:
+        evaluation.lm.turns = None
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:

@@ -32,8 +32,9 @@ from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
 
-REQUIRED = {None, "first_token", "dream_schedule"}  # cases in which the published rule is this project's too
+REQUIRED = {None, "first_token", "dream_schedule", "factor_last_candidate"}  # cases in which the published rule is this project's too
 EOS = 318  # of the tiny models, where a trace names no other
+FACTOR_RULES = {"corrected": "factor", "published": "published_factor"}
 RANKS = {
     "low_confidence": "confidence",
     "maskgit_plus": "confidence",
@@ -80,14 +81,13 @@ def decoder_of(trace: dict) -> Decoder | None:
             threshold=s["entropy_threshold"],
             block_length=s["block_length"],
         )
-    if method == "fast_dllm" and s["cache"] == "none" and s.get("steps", 1) == 1:
-        length = s["block_length"]
+    if method == "fast_dllm" and s.get("steps", 1) == 1:
+        shared = {"block_length": s["block_length"], "cache": s["cache"]}
         if "threshold" in s:
-            return Unmasking(quota="threshold", threshold=s["threshold"], block_length=length)
+            return Unmasking(quota="threshold", threshold=s["threshold"], **shared)
         if "factor" in s:
-            return Unmasking(quota="factor", factor=s["factor"], block_length=length)
-        blocks = trace["canvas"] // length
-        return Unmasking(steps=s["steps_per_block"] * blocks, block_length=length)
+            return Unmasking(quota=FACTOR_RULES[s["factor_rule"]], factor=s["factor"], **shared)
+        return Unmasking(steps=s["steps_per_block"] * trace["canvas"] // s["block_length"], **shared)
     return None
 
 
@@ -115,6 +115,7 @@ class Replay:
     ids: bool
     steps: bool
     forwards: bool
+    positions: bool | None  # positions fed; None where the trace does not tell
     difference: str | None
 
     @property
@@ -123,8 +124,8 @@ class Replay:
 
 
 def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> Replay:
-    """Decode a trace's prompt and compare ids, the positions and ids of every step, and the number of
-    forwards."""
+    """Decode a trace's prompt and compare ids, the positions and ids of every step, the number of forwards,
+    and the positions fed to them."""
     places = (folder / trace["model"], folder.parent / trace["model"])
     place = next(p for p in places if p.is_dir())
     roles = dict.fromkeys(decoder.roles)
@@ -145,6 +146,8 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
     theirs = [sorted(zip(*step, strict=True)) for step in trace["steps"]]
     ids = generation.ids == trace["ids"]
     forwards = generation.forwards[first] == trace["forwards"]
+    theirs_fed = [fed if isinstance(fed, int) else fed[1] for fed in trace.get("fed", [])]
+    positions = generation.positions[first] == sum(theirs_fed) if theirs_fed else None
     difference = None
     if steps != theirs:
         at = next((i for i, pair in enumerate(zip(steps, theirs, strict=False)) if pair[0] != pair[1]), None)
@@ -154,7 +157,9 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
             difference = f"step {at}: {dict(steps[at])}, published {dict(theirs[at])}"
     elif not (ids and forwards):
         difference = f"{generation.forwards[first]} forwards, published {trace['forwards']}; ids equal: {ids}"
-    return Replay(trace, ids, steps == theirs, forwards, difference)
+    elif positions is False:
+        difference = f"{generation.positions[first]} positions fed, published {sum(theirs_fed)}"
+    return Replay(trace, ids, steps == theirs, forwards, positions, difference)
 
 
 def replay_folder(
@@ -187,15 +192,20 @@ def main(arguments: list[str] | None = None) -> int:
         bar_task = bar.add_task("replaying", total=None)
         found = replay_folder(options.folder, options.device, lambda: bar.advance(bar_task))
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("file", "method", "traces", "same ids", "same steps", "same forwards", "not implemented"):
-        table.add_column(name, justify="left" if name in ("file", "method") else "right")
+    compared = ("ids", "steps", "forwards", "positions")
+    for name in ("file", "method", "traces", *(f"same {what}" for what in compared), "not implemented"):
+        table.add_column(name, justify="left" if name in ("file", "method") else "right", no_wrap=name == "file")
     failed = False
     for (file, method), replays in found.items():
         done = [r for r in replays if r is not None]
         failed |= any(r.fails for r in done)
-        same = [sum(getattr(r, name) for r in done) for name in ("ids", "steps", "forwards")]
-        table.add_row(file, method, *map(str, (len(replays), *same, len(replays) - len(done))))
-    console = Console(width=110)
+        told = [[r for r in done if getattr(r, what) is not None] for what in compared]
+        same = [
+            str(sum(getattr(r, what) for r in some)) if some else "-"
+            for what, some in zip(compared, told, strict=True)
+        ]
+        table.add_row(file, method, str(len(replays)), *same, str(len(replays) - len(done)))
+    console = Console(width=125)
     console.print(table)
     for (file, method), replays in found.items():
         differing = [(i, r) for i, r in enumerate(replays) if r is not None and r.difference]

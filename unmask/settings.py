@@ -17,6 +17,8 @@ from unmask.decoding.sampling import at_least_one
 from unmask.models.loading import asked_for
 from unmask.models.resources import choose_device, choose_dtype
 
+OFF = "none"  # a setting that is off is left out of the identity: a new one changes no older run
+
 EXAMPLES = {
     "causal": "model=tiny_qwen_large decoder=autoregressive",
     "diffusion": "model=tiny_dream decoder=apd",
@@ -107,7 +109,7 @@ def recipe(cfg: EvalConfig | DictConfig) -> dict:
     return {
         "models": {role: asked_for(settings) for role, settings in models.items()},
         "roles": list(models),
-        "decoder": {key: value for key, value in cfg.decoder.items() if key != "_target_"},
+        "decoder": {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF},
         "task": task,
         "seed": cfg.seed,
         "batch_size": cfg.batch_size,

@@ -100,8 +100,11 @@ class Hook:
 
     def __call__(self, model, args, kwargs):
         ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
-        # Padding stands right of all that a row attends to.
-        fed = ids.numel() if mask is None else int((kwargs["position_ids"] < mask.any(-2).sum(-1)).sum())
+        slots = getattr(kwargs.get("past_key_values"), "slots", None)
+        if isinstance(slots, torch.Tensor):  # the last slot takes padding
+            fed = int((slots < kwargs["past_key_values"].length).sum())
+        else:  # padding stands right of all that a row attends to
+            fed = ids.numel() if mask is None else int((kwargs["position_ids"] < mask.any(-2).sum(-1)).sum())
         self.forwards += 1
         self.rows += len(ids)
         self.positions += fed

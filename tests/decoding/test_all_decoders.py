@@ -28,6 +28,10 @@ DECODERS = {
     "threshold": Unmasking(quota="threshold", threshold=0.7, block_length=6),
     "factor": Unmasking(quota="factor", factor=0.6),
     "dparallel": Unmasking(rank="entropy", quota="threshold", threshold=1.0, block_length=4),
+    "entropy-bound": Unmasking(rank="entropy", quota="entropy_bound", bound=2.0, block_length=6),
+    "prefix": Unmasking(quota="threshold", threshold=0.6, block_length=4, cache="prefix"),
+    "dual": Unmasking(rank="entropy", quota="dream", steps=9, block_length=4, cache="dual"),
+    "random-dual": Unmasking(rank="random", steps=9, block_length=6, cache="dual"),
 }
 PROMPTS = [
     torch.tensor(ids) for ids in ([1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 0], [3, 1, 4, 1], [2, 2])
@@ -211,7 +215,10 @@ def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
             )
         else:
             block = decoder.block_length or BUDGET
-            assert rows == [n - (n - 1) // block * block for n in left]
+            wanted = [n - (n - 1) // block * block for n in left]
+            if decoder.cache != "none" and models.main.lookback:  # a block's first token, alone
+                wanted = [1 if n % block == 0 else most for n, most in zip(left, wanted, strict=True)]
+            assert rows == wanted
 
 
 # Settings
@@ -228,6 +235,8 @@ NUMBERS = {  # setting -> values that it must refuse
     "steps": (0, -1, 1.5, "a", True),
     "block_length": (0, -1, 1.5, "a", True),
     "rank_tempered": (None, 1, "false"),
+    "cache": (None, "both", True),
+    "after_end": (None, "stop", False),
     "temperature": (-0.1, float("nan"), float("inf"), "a", None, True),
     "top_p": (0.0, 1.1, -1.0, float("nan"), "a", None, True),
     "top_k": (0, 2.5, "a", True),
@@ -250,10 +259,28 @@ def test_a_bad_setting_is_named(cls, name, value):
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "a", True])
-@pytest.mark.parametrize("name", ["threshold", "factor"])
-def test_a_bad_threshold_or_factor_is_named(name, value):
-    with pytest.raises(ValueError, match=name):
-        Unmasking(quota=name, **{name: value})
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("threshold", {"quota": "threshold"}),
+        ("factor", {"quota": "factor"}),
+        ("bound", {"quota": "entropy_bound", "rank": "entropy"}),
+    ],
+)
+def test_a_bad_limit_is_named(name, settings, value):
+    with pytest.raises(ValueError, match=f"^{name}="):
+        Unmasking(**settings, **{name: value})
+
+
+def test_a_threshold_has_the_range_of_its_rank():
+    for rank in ("confidence", "margin"):
+        Unmasking(rank=rank, quota="threshold", threshold=1).check(8)
+        with pytest.raises(ValueError, match="threshold=1.01.*from 0 to 1"):
+            Unmasking(rank=rank, quota="threshold", threshold=1.01)
+    nats = Unmasking(rank="entropy", quota="threshold", threshold=2.8)
+    nats.check(8, vocabulary=17)
+    with pytest.raises(ValueError, match=r"threshold=2.8.*over 16 tokens is above 2\.77"):
+        nats.check(8, vocabulary=16)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +292,9 @@ def test_a_bad_threshold_or_factor_is_named(name, value):
         ({"factor": 1.0}, "factor=1.0"),
         ({"quota": "factor", "factor": 1.0, "threshold": 0.9}, "threshold=0.9"),
         ({"quota": "factor", "factor": 1.0, "rank": "entropy"}, "rank=confidence"),
+        ({"quota": "published_factor", "factor": 1.0, "rank": "margin"}, "rank=confidence"),
+        ({"quota": "entropy_bound", "bound": 1.0}, "rank=entropy"),
+        ({"quota": "entropy_bound", "rank": "entropy"}, "bound=None"),
         ({"quota": "threshold", "threshold": 0.9, "rank": "random"}, "rank=random"),
         ({"quota": "threshold", "threshold": 0.9, "steps": 4}, "steps=4"),
         ({"quota": "origin"}, "rank=random"),

@@ -67,6 +67,24 @@ def test_autoregressive_under_compile():
     assert [g.ids for g in decode(Autoregressive(), plain.compiled(backend="eager"))] == want
 
 
+def test_what_is_made_ready_in_a_measurement_is_measured_again():
+    """A shape is ready at its third forward: compiled at the first, recorded as a CUDA graph at the second."""
+    compiled, tries = models("Dream").compiled(backend="eager"), []
+
+    def measure(length):
+        tries.append(length)
+        prompt = torch.arange(length) % 500
+        return LeftRight(tokens_per_step=4).decode(compiled, [prompt], 4, Stop(), [0])  # one forward
+
+    for length, needed in ((20, 3), (21, 1), (60, 3), (60, 1)):  # padded lengths 32 and 64
+        tries.clear()
+        compiled.settled(lambda length=length: measure(length))
+        assert len(tries) == needed
+    plain, tries = models("Dream"), []
+    plain.settled(lambda: tries.append(1))
+    assert len(tries) == 1
+
+
 def test_compiled_models_refuse_a_batch():
     with pytest.raises(ValueError, match="one row at a time"):
         LeftRight().decode(

@@ -20,6 +20,7 @@ EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwa
     ("vanilla_dream", "topk_margin"),
     ("dparallel_llada", "dparallel"),
     ("dparallel_dream", "dparallel"),
+    ("fast_dllm_llada", "fast_dllm"),
 ]
 
 
@@ -63,16 +64,20 @@ def test_published_traces_are_reproduced(replays, file, method):
         assert replay.difference is None and replay.ids and replay.steps and replay.forwards
 
 
-def test_fast_dllm_is_reproduced_but_for_the_last_candidate_of_its_factor_rule(replays):
+def test_fast_dllm_on_dream_is_reproduced_but_for_the_cap_of_its_uncached_code(replays):
     found, _ = replays
-    rules = set()
-    for replay in (r for key in found if key[1] == "fast_dllm" for r in found[key] if r is not None):
-        if replay.trace["case"] != "factor_last_candidate":
+    caches = Counter()
+    for replay in found["fast_dllm_dream", "fast_dllm"]:
+        if replay is not None:
             assert replay.difference is None
-            rules |= set(replay.trace["settings"])
-    assert rules >= {"threshold", "factor", "steps_per_block"}
-    plain = [r for r in found["fast_dllm_llada", "fast_dllm"] if r is not None]
-    assert any(r.difference for r in plain if r.trace["case"] == "factor_last_candidate")
+            caches[replay.trace["settings"]["cache"], replay.positions] += 1
+    assert set(caches) == {("none", None), ("prefix", True), ("dual", True)}
+
+
+def test_both_factor_rules_are_replayed(replays):
+    found, _ = replays
+    rules = {r.trace["settings"].get("factor_rule") for r in found["fast_dllm_llada", "fast_dllm"]}
+    assert rules == {None, "corrected", "published"}
 
 
 def test_no_required_trace_differs(replays):
@@ -95,7 +100,7 @@ def folder(tmp_path):
 def test_a_clean_replay_exits_with_0(folder, capsys):
     assert golden.main([str(folder)]) == 0
     out = capsys.readouterr().out
-    assert out.split()[-7:] == ["few", "leftright", "4", "4", "4", "4", "0"]
+    assert out.split()[-8:] == ["few", "leftright", "4", "4", "4", "4", "-", "0"]
 
 
 def test_a_broken_decoder_exits_with_1_and_its_first_difference(folder, capsys, monkeypatch):
@@ -126,7 +131,7 @@ def test_a_difference_that_is_allowed_does_not_fail(folder, capsys, monkeypatch)
     (folder / "few.json").write_text(json.dumps(data))
     assert golden.main([str(folder)]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "few leftright 4 4 4 0 0" in out and "trace 0 (case some_quirk, allowed)" in out
+    assert "few leftright 4 4 4 0 - 0" in out and "trace 0 (case some_quirk, allowed)" in out
     first = data["traces"][0]["forwards"]
     assert f"{first - 1} forwards, published {first}" in out
 
@@ -137,7 +142,7 @@ def test_a_method_that_is_not_implemented_is_counted_and_allowed(folder, capsys)
     (folder / "few.json").write_text(json.dumps(data))
     assert golden.main([str(folder)]) == 0
     out = capsys.readouterr().out.split()
-    assert out[-7:] == ["few", "telepathy", "1", "0", "0", "0", "1"]
+    assert out[-8:] == ["few", "telepathy", "1", "-", "-", "-", "-", "1"]
 
 
 def test_a_folder_without_traces_is_refused(tmp_path, capsys):

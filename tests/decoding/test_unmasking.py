@@ -1,5 +1,7 @@
 """Unmasking in any order, rank x quota: which positions each step commits."""
 
+import math
+
 import pytest
 import torch
 from scipy.stats import binom, chisquare
@@ -318,7 +320,7 @@ def test_a_threshold_takes_all_that_are_as_sure_and_at_least_one(lab):
     assert steps(0.9) == [[4, 0, 2], [3], [1]]
     assert steps(0.59) == [[4, 0, 2, 3], [1]]
     assert steps(0.0) == [[4, 0, 2, 3, 1]]
-    assert steps(0.97) == steps(1.0) == steps(7.0) == [[4], [0], [2], [3], [1]]
+    assert steps(0.97) == steps(1.0) == [[4], [0], [2], [3], [1]]
     assert steps(0.9, block_length=1) == [[0], [1], [2], [3], [4]]
     assert steps(0.9, rank_tempered=False) == steps(0.9)
 
@@ -374,6 +376,77 @@ def test_factor_takes_the_n_surest(lab):
     assert steps(0.2) == steps(0.0)
     assert steps(6.0) == [[0, 2, 3, 1, 4]]
     assert steps(1.0, block_length=1) == [[0], [1], [2], [3], [4]]
+
+
+def test_the_published_factor_takes_the_last_mask_of_a_block_too(lab):
+    """Fast-dLLM's loop cannot tell that the last one failed from that all passed."""
+    models = scripted(lab, [0.95, 0.05], [0.7, 0.3], [0.9, 0.1], [0.74, 0.26], [0.5, 0.4, 0.1])
+
+    def steps(factor, **settings):
+        return positions(Unmasking(quota="published_factor", factor=factor, **settings), lab, models, 5)
+
+    assert steps(1.0) == [[0, 2], [3, 1, 4]]  # 4 * 0.5 fails, and nothing follows it
+    assert steps(0.0) == [[0], [2], [3], [1, 4]]  # two are left: the second is the last
+
+
+def test_an_entropy_bound_adds_all_but_the_last(lab):
+    """Entropies of 0.5, 0.6, 0.9, 1.3 nats or so; the sum of those before it decides about the next."""
+    rows = ([0.8, 0.2], [0.7, 0.3], [0.6, 0.3, 0.1], [0.4, 0.3, 0.2, 0.1])
+    nats = [-sum(p * math.log(p) for p in row) for row in rows]
+    models = scripted(lab, *(rows[i] for i in (2, 0, 3, 1)))
+
+    def steps(bound, **settings):
+        decoder = Unmasking(rank="entropy", quota="entropy_bound", bound=bound, **settings)
+        return positions(decoder, lab, models, 4)
+
+    assert steps(0) == [[1], [3], [0], [2]]
+    assert steps(nats[0] + 0.01) == [[1, 3], [0], [2]]
+    assert steps(nats[0] + nats[1] + 0.01) == [[1, 3, 0], [2]]
+    assert steps(sum(nats[:3]) - 0.01) == [[1, 3, 0], [2]]
+    assert steps(sum(nats[:3]) + 0.01) == [[1, 3, 0, 2]]
+    assert steps(9, block_length=2) == [[1, 0], [3, 2]]
+
+
+# Caches
+
+
+@pytest.mark.parametrize(
+    ("cache", "fed"), [("none", [10] * 8), ("prefix", [10, 8, 8, 8, 10, 4, 4, 4]), ("dual", [10, 4, 4, 4] * 2)]
+)
+def test_what_a_cache_feeds_and_what_the_model_sees(lab, cache, fed):
+    models = certain(lab, *range(8))
+    model, hook = models["denoiser"], lab.Hook(models["denoiser"])
+    _, steps = lab.trace(Unmasking(block_length=4, cache=cache), models, [0, 1], 8)
+    assert hook.fed == fed
+    # What is committed in a block is fed again by the next step, so that a cache hides nothing of it.
+    canvas = [lab.MASK] * 8
+    for seen, (places, ids) in zip(model.seen, steps, strict=True):
+        assert seen == [0, 1, *canvas]
+        for place, token in zip(places, ids, strict=True):
+            canvas[place] = token
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("quota", [{}, {"quota": "dream"}, {"quota": "threshold", "threshold": 0.1}])
+def test_under_a_cache_dream_commits_the_first_token_of_a_block_alone(lab, cache, quota):
+    logits = lab.favourites(*range(8))
+    models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK, lookback=1))
+    _, steps = lab.trace(Unmasking(block_length=4, cache=cache, **quota), models, [0, 1], 8)
+    places = [places for places, _ in steps if places]
+    assert places[0] == [0] and [4] in places
+    if "threshold" in quota:
+        assert places == [[0], [1, 2, 3], [4], [5, 6, 7]]
+
+
+def test_after_an_end_token_all_slots_are_filled_where_that_is_asked_for(lab):
+    logits = lab.favourites(0, lab.EOS, *range(2, 8))
+    models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))
+    settings = {"quota": "threshold", "threshold": 0.5, "block_length": 4}
+    generation, steps = lab.trace(Unmasking(**settings), models, [0, 1], 8)
+    assert len(steps) == 1 and (generation.useful, generation.finish) == (1, "stop")
+    generation, steps = lab.trace(Unmasking(after_end="fill", **settings), models, [0, 1], 8)
+    assert len(steps) == 2 and (generation.useful, generation.finish) == (1, "stop")
+    assert generation.ids == [0, lab.EOS, *range(2, 8)]
 
 
 def test_rows_at_different_blocks_choose_as_if_alone(lab):

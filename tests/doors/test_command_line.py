@@ -19,7 +19,7 @@ def words(text):
 
 
 SAMPLING = "temperature top_k top_p"
-ANY_ORDER = f"block_length quota rank rank_tempered steps threshold factor {SAMPLING}"
+ANY_ORDER = f"after_end block_length cache quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
     """arm arms auxiliary allow_code_execution batch_size compile decoder device draw drafter dtype interleave
     limit model results run_folder seed shard task threads warm_up"""
@@ -34,7 +34,10 @@ CHOICES = {
     "model": words("dream llada qwen_0.5b qwen_7b random tiny_dream tiny_llada tiny_qwen tiny_qwen_large"),
     "auxiliary": words("none qwen_0.5b random tiny_qwen"),
     "drafter": words("none"),
-    "decoder": words("apd autoregressive confidence entropy leftright margin random transformers"),
+    "decoder": words(
+        """apd autoregressive confidence dparallel entropy entropy_bound factor leftright margin random
+        threshold transformers"""
+    ),
     "task": words("chain_sum gpqa gsm8k gsm_symbolic humaneval math"),
     "figure": words("fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"),
 }
@@ -43,8 +46,12 @@ SETTINGS = {
     "leftright": words(f"kv_window max_lookahead tokens_per_step {SAMPLING}"),
     "autoregressive": words(SAMPLING),
     "transformers": [],
-    **{name: words(ANY_ORDER) for name in ("confidence", "entropy", "margin")},
-    "random": words(f"block_length quota rank rank_tempered steps {SAMPLING}"),
+    **{name: words(f"{ANY_ORDER} threshold factor") for name in ("confidence", "entropy", "margin")},
+    "random": words(ANY_ORDER),
+    "threshold": words(f"{ANY_ORDER} threshold"),
+    "factor": words(f"{ANY_ORDER} factor"),
+    "dparallel": words(f"{ANY_ORDER} threshold"),
+    "entropy_bound": words(f"{ANY_ORDER} bound"),
 }
 
 

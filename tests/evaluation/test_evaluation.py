@@ -6,6 +6,7 @@ import pytest
 
 from harness import ForwardCounter, text_stop
 from unmask.decoding import Stop
+from unmask.evaluation import take_turns
 from unmask.records import Run
 
 DECODERS = ["apd", "leftright", "confidence", "margin", "entropy", "random"]
@@ -193,7 +194,42 @@ def test_forward_counter_counts_rows(evaluate):
     evaluation = evaluate("limit=3", "decoder=leftright", "batch_size=3")
     with ForwardCounter(evaluation.lm.models) as seen:
         samples = evaluation.lm.decode(evaluation.requests, evaluation.lm.prompts(evaluation.requests))
-    assert seen.rows == sum(s["forwards"]["denoiser"] for s in samples)
+    assert seen.rows == {"denoiser": sum(s["forwards"]["denoiser"] for s in samples)}
+
+
+def test_forwards_of_one_role_do_not_pass_for_anothers(evaluate):
+    evaluation = evaluate("limit=1", "decoder=apd")
+    decode = evaluation.lm.decode
+
+    def swapped(requests, prompts):
+        samples = decode(requests, prompts)
+        samples[0]["forwards"]["denoiser"] -= 1
+        samples[0]["forwards"]["auxiliary"] += 1
+        return samples
+
+    evaluation.lm.decode = swapped
+    with pytest.raises(AssertionError, match="were claimed"):
+        evaluation.score()
+
+
+def test_samples_say_with_whom_they_took_turns(evaluate, tmp_path):
+    def arms(*overrides):
+        pair = [
+            evaluate("limit=3", f"decoder={name}", f"run_folder={tmp_path / name}", *overrides)
+            for name in ("leftright", "confidence")
+        ]
+        take_turns(pair, lambda: None)
+        for arm in pair:
+            arm.run.close()
+        return [[sample["turns"] for sample in arm.run.samples()] for arm in pair]
+
+    first, second = arms()
+    assert len(set(first)) == 1 and first == second and first[0] is not None
+    longer, _ = arms("limit=4")
+    assert longer[:3] == first and longer[3] not in (None, first[0])  # another session
+    alone = evaluate("limit=2")
+    alone.score()
+    assert [sample["turns"] for sample in alone.run.samples()] == [None, None]
 
 
 def test_likelihoods_are_refused(evaluate):

@@ -32,7 +32,7 @@ FACTS = {
     "metric": METRIC,
     "status": "finished",
     "scored": None,  # how many documents; None = all
-    "hours": (9, 12),  # from and to when the run was under way
+    "turns": "0a1b2c3d",  # session of turns; None = alone
     "subjects": None,  # names of the tasks of a group
 }
 
@@ -73,10 +73,8 @@ def record(tmp_path, monkeypatch):
             name = f"{config['task']['name']}-{config['decoder']['name']}-{config_hash(config)}"
             folders.append(tmp_path / "results" / name)
             if not folders[-1].exists():
-                for hour, write_it in zip(facts["hours"], (_decode, _finish), strict=True):
-                    time = f"2026-01-01T{hour:02}:00:00+00:00"
-                    monkeypatch.setattr("unmask.records.run.now", lambda time=time: time)
-                    write_it(folders[-1], config, facts)
+                _decode(folders[-1], config, facts)
+                _finish(folders[-1], config, facts)
         return folders
 
     return write
@@ -145,6 +143,7 @@ def _sample(doc_id, task, config, facts):
         "exact": facts["exact"],
         "commit": facts["commit"],
         "machine": facts["machine"],
+        "turns": facts["turns"],
     }
 
 

@@ -8,11 +8,11 @@ CURVE = {"kind": "curve", "title": "a", "x": "decoder.steps", "measures": ["accu
 
 
 def test_kinds():
-    curve = define("mine", CURVE, interleaved=True)
-    assert isinstance(curve, Curve) and curve.interleaved and curve.published == "3"
-    assert isinstance(define("mine", {"kind": "table", "title": "a"}, False), Listing)
+    curve = define("mine", CURVE)
+    assert isinstance(curve, Curve) and curve.published == "3"
+    assert isinstance(define("mine", {"kind": "table", "title": "a"}), Listing)
     pareto = {"kind": "pareto", "title": "a", "measures": ["tokens_per_step"], "pb": [80]}
-    assert isinstance(define("mine", pareto, False), Pareto)
+    assert isinstance(define("mine", pareto), Pareto)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def test_kinds():
 )
 def test_a_wrong_definition_names_its_key(change, message):
     with pytest.raises(ValueError) as refused:
-        define("mine", CURVE | change, False)
+        define("mine", CURVE | change)
     assert str(refused.value).startswith(f"figure mine: {message}")
 
 
 def test_what_is_needed_is_asked_for():
     with pytest.raises(ValueError, match="mine: has no section `draw`"):
-        define("mine", None, False)
+        define("mine", None)
     with pytest.raises(ValueError, match=r"draw.title"):
-        define("mine", {"kind": "table"}, False)
+        define("mine", {"kind": "table"})
     with pytest.raises(ValueError, match="accuracy is drawn over them"):
-        define("mine", {"kind": "pareto", "title": "a", "measures": ["accuracy"]}, False)
+        define("mine", {"kind": "pareto", "title": "a", "measures": ["accuracy"]})

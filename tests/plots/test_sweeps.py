@@ -78,7 +78,7 @@ def test_every_figure_composes_has_its_runs_once_and_can_be_drawn(hydra, name):
     configs = settings([f"figure={name}"])
     recipes = [str(recipe(cfg)) for cfg in configs]
     assert len(set(recipes)) == len(recipes) > 1
-    assert define(name, OmegaConf.to_container(configs[0].draw), configs[0].interleave).name == name
+    assert define(name, OmegaConf.to_container(configs[0].draw)).name == name
 
 
 def test_a_command_may_have_lists_without_a_multirun(monkeypatch):

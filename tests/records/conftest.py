@@ -24,6 +24,7 @@ def make_sample(doc_id: int = 0, repeat: int = 0, **changes: object) -> dict:
         "batch_size": 1,
         "batch": doc_id,
         "exact": None,
+        "turns": None,
         "commit": "0123456789ab",
         "machine": "a CPU, 2 cores, abcdef",
     } | changes

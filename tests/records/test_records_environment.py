@@ -75,7 +75,10 @@ def test_a_commit_is_marked_when_anything_but_results_differs(checkout):
         (checkout.folder / name / "new").write_text("")
     assert checkout.asked() == clean
     (checkout.folder / "unmask" / "decoder.py").write_text("")
-    assert checkout.asked() == f"{clean}+"
+    first = checkout.asked()
+    assert re.fullmatch(rf"{clean}\+[0-9a-f]{{6}}", first)
+    (checkout.folder / "unmask" / "records" / "environment.py").write_text("# another change")
+    assert checkout.asked() not in (first, clean), "two changed checkouts of one commit are two programs"
 
 
 def test_the_commit_is_asked_for_once(checkout):

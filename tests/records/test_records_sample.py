@@ -60,6 +60,7 @@ def test_an_answer_may_be_empty_and_may_fill_its_budget(sample):
         ({"exact": 1}, "exact must be"),
         ({"commit": "abc"}, "commit must be"),
         ({"commit": "0123456789ab++"}, "commit must be"),
+        ({"turns": ""}, "turns must be"),
         ({"machine": ""}, "machine must be"),
         ({"surprise": 1}, r"unknown fields \['surprise'\]"),
         ({"checksum": "01234567"}, "unknown fields"),
@@ -77,7 +78,7 @@ def test_no_field_may_be_missing(sample, field):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"commit": None}, {"commit": "0123456789ab+"}, {"exact": True}, {"seconds": None}]
+    "changes", [{"commit": None}, {"commit": "0123456789ab+"}, {"commit": "0123456789ab+c0ffee"}, {"exact": True}, {"seconds": None}]
 )
 def test_what_is_not_known_may_be_left_open(sample, changes):
     check_sample(sample(**changes))

@@ -35,6 +35,7 @@ def scored(doc_id, correct=1.0, *, useful, wasted=0, seconds=1.0, denoiser=1, au
         "batch_size": 1,
         "batch": doc_id,
         "exact": None,
+        "turns": None,
         "commit": "0123456789ab",
         "machine": "here",
         "correct": correct,
@@ -77,6 +78,7 @@ def test_a_run_counted_by_hand():
         "tokens_per_step": 4.0,
         "flops_per_useful_token": None,
         "exact": None,
+        "turns": ["alone"],
         "machines": ["here"],
         "commits": ["0123456789ab"],
         "times_void": None,
@@ -210,6 +212,13 @@ def test_runs_of_two_machines_or_commits_have_no_speedup():
     assert change["speedup"] is None and change["speedup_void"] == "different machines: here and there"
     change = compare(RUN, changed(RUN, commit="ba9876543210"))
     assert change["speedup"] is None and change["speedup_void"].startswith("different commits: ")
+
+
+def test_runs_that_answered_in_other_turns_have_no_speedup():
+    first, second = changed(RUN, turns="0a1b2c3d"), changed(RUN, turns="ffffffff")
+    assert compare(first, first)["speedup"] == 1
+    for pair in ((first, second), (RUN, first)):
+        assert compare(*pair)["speedup_void"] == "they did not answer in turns"
 
 
 def in_batches(size, batch, slow=3.0):

@@ -145,6 +145,7 @@ def recorded(tokenizer, tmp_path):
                         "batch_size": 1,
                         "batch": number,
                         "exact": None,
+                        "turns": None,
                         "commit": None,
                         "machine": "a machine",
                     }

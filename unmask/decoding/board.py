@@ -5,9 +5,10 @@ Column j of a row is its position j: first its prompt, then its canvas.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from unmask.decoding.generation import Generation, Observer, Stop
 from unmask.decoding.sampling import ban
 from unmask.decoding.visibility import attention_mask, causal, full
 
+READY = 2  # forwards of a shape that make a compiled model ready for it
+Measured = TypeVar("Measured")
 Commit = tuple[Sequence[int], Sequence[int]]  # canvas positions and the ids to write there
 
 
@@ -25,12 +28,14 @@ class Models:
     """The models that a decoder runs on, by role.
 
     bucket: 1, or the multiple that fed and cached lengths are padded to, so that compiled models meet few
-    shapes; then caches are kept in `caches` from answer to answer, since a CUDA graph needs them to stay.
+    shapes; then caches are kept in `caches` from answer to answer, since a CUDA graph needs them to stay, and
+    `shapes` counts the forwards by role, length fed and length seen.
     """
 
     by_role: Mapping[str, torch.nn.Module]
     bucket: int = 1
     caches: dict = field(default_factory=dict)
+    shapes: Counter = field(default_factory=Counter)
 
     def __getitem__(self, role: str) -> torch.nn.Module:
         return self.by_role[role]
@@ -46,6 +51,18 @@ class Models:
         for model in self.by_role.values():
             model.model.compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
         return replace(self, bucket=bucket)
+
+    def settled(self, measure: Callable[[], Measured]) -> Measured:
+        """measure(), again until no model is made ready in it.
+
+        A compiled model compiles a shape when it first meets it, records a CUDA graph at the second time and
+        replays that from the third on: only then does a clock measure decoding.
+        """
+        while True:
+            before = Counter(self.shapes)
+            measured = measure()
+            if all(before[shape] >= READY for shape, count in self.shapes.items() if count > before[shape]):
+                return measured
 
     @property
     def main(self) -> torch.nn.Module:
@@ -80,6 +97,7 @@ class Row:
     idle: int = 0  # steps since the last token
     prefix: int = 0  # committed without a gap from the left
     end: int | None = None  # useful length, once a stop lies in the gapless prefix
+    fills: bool = False  # goes on after an end token until every slot is filled
     state: Any = None
 
     @classmethod
@@ -99,7 +117,7 @@ class Row:
 
     @property
     def finished(self) -> bool:
-        return self.end is not None or self.prefix == len(self.canvas)
+        return (self.end is not None and not self.fills) or self.prefix == len(self.canvas)
 
     def count(self, role: str, fed: int) -> None:
         """One forward of a role, with `fed` columns of this row."""
@@ -120,7 +138,7 @@ class Row:
         known = self.prefix
         while self.prefix < len(self.canvas) and self.canvas[self.prefix] is not None:
             self.prefix += 1
-        if self.prefix > known:  # else the prefix is the one that no stop was found in
+        if self.prefix > known and self.end is None:  # else the prefix is the one that no stop was found in
             self.end = stop.cut(self.canvas[: self.prefix], known)
 
     def generation(self) -> Generation:
@@ -217,6 +235,7 @@ class Board:
         chosen = torch.arange(len(rows), device=ids.device) if only is None else self.tensor(only)
         if self.bucket > 1:
             end = self.width if cached else columns.size(1)
+            self.models.shapes[role, columns.size(1), end] += 1
         if cached:
             cache.place(chosen, columns.where(columns < ends[:, None], self.width), end)
         limits = full(columns, self.tensor(bounds))
@@ -240,9 +259,16 @@ class Board:
         for i, columns in zip(range(len(self.rows)) if only is None else only, fed, strict=True):
             cache.valid[i] = columns.stop if causal else min(columns.stop, self.rows[i].first)
 
-    def denoise(self, fed: Sequence[range], cached: bool = False, role: str = "denoiser") -> Marginals:
+    def denoise(
+        self,
+        fed: Sequence[range],
+        cached: bool = False,
+        reach: Sequence[int] | None = None,
+        role: str = "denoiser",
+    ) -> Marginals:
         """One forward of a denoiser over the columns `fed` of every row; the head waits until it is asked."""
-        hidden = self.forward(role, fed, cached=cached, logits_to_keep=None).hidden_states[-1]
+        output = self.forward(role, fed, cached=cached, reach=reach, logits_to_keep=None)
+        hidden = output.hidden_states[-1]
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
         return Marginals(self.models[role], self.models.mask_id, hidden, [columns.start for columns in fed])

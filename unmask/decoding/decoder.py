@@ -28,8 +28,9 @@ class Decoder:
     roles: ClassVar[Mapping[str, str]] = {"denoiser": "diffusion"}
     lossless: ClassVar[bool] = False
 
-    def check(self, budget: int) -> None:
-        """Raise ValueError where the settings do not fit a canvas of `budget` tokens. No model is needed."""
+    def check(self, budget: int, vocabulary: int | None = None) -> None:
+        """Raise ValueError where the settings do not fit a canvas of `budget` tokens, or a vocabulary of so
+        many, where that is known. No model is needed."""
 
     def begin(self, board: Board) -> None:
         """Prepare what each row needs in `row.state`."""

@@ -1,6 +1,7 @@
-"""Unmasking in any order = rank x quota: which masks are surest, and how many of them a step commits.
+"""Unmasking in any order = rank x quota x cache: which masks are surest, how many of them a step commits, and
+what is fed.
 
-The whole canvas is fed in every forward, and blocks are finished from the left.
+Blocks are finished from the left.
 
 | rank | sure is | published as |
 |---|---|---|
@@ -16,6 +17,19 @@ The whole canvas is fed in every forward, and blocks are finished from the left.
 | origin | every mask with probability 1 - s/t, and the rest at the end (Dream's origin) |
 | threshold | all at least as sure as `threshold`, at least one (Fast-dLLM; dParallel in nats) |
 | factor | the n surest, n the largest with (k + 1)(1 - p_k) <= `factor` for all k from 2 to n (Fast-dLLM) |
+| published_factor | the same, and the last mask of the block if it alone fails (as Fast-dLLM's code does) |
+| entropy_bound | the n surest, n the largest with H_1 + ... + H_(n-1) <= `bound` nats (EB-Sampler) |
+
+| cache | a step feeds |
+|---|---|
+| none | everything |
+| prefix | the block and all that follows it; what stands left is kept from the block's first forward |
+| dual | the block; all else is kept from the block's first forward |
+
+Both caches are Fast-dLLM's (arXiv 2505.22618, sec. 3.2): keys and values left and right of the block are stale,
+so other tokens may come out. Every block begins with a forward of everything. Under a cache a model that
+looks back (Dream) commits in it the first token of the block and no other, as published: the column that
+predicts that token is not fed again.
 """
 
 from __future__ import annotations
@@ -52,7 +66,10 @@ def negative_entropy(scores: Tensor, ids: Tensor) -> Tensor:
 
 RANKS: dict[str, Callable] = {"confidence": confidence, "margin": margin, "entropy": negative_entropy}
 SCHEDULES = ("even", "dream", "origin")
-QUOTAS = (*SCHEDULES, "threshold", "factor")
+FACTORS = ("factor", "published_factor")
+QUOTAS = (*SCHEDULES, "threshold", *FACTORS, "entropy_bound")
+LIMITS = {"threshold": ("threshold",), "factor": FACTORS, "bound": ("entropy_bound",)}  # setting -> its quotas
+CACHES = ("none", "prefix", "dual")
 
 
 @dataclass
@@ -65,11 +82,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Unmasking(Sampling, Decoder):
-    """rank: confidence | margin | entropy | random. quota: even | dream | origin | threshold | factor.
+    """rank, quota, cache: see the tables above.
     steps: T, forwards for a full canvas under a schedule (even, dream, origin); None = one per token.
     threshold: a probability (rank=confidence), a difference of probabilities (margin) or nats (entropy).
-    factor: see above. block_length: B, blocks are finished from the left; None = one. It must divide the
-        budget.
+    factor, bound: see above. block_length: B, blocks are finished from the left; None = one. It must divide
+        the budget.
+    after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
+        every slot is filled, as the published decoders do.
     rank_tempered: rank by the tempered and filtered probabilities (Dream), or by the model's own (LLaDA).
     temperature, top_p, top_k: see Sampling.
     """
@@ -79,16 +98,20 @@ class Unmasking(Sampling, Decoder):
     steps: int | None = None
     threshold: float | None = None
     factor: float | None = None
+    bound: float | None = None
     block_length: int | None = None
     rank_tempered: bool = True
+    cache: str = "none"
+    after_end: str = "none"
 
     def __post_init__(self):
         super().__post_init__()
         at_least_one(steps=self.steps, block_length=self.block_length)
         if type(self.rank_tempered) is not bool:
             raise ValueError(f"rank_tempered={self.rank_tempered!r} must be true or false")
-        for name, value, known in (("rank", self.rank, (*RANKS, "random")), ("quota", self.quota, QUOTAS)):
-            if value not in known:
+        choices = {"rank": (*RANKS, "random"), "quota": QUOTAS, "cache": CACHES, "after_end": ("none", "fill")}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
         if self.rank == "random" and self.quota not in SCHEDULES:
             raise ValueError(
@@ -96,24 +119,34 @@ class Unmasking(Sampling, Decoder):
             )
         if self.quota == "origin" and self.rank != "random":
             raise ValueError(f"quota=origin draws its masks: it goes with rank=random, not rank={self.rank}")
-        if self.quota == "factor" and self.rank != "confidence":
+        if self.quota in FACTORS and self.rank != "confidence":
             raise ValueError(
-                f"quota=factor is about probabilities: it needs rank=confidence, not {self.rank}"
+                f"quota={self.quota} is about probabilities: it needs rank=confidence, not {self.rank}"
             )
-        for name in ("threshold", "factor"):
+        if self.quota == "entropy_bound" and self.rank != "entropy":
+            raise ValueError(f"quota=entropy_bound adds entropies: it needs rank=entropy, not {self.rank}")
+        for name, quotas in LIMITS.items():
             value = getattr(self, name)
-            if (self.quota == name) != (value is not None):
+            if (self.quota in quotas) != (value is not None):
                 raise ValueError(
-                    f"{name}={value} and quota={self.quota}: quota={name} and {name} go together"
+                    f"{name}={value} and quota={self.quota}: quota={quotas[0]} and {name} go together"
                 )
             if value is not None and not (number(value) and 0 <= value < math.inf):
                 raise ValueError(f"{name}={value!r} must be a number, 0 or more")
+        if self.threshold is not None and self.rank != "entropy" and self.threshold > 1:
+            raise ValueError(f"threshold={self.threshold} is compared with probabilities: it must be from 0 to 1")
         if self.steps is not None and self.quota not in SCHEDULES:
             raise ValueError(
                 f"steps={self.steps} is for schedules ({', '.join(SCHEDULES)}), not quota={self.quota}"
             )
 
-    def check(self, budget: int) -> None:
+    def check(self, budget: int, vocabulary: int | None = None) -> None:
+        most = math.log(vocabulary) if vocabulary and self.rank == "entropy" else math.inf
+        if self.threshold is not None and self.threshold > most:
+            raise ValueError(
+                f"threshold={self.threshold} is compared with entropies in nats, and no entropy over "
+                f"{vocabulary} tokens is above {most:.2f}"
+            )
         block = self.block_length or budget
         if budget % block:
             raise ValueError(f"block_length={block} does not divide the budget of {budget} tokens")
@@ -123,15 +156,23 @@ class Unmasking(Sampling, Decoder):
     def begin(self, board: Board) -> None:
         for row in board.rows:
             row.state = Progress(range(self.block_length or len(row.canvas)))
+            row.fills = self.after_end == "fill"
 
     def step(self, board: Board) -> list[Commit]:
         for row in board.rows:
             self._advance(row)
         masked = [[p for p in row.state.block if row.canvas[p] is None] for row in board.rows]
+        alone = [self._takes_one(board, row) for row in board.rows]
+        masked = [places[:1] if one else places for places, one in zip(masked, alone, strict=True)]
         generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
         random = self.rank == "random"
         wanted = list(map(self._draw, board.rows, masked, generators)) if random else masked
-        marginals = board.denoise([range(row.columns) for row in board.rows])
+        wanted = [places if one else some for places, one, some in zip(masked, alone, wanted, strict=True)]
+        marginals = board.denoise(
+            [self._fed(row) for row in board.rows],
+            cached=self.cache != "none",
+            reach=[row.columns for row in board.rows] if self.cache == "dual" else None,
+        )
         if not any(wanted):
             return [([], [])] * len(board.rows)
         # A row that wants nothing asks for one mask all the same, and commits none.
@@ -146,6 +187,7 @@ class Unmasking(Sampling, Decoder):
             counts = board.tensor([len(positions) for positions in wanted])
         else:
             order, counts = self._choose(board, asked, scores if self.rank_tempered else logits, ids)
+            counts = counts.clamp(min=board.tensor(alone).int())
         packed = torch.cat((counts[:, None], order, ids.gather(1, order)), 1)
         found = []
         for positions, (count, *rest) in zip(asked, packed.tolist(), strict=True):  # one transfer a step
@@ -160,6 +202,18 @@ class Unmasking(Sampling, Decoder):
             begin = row.prefix // length * length
             row.state = progress = Progress(range(begin, begin + length))
         progress.spent += 1
+
+    def _fed(self, row: Row) -> range:
+        """The columns that a step feeds."""
+        if self.cache == "none" or row.state.spent == 1:
+            return range(row.columns)
+        begin = len(row.prompt) + row.state.block.start
+        return range(begin, row.columns if self.cache == "prefix" else begin + len(row.state.block))
+
+    def _takes_one(self, board: Board, row: Row) -> bool:
+        """Whether this step commits the first token of a block and no other."""
+        looks_back = self.cache != "none" and board.models["denoiser"].lookback
+        return bool(looks_back) and row.state.spent == 1
 
     def _left(self, row: Row) -> tuple[int, int]:
         """(steps of the row's block, how many of them are left, the present one included)."""
@@ -214,9 +268,14 @@ class Unmasking(Sampling, Decoder):
             )
         if self.quota == "threshold":
             passed = values >= self._least()
+        elif self.quota == "entropy_bound":
+            entropies = -values.masked_fill(padding, 0)
+            passed = entropies.cumsum(-1) - entropies <= self.bound
         else:
             rank = torch.arange(1, ids.size(1) + 1, device=ids.device)
             passed = (rank + 1) * (1 - values.exp()) <= self.factor
+            if self.quota == "published_factor":
+                passed |= rank == lengths[:, None]
         passed[:, 0] = True  # at least one, or decoding may never end
         return order, (passed & ~padding).cumprod(-1).sum(-1)  # padding is last here, too
 

@@ -39,7 +39,7 @@ def draw(curve: Curve, found: Collection, published: pd.DataFrame, output: Path,
     ours = list(found.rows.groupby(["model", "task"], sort=False))
     theirs = list(published.groupby("series", sort=False))
     measures = [MEASURES[name] for name in curve.measures]
-    if published.empty and not any(comparable(here, curve.interleaved)[0].any() for _, here in ours):
+    if published.empty and not any(comparable(here)[0].any() for _, here in ours):
         measures = [measure for measure in measures if not measure.time]
     columns = len(ours) + len(theirs)
     figure, grid = plt.subplots(
@@ -108,7 +108,7 @@ def places_of(values: Sequence) -> tuple[np.ndarray, list[str]]:
 def _ours(column, curve: Curve, measures: Sequence[Measure], found: Collection, here: pd.DataFrame) -> None:
     lines, ticks, levels = lines_of(curve, found, here)
     looks = styles([line.decoder for line in lines])
-    timed = set(here.run[comparable(here, curve.interleaved)[0]])
+    timed = set(here.run[comparable(here)[0]])
     for axes, measure in zip(column, measures, strict=True):
         shown = timed if measure.time else set(here.run)
         if not shown:

@@ -23,13 +23,9 @@ BASELINE = "leftright K=1"  # one token a step, from the left, without cache and
 
 @dataclass(frozen=True)
 class Definition:
-    """What all kinds have.
-
-    interleaved: the settings answered in turns (the figure's `interleave`), so that times on a CPU compare.
-    """
+    """What all kinds have."""
 
     name: str
-    interleaved: bool
     title: str
     measures: list[str] = field(default_factory=list)  # columns of `measures.MEASURES`
     published: str | None = None  # which figure of paper_figures.csv
@@ -80,7 +76,7 @@ class Listing(Definition):
 KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing}
 
 
-def define(name: str, draw: Any, interleaved: bool) -> Definition:
+def define(name: str, draw: Any) -> Definition:
     """The definition of figure `name` from its section `draw` (plain dicts and lists).
 
     ValueError, naming the key, where the section is missing, incomplete or says something unknown.
@@ -91,7 +87,7 @@ def define(name: str, draw: Any, interleaved: bool) -> Definition:
     kind = given.pop("kind", None)
     if kind not in KINDS:
         _refuse(name, "kind", kind, f"must be one of {', '.join(KINDS)}")
-    known = {f.name: f for f in fields(KINDS[kind]) if f.name not in ("name", "interleaved")}
+    known = {f.name: f for f in fields(KINDS[kind]) if f.name != "name"}
     for key, value in given.items():
         if key not in known:
             _refuse(name, key, value, f"is no key of a {kind}; it has {', '.join(known)}")
@@ -104,7 +100,7 @@ def define(name: str, draw: Any, interleaved: bool) -> Definition:
         _refuse(name, "title", None, "every figure needs one")
     if "published" in given:
         given["published"] = str(given["published"])
-    return KINDS[kind](name=name, interleaved=bool(interleaved), **given)
+    return KINDS[kind](name=name, **given)
 
 
 def _refuse(name: str, key: str, value: Any, message: str) -> None:

@@ -63,7 +63,7 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         f"commit {', '.join(commits)}",
         "bands, bars, brackets: 95% intervals",
     ]
-    checks = [comparable(here, definition.interleaved) for here in _panels(definition, rows)]
+    checks = [comparable(here) for here in _panels(definition, rows)]
     left = len(rows) - sum(timed.sum() for timed, _ in checks)
     reasons = dict.fromkeys(reason for _, reason in checks if reason)
     words += (

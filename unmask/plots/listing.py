@@ -33,7 +33,7 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
     """
     lines = []
     for _, here in found.rows.groupby(["model", "task"], sort=False):
-        timed = set(here.run[comparable(here, listing.interleaved)[0]])
+        timed = set(here.run[comparable(here)[0]])
         fronts = _fronts(here.dropna(subset="accuracy"))
         for _, row in here.iterrows():
             line = {

@@ -33,29 +33,30 @@ MEASURES = {
 }
 
 
-def comparable(rows: pd.DataFrame, interleaved: bool) -> tuple[np.ndarray, str | None]:
+def comparable(rows: pd.DataFrame) -> tuple[np.ndarray, str | None]:
     """(which rows' times may stand side by side, why not all of them).
 
     They compare within one machine and one commit; on a CPU, whose speed drifts, only between settings that
-    answered in turns: the figure's configuration says that they do (`interleaved`), and the records must not
-    contradict it. A run that was over before another began took no turns with it (as where two figures
-    share a run, which is made once).
+    answered in the same sessions of turns. Where rows differ in that, the largest group that agrees.
     """
-    nothing = np.zeros(len(rows), bool)
-    machines, commits = every(rows.machines), every(rows.commits)
-    if len(machines) > 1:
-        return nothing, f"runs of several machines ({'; '.join(machines)})"
-    if len(commits) > 1:
-        return nothing, f"runs of several commits ({', '.join(commits)})"
     timed = rows.times_void.isna().to_numpy()
-    if len(rows) == 1 or set(rows.device) == {"cuda"}:
-        return timed, None if timed.all() else "runs whose times are void"
-    if not interleaved:
-        return nothing, "on a CPU they compare only between settings that answer in turns"
-    together = timed & _together(rows)
-    if together.sum() == 1:
-        together = nothing
-    return together, None if together.all() else "they did not answer in turns with the others of their panel"
+    if len(rows) == 1:
+        return timed, None if timed.all() else "their times are void"
+    on_cpu = set(rows.device) != {"cuda"}
+    reasons = {"their times are void": ~timed}
+    together = timed
+    for column, reason in (
+        ("machines", "runs of other machines"),
+        ("commits", "runs of other commits"),
+        *([("turns", "they did not answer in turns with the others of their panel")] if on_cpu else []),
+    ):
+        same = _largest_group(rows[column], together)
+        reasons[reason] = together & ~same
+        together = same
+    if on_cpu and together.any() and "alone" in rows.turns[together].iloc[0]:
+        reasons["on a CPU they compare only between settings that answer in turns"] = together
+        together = np.zeros(len(rows), bool)
+    return together, "; ".join(reason for reason, left_out in reasons.items() if left_out.any()) or None
 
 
 def every(lists: pd.Series) -> list[str]:
@@ -63,7 +64,8 @@ def every(lists: pd.Series) -> list[str]:
     return sorted({name for names in lists for name in names})
 
 
-def _together(rows: pd.DataFrame) -> np.ndarray:
-    """The most runs that were under way at one moment."""
-    begun, ended = rows.begun.to_numpy(), rows.ended.to_numpy()
-    return max(((begun <= moment) & (moment < ended) for moment in begun), key=np.sum)
+def _largest_group(lists: pd.Series, among: np.ndarray) -> np.ndarray:
+    """The most rows of `among` whose lists are equal; of equally many, the first."""
+    keys = ["/".join(names) for names in lists]
+    groups = [among & (np.array(keys) == key) for key in dict.fromkeys(keys)]
+    return max(groups, key=np.sum)

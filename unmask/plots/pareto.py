@@ -30,7 +30,7 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     rows = found.rows
     ours, theirs = list(rows.groupby("task", sort=False)), list(published.groupby("task", sort=False))
     # a front is of all settings
-    timed = {task: comparable(here, pareto.interleaved)[0].all() for task, here in ours}
+    timed = {task: comparable(here)[0].all() for task, here in ours}
     wanted = [MEASURES[name] for name in pareto.measures]
     measures = [m for m in wanted if not m.time or any(timed.values())]
     shared = [

@@ -40,7 +40,7 @@ class Collection:
     rows: one per setting that was found, in the sweep's order: run (folder name), model, task, decoder,
         label, plain (the label without what sets it apart from others of the sweep), R K W M T B,
         conditions (hash of all settings but the decoder's), batch_size, seed, budget, device, dtype, threads,
-        begun, ended (of the run, ISO times), positions_per_useful_token, and all of `summary.summarise`.
+        positions_per_useful_token, and all of `summary.summarise`.
     scored, configs: by run: its scored documents, its identity.
     missing: (label, why) of every setting that has no run.
     """
@@ -194,7 +194,6 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
     config = run.config
     summary = summarise(scored, run.info.get("shapes"))
     decoder, task, useful = config["decoder"], config["task"], summary["useful_tokens"]
-    migrated = "migrated_from" in run.info
     conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
     return {
         "run": run.folder.name,
@@ -211,9 +210,6 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
         "device": config["device"],
         "dtype": config["dtype"],
         "threads": config["threads"],
-        "begun": run.info["created"],
-        # A migrated run was written when it was migrated: it took turns with none.
-        "ended": run.info["created" if migrated else "updated"],
         "positions_per_useful_token": sum(summary["positions"].values()) / useful if useful else None,
     } | summary
 

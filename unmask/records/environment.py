@@ -12,6 +12,7 @@ from pathlib import Path
 
 from unmask.records.sample import SCHEMA
 
+CODE = ("--", ":/", ":(top,exclude)results", ":(top,exclude)figures")  # what git is asked about
 PACKAGES = ("torch", "transformers", "lm-eval", "reasoning-gym", "datasets", "hydra-core")
 
 
@@ -57,12 +58,13 @@ def machine(device: object = None) -> str:
 
 @cache
 def commit() -> str | None:
-    """The code that this process runs: 12 hex digits of the commit, "+" where the checkout differs from it.
+    """The code that this process runs: 12 hex digits of the commit, and where the checkout differs from it
+    "+" and 6 more of the difference.
 
     None outside git. Asked once: what changes on disk later is not what was loaded.
     """
     git_commit, git_dirty = _checkout()
-    return git_commit and git_commit[:12] + ("+" if git_dirty else "")
+    return git_commit and git_commit[:12] + (f"+{_difference()}" if git_dirty else "")
 
 
 def _checkout() -> tuple[str | None, bool | None]:
@@ -72,8 +74,14 @@ def _checkout() -> tuple[str | None, bool | None]:
     """
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None  # installed somewhere inside another project's checkout
-    status = _git("status", "--porcelain", "--", ":/", ":(top,exclude)results", ":(top,exclude)figures")
+    status = _git("status", "--porcelain", *CODE)
     return _git("rev-parse", "--verify", "--quiet", "HEAD"), None if status is None else bool(status)
+
+
+def _difference() -> str:
+    """6 hex digits of what is changed in tracked files and of the names of new ones."""
+    changed = _git("diff", "HEAD", *CODE), _git("ls-files", "--others", "--exclude-standard", *CODE)
+    return hashlib.sha256(repr(changed).encode()).hexdigest()[:6]
 
 
 def _git(*arguments: str) -> str | None:

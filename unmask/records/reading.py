@@ -67,7 +67,8 @@ def read_samples(path: Path) -> tuple[dict[Key, Sample], int]:
     """(samples by key, bytes that they fill); a last line that an interrupted write tore is left out."""
     rows, size = read_jsonl(path, MAKE_AGAIN)
     rows = [unsealed(row, f"{path}:{number}", MAKE_AGAIN) for number, row in enumerate(rows, 1)]
-    return by_key(rows, check_sample, sample_key, path), size
+    # Written before turns were stamped: nobody knows of any.
+    return by_key([{"turns": None} | row for row in rows], check_sample, sample_key, path), size
 
 
 def read_scores(path: Path) -> dict[ScoreKey, Score]:

@@ -43,6 +43,7 @@ class Sample(TypedDict):
     exact: bool | None  # ids equal to the lossless baseline's; None where the decoder does not claim it
     commit: str | None  # of the code that made it, 12 hex digits, "+" when changed since; None outside git
     machine: str  # that made it, see `environment.machine`
+    turns: str | None  # 8 hex digits of the session in which settings answered in turns; None: alone
 
 
 def _integer(value: object, least: int = 0) -> bool:
@@ -68,7 +69,11 @@ def _string(value: object) -> bool:
 
 
 def _commit(value: object) -> bool:
-    return value is None or (_string(value) and re.fullmatch(r"[0-9a-f]{12}\+?", value) is not None)
+    return value is None or (_string(value) and re.fullmatch(r"[0-9a-f]{12}(\+([0-9a-f]{6})?)?", value) is not None)
+
+
+def _hexadecimal(value: object) -> bool:
+    return _string(value) and re.fullmatch(r"[0-9a-f]{8}", value) is not None
 
 
 def _duration(value: object) -> bool:
@@ -87,8 +92,9 @@ _FORM: dict[str, tuple[Callable[[object], bool], str]] = {
     "finish": (lambda v: v in ("stop", "length"), "'stop' or 'length'"),
     "seconds": (_duration, "a finite number of seconds > 0, or None"),
     "exact": (lambda v: v is None or isinstance(v, bool), "true, false or None"),
-    "commit": (_commit, "12 hex digits of a git commit, a '+' where changed, or None"),
+    "commit": (_commit, "12 hex digits of a git commit, '+' and 6 more of what is changed, or None"),
     "machine": (lambda v: _string(v) and v != "", "the name of a machine"),
+    "turns": (lambda v: v is None or _hexadecimal(v), "8 hex digits, or None"),
 }
 assert _FORM.keys() == Sample.__annotations__.keys()
 

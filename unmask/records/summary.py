@@ -46,6 +46,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     flops_per_useful_token        estimated (`flops.flops_of`); None without shapes or useful tokens
     exact                         [claimed, identical], see below; None where nothing is claimed
     machines, commits             that made the samples, sorted; "unknown" for a commit outside git
+    turns                         the sessions of turns in which the samples were made, sorted; "alone" for none
     times_void                    why the times do not count, else None. All below are None then:
     seconds                       total
     tokens_per_second, _interval  useful tokens over seconds of the whole run (micro)
@@ -72,6 +73,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
             "exact": _exact(scored),
             "machines": sorted({sample["machine"] for sample in scored}),
             "commits": sorted({sample["commit"] or "unknown" for sample in scored}),
+            "turns": sorted({sample["turns"] or "alone" for sample in scored}),
         }
         | _times(documents)
     )
@@ -88,7 +90,8 @@ def compare(baseline: Sequence[dict], other: Sequence[dict]) -> dict:
     speedup, speedup_interval          tokens/s (micro) of other over the baseline's, paired bootstrap;
                                        documents that shared a batch in either run are resampled together
     speedup_void                       why there is no speed-up, else None: times of either side are void,
-                                       machines differ, or the baseline has no useful token
+                                       machines, commits or sessions of turns differ, or the baseline has no
+                                       useful token
 
     accuracy_difference of several tasks is the unweighted mean of the tasks' differences, with documents
     resampled within their task; it is None where a task has no document that can be scored in both.
@@ -254,6 +257,8 @@ def _no_speedup(baseline: Sequence[dict], other: Sequence[dict]) -> str | None:
         found = sorted({sample[what] or "unknown" for sample in [*baseline, *other]})
         if len(found) > 1:
             return f"different {what}s: {' and '.join(found)}"
+    if {sample["turns"] for sample in baseline} != {sample["turns"] for sample in other}:
+        return "they did not answer in turns"
     return None
 
 

@@ -73,7 +73,7 @@ def _random(name: str, settings) -> Arm:
     """Random weights and random prompts, which nothing ends but the canvas."""
     decoder = build_decoder(settings.decoder)
     by_role = models_by_role(settings, decoder)
-    decoder.check(settings.task.budget)
+    decoder.check(settings.task.budget, settings.model.vocabulary)
     for role, model in by_role.items():
         if not isinstance(model, RandomModel):
             raise ValueError(f"{role}={model.name}: model=random goes with {role}=random")

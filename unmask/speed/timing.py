@@ -30,21 +30,20 @@ def race(arms: Sequence[Arm], rounds: int, advance: Callable[[], None] = lambda:
     for turn in range(rounds):
         for start in range(0, count, block):
             for arm in arms:
-                synchronise(arm.models.device)
-                began = time.perf_counter()
-                generations = arm.answer(start, block)
-                synchronise(arm.models.device)
-                rows.append(
-                    {
-                        "arm": arm.name,
-                        "round": turn,
-                        "block": start // block,
-                        "seconds": time.perf_counter() - began,
-                    }
-                    | work(generations)
-                )
+                seconds, generations = arm.models.settled(lambda arm=arm, start=start: timed(arm, start, block))
+                place = {"arm": arm.name, "round": turn, "block": start // block, "seconds": seconds}
+                rows.append(place | work(generations))
                 advance()
     return pd.DataFrame(rows).fillna(0)
+
+
+def timed(arm: Arm, start: int, count: int) -> tuple[float, list[Generation]]:
+    """(seconds, what they brought) of `Arm.answer`."""
+    synchronise(arm.models.device)
+    began = time.perf_counter()
+    generations = arm.answer(start, count)
+    synchronise(arm.models.device)
+    return time.perf_counter() - began, generations
 
 
 def work(generations: Sequence[Generation]) -> dict[str, int]:

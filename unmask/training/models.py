@@ -70,8 +70,11 @@ def build_student(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> torch
     except Exception as error:  # widths that do not divide, and what else transformers refuses
         raise ValueError(f"architecture: {error}") from error
     if parent is not None:
+        weights, known = parent.state_dict(), model.state_dict()
+        # LLaDA's projections have no bias and Qwen2's have one: training makes up for it.
+        weights = {k: w for k, w in weights.items() if k in known or not k.endswith("_proj.bias")}
         try:
-            model.load_state_dict(parent.state_dict())
+            model.load_state_dict(weights)
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()  # of perhaps many
             raise ValueError(

@@ -1,5 +1,6 @@
 """Masked diffusion: predict what is masked from what is not, in any order or block by block."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from unmask.training.objectives.objective import Objective
 
 MIN_NOISE = 0.05  # the smallest share of masked tokens: caps the weight 1/t at 20
 NEAR, FALL = 4.0, 0.85  # weight of the first token after a cut, and what each further one keeps of it
-BLOCKS = (1, 2, 4, 8, 16)  # block sizes that are drawn
 QUIET = 8  # tokens of the silence after an answer that its blocks include
 
 
@@ -35,24 +35,33 @@ class MaskedDiffusion(Objective):
             decoder meets them, with weights that fall with the distance from the last clean token (compare
             Dream's context-adaptive noise, arXiv 2508.15487, sec. 3).
         blocks: share of the batches that train all blocks of the answer at once (`block_diffusion`).
+        whole_blocks: share of the blocks that are masked from end to end, in both of these. Each of the others
+            has a mask ratio of its own, so that a model learns to go on from any part of a block, in any
+            order.
+        largest_block: block sizes are powers of two up to this one.
         """
 
         left_to_right: float = 0.0
         blocks: float = 0.0
+        whole_blocks: float = 1.0
+        largest_block: int = 16
 
         def __post_init__(self):
-            for name in ("left_to_right", "blocks"):
+            for name in ("left_to_right", "blocks", "whole_blocks"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"objective_options.{name}={getattr(self, name)} must be from 0 to 1")
+            if self.largest_block < 1:
+                raise ValueError(f"objective_options.largest_block={self.largest_block} must be at least 1")
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         def uniform(*shape: int) -> Tensor:  # drawn on the CPU: the same on every device
             return torch.rand(shape, generator=generator).to(batch.ids.device)
 
+        whole = self.options.whole_blocks
         if uniform(1) < self.options.blocks:
-            size = BLOCKS[int(torch.randint(len(BLOCKS), (1,), generator=generator))]
+            size = self._block_size(generator)
             offset = int(torch.randint(size, (1,), generator=generator))
-            return block_diffusion(self.student, batch, size, offset)
+            return block_diffusion(self.student, batch, size, offset, whole, generator)
 
         rows = batch.ids.size(0)
         asked = batch.answer | batch.silence
@@ -66,13 +75,28 @@ class MaskedDiffusion(Objective):
         cut = (uniform(rows) * batch.answer.sum(1)).long()  # tokens of the answer that stay
         beyond = asked.cumsum(1) - cut[:, None]  # 1 at the first masked token
         chosen = (uniform(rows) < self.options.left_to_right) & ~batch.drill
-        masked = torch.where(chosen[:, None], asked & (beyond > 0), masked)
-        weight = torch.where(chosen[:, None], NEAR * FALL ** (beyond - 1), weight)
+        hidden = asked & (beyond > 0)
+        if whole < 1:  # the block at the cut is partly revealed; what follows it is not
+            size = self._block_size(generator)
+            block = hidden & (beyond <= size)
+            hidden &= ~block | (uniform(*block.shape) < mask_ratios((rows, 1), size, whole, uniform))
+        masked = torch.where(chosen[:, None], hidden, masked)
+        weight = torch.where(chosen[:, None], NEAR * FALL ** (hidden.cumsum(1) - 1), weight)
 
         noisy = torch.where(masked, self.student.config.mask_token_id, batch.ids)
         logits = self.student(noisy, logits_to_keep=masked).logits
         loss = cross_entropy(logits, batch.ids[masked], reduction="none")
         return (loss * weight[masked]).sum() / asked.sum()
+
+    def _block_size(self, generator: torch.Generator) -> int:
+        powers = self.options.largest_block.bit_length()  # 1, 2, 4, ... up to the largest
+        return 2 ** int(torch.randint(powers, (1,), generator=generator))
+
+
+def mask_ratios(shape: tuple[int, ...], size: int, whole: float, uniform: Callable[..., Tensor]) -> Tensor:
+    """The share of each block that is masked: 1 for a share `whole` of them, else evenly from 1/size to 1."""
+    drawn = 1 / size + (1 - 1 / size) * uniform(*shape)
+    return torch.where(uniform(*shape) < whole, 1.0, drawn)
 
 
 class Blocks(NamedTuple):
@@ -112,13 +136,21 @@ def block_layout(asked: Tensor, size: int, offset: int) -> Blocks:
     return Blocks(first, copy, places < end, sees)
 
 
-def block_diffusion(model: nn.Module, batch: Batch, size: int, offset: int = 0) -> Tensor:
+def block_diffusion(
+    model: nn.Module,
+    batch: Batch,
+    size: int,
+    offset: int = 0,
+    whole: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Every block of the answer predicted from the clean text left of it, in one forward (BD3-LM, arXiv
     2503.09573, sec. 3.2).
 
     A masked copy of the answer follows the clean text (`block_layout`). `size` 1 is next-token prediction.
-    Blocks begin `offset` tokens early, so that their edges wander. Far tokens of a block weigh less, as in
-    `MaskedDiffusion`.
+    Blocks begin `offset` tokens early, so that their edges wander. All but a share `whole` of them are masked
+    in part, each by its own ratio, drawn from `generator`; a clean token of the copy is seen by its block. A
+    token weighs less by every masked one before it in its block.
     """
     asked = batch.answer | (batch.silence & (batch.silence.cumsum(1) <= QUIET))
     n = int(asked.any(0).nonzero().max()) + 1
@@ -126,7 +158,12 @@ def block_diffusion(model: nn.Module, batch: Batch, size: int, offset: int = 0) 
     blocks = block_layout(asked, size, offset)
     copy = blocks.copy
 
-    noisy = torch.where(asked, model.config.mask_token_id, ids).gather(1, copy)
+    places = copy - blocks.first + offset
+    within = places % size  # places from the start of the block
+    target = asked.gather(1, copy) & blocks.real
+    if whole < 1:
+        target &= partly_masked(places // size, size, whole, generator)
+    noisy = torch.where(target, model.config.mask_token_id, ids.gather(1, copy))
     hidden = model.model(
         input_ids=torch.cat([ids, noisy], 1),
         attention_mask=blocks.sees,
@@ -134,15 +171,30 @@ def block_diffusion(model: nn.Module, batch: Batch, size: int, offset: int = 0) 
         use_cache=False,
     ).last_hidden_state
     clean, hidden = hidden[:, :n], hidden[:, n:]
-    within = (copy - blocks.first + offset) % size  # places from the start of the block
     if model.lookback:
         # Shifted: a token is predicted one place earlier, the first of a block by the clean token before it.
         begins = (within == 0) | (copy == blocks.first)
         before = clean.gather(1, (copy - 1)[..., None].expand_as(hidden))
         hidden = torch.where(begins[..., None], before, hidden.roll(1, 1))
 
-    target = asked.gather(1, copy) & blocks.real
     logits = model.lm_head(hidden[target])
     loss = cross_entropy(logits, ids.gather(1, copy)[target], reduction="none")
-    weight = FALL ** within[target]
+    weight = FALL ** masked_before(target, within)[target]
     return (loss * weight).sum() / weight.sum()
+
+
+def partly_masked(block: Tensor, size: int, whole: float, generator: torch.Generator) -> Tensor:
+    """Which tokens are masked when every block has its own ratio: (rows, m) numbers of blocks -> bool."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator).to(block.device)
+
+    ratios = mask_ratios((len(block), int(block.max()) + 1), size, whole, uniform)
+    return uniform(*block.shape) < ratios.gather(1, block)
+
+
+def masked_before(masked: Tensor, within: Tensor) -> Tensor:
+    """How many masked tokens stand before each in its block; `within`: places from the block's start."""
+    before = masked.cumsum(1) - masked.int()
+    columns = torch.arange(masked.size(1), device=masked.device)
+    return before - before.gather(1, (columns - within).clamp(min=0))
