@@ -59,7 +59,7 @@ def main(cfg) -> None:
     traces = [Trace(t, [None] * e.cfg.task.budget) for t, e in zip(titles, evaluations, strict=True)]
     console = Console()
     stage = Stage(console, question, traces)
-    once = Stop(match=lambda ids: 0)
+    once = Stop(match=lambda ids, known: 0)
     for evaluation, request in zip(evaluations, requests, strict=True):  # the clock is to show decoding
         prompts = evaluation.lm.prompts([request])
         evaluation.decoder.decode(evaluation.lm.models, prompts, evaluation.cfg.task.budget, once, [0])

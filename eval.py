@@ -24,8 +24,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from rich.console import Console
 
-from unmask.cli import door, progress_bar
-from unmask.evaluation import Evaluation, take_turns
+from unmask.cli import door
+from unmask.evaluation import Evaluation, answer
 from unmask.plots.tables import summary_table
 from unmask.records.naming import labels
 from unmask.sweeps import expand, given, lists_allowed, resolve
@@ -69,17 +69,7 @@ def figure(cfg, settings: list[list[str]]) -> None:
             raise ValueError(f"{key}={cfg[key]} is for one run, and figure= has {len(settings)} settings")
     every = [Evaluation(compose("eval", overrides)) for overrides in settings]
     evaluations = list({evaluation.folder: evaluation for evaluation in every}.values())  # arms may coincide
-    total = sum(len(evaluation.requests) for evaluation in evaluations)
-    missing = sum(len(evaluation.missing) for evaluation in evaluations)
-    with progress_bar() as bar:
-        task = bar.add_task(f"{len(evaluations)} settings", total=total, completed=total - missing)
-        groups = [evaluations] if cfg.interleave else [[evaluation] for evaluation in evaluations]
-        for group in groups:
-            take_turns(group, lambda: bar.advance(task))
-            for evaluation in group:
-                evaluation.score()
-                evaluation.run.close()
-                evaluation.lm.release()
+    answer(evaluations, cfg.interleave, f"{len(evaluations)} settings")
     short = labels([evaluation.identity for evaluation in evaluations])
     places = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]
     names = [f"{name} on {place}" for name, place in zip(short, places, strict=True)]

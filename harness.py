@@ -267,16 +267,18 @@ def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:
     stop = Stop(frozenset(ids))
     if not strings:
         return stop
+    # A token is a byte or more: a string that ends in new tokens begins no further left of them than this.
+    # (And a few more: the first tokens of a piece may decode otherwise, as half a character.)
+    reach = max(len(s.encode()) for s in strings) + 8
 
-    def match(tokens: Sequence[int]) -> int | None:
-        def before(n: int) -> bool:
-            text = tokenizer.decode(tokens[:n])
-            return not any(s in text for s in strings)
-
-        if before(len(tokens)):
+    def match(tokens: Sequence[int], known: int = 0) -> int | None:
+        recent = tokenizer.decode(tokens[max(0, known - reach) :])  # the clock runs: not all of it every step
+        if not any(s in recent for s in strings):
             return None
         text = tokenizer.decode(tokens)
-        cut = min(text.index(s) for s in strings if s in text)
+        cut = min((text.index(s) for s in strings if s in text), default=None)
+        if cut is None:
+            return None
         # The most tokens whose text ends before the stop string: a string inside a token cuts before that
         # token.
         low, high = 0, len(tokens)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unmask.cli import refusals, progress_bar
+from unmask.cli import refusals
 
 from unmask.config import ROOT
-from unmask.evaluation import Evaluation, take_turns
+from unmask.evaluation import Evaluation, answer
 from unmask.plots.tables import summary_table, with_interval
 from unmask.plots.tradeoff import tradeoff
 from unmask.records.summary import compare
@@ -43,15 +43,10 @@ def main(
     """Run all arms on the first `documents` problems; `overrides` are eval.py's, for all."""
     shared = [f"limit={documents}", f"results={RESULTS}", *overrides]
     arms = {name: Evaluation.of(*setting, *shared) for name, setting in ARMS.items()}
-    missing = sum(len(arm.missing) for arm in arms.values())
-    if not missing:
+    if not any(arm.missing for arm in arms.values()):
         print("All runs are finished: nothing to decode.")
-    with progress_bar() as bar:
-        task = bar.add_task(
-            "answering", total=documents * len(arms), completed=documents * len(arms) - missing
-        )
-        take_turns(list(arms.values()), lambda: bar.advance(task))
-    summaries = {name: arm.score() for name, arm in arms.items()}
+    answer(list(arms.values()), in_turns=True, what="answering")
+    summaries = {name: arm.summary for name, arm in arms.items()}
 
     baseline, apd, *_ = arms.values()
     console = Console(width=max(100, Console().width))
@@ -62,13 +57,15 @@ def main(
     console.print(summary_table(summaries))
     for name, other in list(arms.items())[1:]:
         c = compare(baseline.scored, other.scored)
-        speedup = with_interval(c, "speedup", "{:.1f}", "{:.1f}").replace("\n", " ")
+        speedup = with_interval(c, "speedup", "{:.1f} times", "{:.1f}").replace("\n", " ")
+        if c["speedup_void"]:
+            speedup = f"(not comparable: {c['speedup_void']})"
         difference = with_interval(c, "accuracy_difference", "{:+.1f}", "{:+.1f}", scale=100).replace(
             "\n", " "
         )
         console.print(
             f"{name} writes {summaries[name]['tokens_per_step']:.1f} tokens a step and {speedup} "
-            "times the tokens a second of "
+            "the tokens a second of "
             f"one-token decoding, at an accuracy difference of {difference} points on the same problems: "
             f"{c['improved']} answers became right, {c['worsened']} wrong.",
             markup=False,
@@ -89,8 +86,6 @@ def main(
     )
     console.print(f"\nfigure: {os.path.relpath(figure)}")
     print(json.dumps({name: arm.headline(summaries[name]) for name, arm in arms.items()}))
-    for arm in arms.values():
-        arm.run.close()
 
 
 if __name__ == "__main__":

@@ -112,7 +112,12 @@ def migrate(folder: Path, output: Path) -> Path | None:
             raise ValueError(f"{folder}: its weights are not those of checkpoints/{source.settings.name}")
     by_document = {evaluation.lm.key(request)[0]: request for request in evaluation.requests}
     commit = info["git_commit"][:12] + ("+" if info["git_dirty"] else "")
-    stamp = {"commit": commit, "machine": f"{info['cpu']}, {info['cores']} cores", "exact": None, "turns": None}
+    stamp = {
+        "commit": commit,
+        "machine": f"{info['cpu']}, {info['cores']} cores",
+        "exact": None,
+        "turns": None,
+    }
     from_left = old["decoder"]["_target_"].rpartition(".")[2] in LEFT
     with evaluation.run as run:
         run.claim()

@@ -10,6 +10,7 @@ from lm_eval.api.instance import Instance
 from omegaconf import DictConfig
 
 from harness import DecoderLM, text_stop
+from unmask.cli import progress_bar
 from unmask.config import ROOT, RandomModel
 from unmask.decoding import Models
 from unmask.models.loading import Source, check_same_vocabulary
@@ -222,12 +223,30 @@ class Evaluation:
         return {"run": str(self.folder), "decoded_now": self.lm.decoded} | found
 
 
+def answer(evaluations: Sequence[Evaluation], in_turns: bool, what: str) -> None:
+    """Every evaluation answers what its record lacks, in turns or one after the other, and is scored.
+
+    One progress bar for all, named `what`. Models are let go of when no evaluation needs them any more.
+    """
+    total = sum(len(evaluation.requests) for evaluation in evaluations)
+    missing = sum(len(evaluation.missing) for evaluation in evaluations)
+    groups = [evaluations] if in_turns else [[evaluation] for evaluation in evaluations]
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=total, completed=total - missing)
+        for group in groups:
+            take_turns(group, lambda: bar.advance(task))
+            for evaluation in group:
+                evaluation.score()
+                evaluation.run.close()
+                evaluation.lm.release()
+
+
 def take_turns(evaluations: Sequence[Evaluation], advance: Callable[[], None]) -> None:
     """Every evaluation answers a few documents in turn (A B A B ...), so that a drift of the machine hits
     all.
 
-    `advance` is called once a document. Every sample bears the session's number: times of settings that shared
-    it compare.
+    `advance` is called once a document. Every sample bears the session's number: times of settings that
+    shared it compare.
     """
     session = secrets.token_hex(4) if len(evaluations) > 1 else None
     for evaluation in evaluations:

@@ -32,7 +32,12 @@ from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
 
-REQUIRED = {None, "first_token", "dream_schedule", "factor_last_candidate"}  # cases in which the published rule is this project's too
+REQUIRED = {
+    None,
+    "first_token",
+    "dream_schedule",
+    "factor_last_candidate",
+}  # cases in which the published rule is this project's too
 EOS = 318  # of the tiny models, where a trace names no other
 FACTOR_RULES = {"corrected": "factor", "published": "published_factor"}
 RANKS = {
@@ -194,7 +199,9 @@ def main(arguments: list[str] | None = None) -> int:
     table = Table(box=box.SIMPLE_HEAD)
     compared = ("ids", "steps", "forwards", "positions")
     for name in ("file", "method", "traces", *(f"same {what}" for what in compared), "not implemented"):
-        table.add_column(name, justify="left" if name in ("file", "method") else "right", no_wrap=name == "file")
+        table.add_column(
+            name, justify="left" if name in ("file", "method") else "right", no_wrap=name == "file"
+        )
     failed = False
     for (file, method), replays in found.items():
         done = [r for r in replays if r is not None]

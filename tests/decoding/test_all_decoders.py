@@ -142,7 +142,7 @@ def test_a_text_stop_ends_decoding_as_an_id_does(lab, decoder, models, temperatu
     full, all_steps = lab.trace(decoder, models, [1, 2, 3], BUDGET, stop=(), seed=5)
     needle = full.ids[4:6]
 
-    def match(ids):
+    def match(ids, known=0):
         return next((i for i in range(len(ids) - 1) if list(ids[i : i + 2]) == needle), None)
 
     generation, steps = lab.trace(decoder, models, [1, 2, 3], BUDGET, stop=lab.Stop(match=match), seed=5)

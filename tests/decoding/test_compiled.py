@@ -68,7 +68,7 @@ def test_autoregressive_under_compile():
 
 
 def test_what_is_made_ready_in_a_measurement_is_measured_again():
-    """A shape is ready at its third forward: compiled at the first, recorded as a CUDA graph at the second."""
+    """A shape is ready at its third forward: compiled at the first, recorded at the second."""
     compiled, tries = models("Dream").compiled(backend="eager"), []
 
     def measure(length):

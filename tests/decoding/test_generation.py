@@ -16,7 +16,7 @@ def row(budget):
 def before(*needle):
     """A text stop: how many ids lie before the first occurrence of `needle`."""
 
-    def match(ids):
+    def match(ids, known=0):
         n = len(needle)
         return next((i for i in range(len(ids) - n + 1) if tuple(ids[i : i + n]) == needle), None)
 
@@ -37,7 +37,7 @@ def test_cut_is_at_the_first_stop_of_either_kind():
 def test_a_stop_string_may_begin_in_an_earlier_step():
     seen = []
     match = before(3, 4)
-    state, stop = row(6), Stop(match=lambda ids: seen.append(list(ids)) or match(ids))
+    state, stop = row(6), Stop(match=lambda ids, known: seen.append(list(ids)) or match(ids))
     state.commit(([0, 1], [5, 3]), stop, None)
     assert not state.finished
     state.commit(([2, 3], [4, 9]), stop, None)
@@ -95,7 +95,7 @@ def test_a_step_may_commit_nothing():
 
 def test_the_stop_rule_is_asked_only_when_the_prefix_grew():
     asked = []
-    state, stop = row(4), Stop(match=lambda ids: asked.append(list(ids)))
+    state, stop = row(4), Stop(match=lambda ids, known: asked.append(list(ids)))
     state.commit(([2], [5]), stop, None)
     state.commit(([0], [5]), stop, None)
     state.commit(([3], [5]), stop, None)

@@ -411,7 +411,8 @@ def test_an_entropy_bound_adds_all_but_the_last(lab):
 
 
 @pytest.mark.parametrize(
-    ("cache", "fed"), [("none", [10] * 8), ("prefix", [10, 8, 8, 8, 10, 4, 4, 4]), ("dual", [10, 4, 4, 4] * 2)]
+    ("cache", "fed"),
+    [("none", [10] * 8), ("prefix", [10, 8, 8, 8, 10, 4, 4, 4]), ("dual", [10, 4, 4, 4] * 2)],
 )
 def test_what_a_cache_feeds_and_what_the_model_sees(lab, cache, fed):
     models = certain(lab, *range(8))

@@ -265,7 +265,23 @@ class Letters:
     ],
 )
 def test_stop_strings_cut_on_ids(ids, useful):
-    assert text_stop([9], ["STOP", ""], Letters()).cut(ids) == useful
+    stop = text_stop([9], ["STOP", ""], Letters())
+    assert stop.cut(ids) == useful
+    ends = (stop.cut(ids[: n + 1], n) for n in range(len(ids)))  # one token a step, until it ends
+    assert next((end for end in ends if end is not None), None) == useful
+
+
+def test_a_step_decodes_the_end_of_a_long_answer_alone():
+    asked = []
+
+    class Counting(Letters):
+        def decode(self, ids):
+            asked.append(len(ids))
+            return super().decode(ids)
+
+    stop = text_stop([9], ["STOP"], Counting())
+    assert stop.cut([0] * 1000, 999) is None
+    assert sum(asked) < 20
 
 
 def test_without_stop_strings_text_is_never_decoded():

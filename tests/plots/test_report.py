@@ -12,7 +12,6 @@ from unmask.config import ROOT, ModelConfig
 from unmask.models.loading import Source
 from unmask.plots.definition import define
 from unmask.plots.figures import draw, note
-from unmask.records import Run
 
 SETTINGS = ["limit=4", "threads=1"]
 

@@ -2,21 +2,12 @@
 
 import pytest
 
-from unmask.records import RecordError, check_sample, check_score, steps_of
+from unmask.records import RecordError, check_sample, check_score
 
 
 def test_the_example_is_a_sample(sample, score):
     check_sample(sample())
     check_score(score())
-
-
-def test_steps_are_counted_per_forward_of_the_first_role(sample):
-    assert steps_of(sample()) == [2, 2, 0]
-    reversed_roles = {
-        "forwards": {"auxiliary": 2, "denoiser": 3},
-        "positions": {"auxiliary": 4, "denoiser": 24},
-    }
-    assert steps_of(sample(**reversed_roles)) == [2, 2]
 
 
 def test_an_answer_may_be_empty_and_may_fill_its_budget(sample):
@@ -78,7 +69,14 @@ def test_no_field_may_be_missing(sample, field):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"commit": None}, {"commit": "0123456789ab+"}, {"commit": "0123456789ab+c0ffee"}, {"exact": True}, {"seconds": None}]
+    "changes",
+    [
+        {"commit": None},
+        {"commit": "0123456789ab+"},
+        {"commit": "0123456789ab+c0ffee"},
+        {"exact": True},
+        {"seconds": None},
+    ],
 )
 def test_what_is_not_known_may_be_left_open(sample, changes):
     check_sample(sample(**changes))

@@ -37,7 +37,8 @@ class Oracle(torch.nn.Module):
         return MaskedDiffusion({"student": self}, **options)(batch, torch.Generator().manual_seed(0))
 
 
-# --- numbers of earlier code: (loss, norm of its gradient); of blocks since a token weighs by the masks before it ---
+# --- numbers of earlier code: (loss, norm of its gradient) ---
+# (of blocks: since a token weighs by the masks before it)
 
 GOLDEN = {
     ("Dream", (), 0): (4.873223, 5.818222),

@@ -14,11 +14,12 @@ Observer = Callable[[int, list[int], list[int]], None]
 class Stop:
     """Where an answer ends: at a stop id, or where `match` says (the harness finds stop strings with it).
 
-    `match(ids)` returns the number of ids that lie wholly before the first stop string, or None.
+    `match(ids, known)` returns the number of ids that lie wholly before the first stop string, or None. The
+    first `known` ids hold no whole one.
     """
 
     ids: frozenset[int] = frozenset()
-    match: Callable[[Sequence[int]], int | None] | None = None
+    match: Callable[[Sequence[int], int], int | None] | None = None
 
     def cut(self, ids: Sequence[int], known: int = 0) -> int | None:
         """How many of the generated `ids` are useful, or None while no stop is among them.
@@ -27,7 +28,7 @@ class Stop:
         never looked at.
         """
         end = next((i for i in range(known, len(ids)) if ids[i] in self.ids), None)
-        text_end = self.match(ids[:end]) if self.match else None
+        text_end = self.match(ids[:end], known) if self.match else None
         return end if text_end is None else text_end
 
 

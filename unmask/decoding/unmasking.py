@@ -26,9 +26,9 @@ Blocks are finished from the left.
 | prefix | the block and all that follows it; what stands left is kept from the block's first forward |
 | dual | the block; all else is kept from the block's first forward |
 
-Both caches are Fast-dLLM's (arXiv 2505.22618, sec. 3.2): keys and values left and right of the block are stale,
-so other tokens may come out. Every block begins with a forward of everything. Under a cache a model that
-looks back (Dream) commits in it the first token of the block and no other, as published: the column that
+Both caches are Fast-dLLM's (arXiv 2505.22618, sec. 3.2): keys and values left and right of the block are
+stale, so other tokens may come out. Every block begins with a forward of everything. Under a cache, a model
+that looks back (Dream) commits in it the first token of the block and no other, as published: the column that
 predicts that token is not fed again.
 """
 
@@ -68,7 +68,11 @@ RANKS: dict[str, Callable] = {"confidence": confidence, "margin": margin, "entro
 SCHEDULES = ("even", "dream", "origin")
 FACTORS = ("factor", "published_factor")
 QUOTAS = (*SCHEDULES, "threshold", *FACTORS, "entropy_bound")
-LIMITS = {"threshold": ("threshold",), "factor": FACTORS, "bound": ("entropy_bound",)}  # setting -> its quotas
+LIMITS = {
+    "threshold": ("threshold",),
+    "factor": FACTORS,
+    "bound": ("entropy_bound",),
+}  # setting -> its quotas
 CACHES = ("none", "prefix", "dual")
 
 
@@ -109,7 +113,12 @@ class Unmasking(Sampling, Decoder):
         at_least_one(steps=self.steps, block_length=self.block_length)
         if type(self.rank_tempered) is not bool:
             raise ValueError(f"rank_tempered={self.rank_tempered!r} must be true or false")
-        choices = {"rank": (*RANKS, "random"), "quota": QUOTAS, "cache": CACHES, "after_end": ("none", "fill")}
+        choices = {
+            "rank": (*RANKS, "random"),
+            "quota": QUOTAS,
+            "cache": CACHES,
+            "after_end": ("none", "fill"),
+        }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
@@ -134,7 +143,9 @@ class Unmasking(Sampling, Decoder):
             if value is not None and not (number(value) and 0 <= value < math.inf):
                 raise ValueError(f"{name}={value!r} must be a number, 0 or more")
         if self.threshold is not None and self.rank != "entropy" and self.threshold > 1:
-            raise ValueError(f"threshold={self.threshold} is compared with probabilities: it must be from 0 to 1")
+            raise ValueError(
+                f"threshold={self.threshold} is compared with probabilities: it must be from 0 to 1"
+            )
         if self.steps is not None and self.quota not in SCHEDULES:
             raise ValueError(
                 f"steps={self.steps} is for schedules ({', '.join(SCHEDULES)}), not quota={self.quota}"

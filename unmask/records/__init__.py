@@ -28,7 +28,7 @@ from unmask.records.environment import environment
 from unmask.records.files import RecordError
 from unmask.records.recipe import config_hash
 from unmask.records.run import Run, find_runs
-from unmask.records.sample import SCHEMA, Sample, check_sample, steps_of
+from unmask.records.sample import SCHEMA, Sample, check_sample
 from unmask.records.score import Score, check_score
 
 __all__ = [
@@ -42,5 +42,4 @@ __all__ = [
     "config_hash",
     "environment",
     "find_runs",
-    "steps_of",
 ]

@@ -81,6 +81,7 @@ class Run:
         self.notes = []
         self._meta = self.info
         self._samples: dict[Key, Sample] = {}
+        self._batches: int | None = None  # `next_batch`, once it was asked for
         self._file: BinaryIO | None = None  # samples.jsonl, locked; None until the first write
         self._writable = False
         self._resuming = False  # samples of an earlier process are here, and this one has added none
@@ -121,7 +122,9 @@ class Run:
     @property
     def next_batch(self) -> int:
         """A number that no batch on disk has."""
-        return 1 + max((sample["batch"] for sample in self._samples.values()), default=-1)
+        if self._batches is None:
+            self._batches = 1 + max((sample["batch"] for sample in self._samples.values()), default=-1)
+        return self._batches
 
     def samples(self) -> list[Sample]:
         """Every sample, in order of document and repeat."""
@@ -179,6 +182,7 @@ class Run:
         row = json.loads(text)
         append_line(self._file, json.dumps(sealed(row), allow_nan=False).encode() + b"\n")
         self._samples[key] = row
+        self._batches = max(self.next_batch, row["batch"] + 1)
 
     def write_scores(self, scores: Iterable[Mapping]) -> None:
         """Replace the scores of these documents by these metrics (see `Score` for the fields).
@@ -235,6 +239,7 @@ class Run:
         try:
             stored = stored_info(self.folder, self.config)  # again, now that it cannot change
             self._samples, size = read_samples(self.folder / SAMPLES)
+            self._batches = None
             self._repair(size)
             if stored:
                 self.info, self._resuming = stored, True

@@ -69,7 +69,9 @@ def _string(value: object) -> bool:
 
 
 def _commit(value: object) -> bool:
-    return value is None or (_string(value) and re.fullmatch(r"[0-9a-f]{12}(\+([0-9a-f]{6})?)?", value) is not None)
+    return value is None or (
+        _string(value) and re.fullmatch(r"[0-9a-f]{12}(\+([0-9a-f]{6})?)?", value) is not None
+    )
 
 
 def _hexadecimal(value: object) -> bool:
@@ -97,15 +99,6 @@ _FORM: dict[str, tuple[Callable[[object], bool], str]] = {
     "turns": (lambda v: v is None or _hexadecimal(v), "8 hex digits, or None"),
 }
 assert _FORM.keys() == Sample.__annotations__.keys()
-
-
-def steps_of(sample: Mapping) -> list[int]:
-    """Tokens committed by each step, in order, one entry per forward of the step role."""
-    counts = [0] * sample["forwards"][step_role(sample)]
-    for step in sample["commits"]:
-        if step >= 0:
-            counts[step] += 1
-    return counts
 
 
 def step_role(sample: Mapping) -> str:

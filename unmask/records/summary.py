@@ -46,7 +46,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     flops_per_useful_token        estimated (`flops.flops_of`); None without shapes or useful tokens
     exact                         [claimed, identical], see below; None where nothing is claimed
     machines, commits             that made the samples, sorted; "unknown" for a commit outside git
-    turns                         the sessions of turns in which the samples were made, sorted; "alone" for none
+    turns                         the sessions of turns that the samples were made in; "alone" for none
     times_void                    why the times do not count, else None. All below are None then:
     seconds                       total
     tokens_per_second, _interval  useful tokens over seconds of the whole run (micro)

@@ -64,7 +64,7 @@ def build(name: str, cfg: DictConfig) -> Arm:
         )
     if settings.tokens is not None:
         arm = replace(
-            arm, stop=Stop(match=lambda ids: settings.tokens if len(ids) >= settings.tokens else None)
+            arm, stop=Stop(match=lambda ids, _: settings.tokens if len(ids) >= settings.tokens else None)
         )
     return arm
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -30,7 +31,7 @@ def race(arms: Sequence[Arm], rounds: int, advance: Callable[[], None] = lambda:
     for turn in range(rounds):
         for start in range(0, count, block):
             for arm in arms:
-                seconds, generations = arm.models.settled(lambda arm=arm, start=start: timed(arm, start, block))
+                seconds, generations = arm.models.settled(partial(timed, arm, start, block))
                 place = {"arm": arm.name, "round": turn, "block": start // block, "seconds": seconds}
                 rows.append(place | work(generations))
                 advance()

@@ -35,9 +35,9 @@ class MaskedDiffusion(Objective):
             decoder meets them, with weights that fall with the distance from the last clean token (compare
             Dream's context-adaptive noise, arXiv 2508.15487, sec. 3).
         blocks: share of the batches that train all blocks of the answer at once (`block_diffusion`).
-        whole_blocks: share of the blocks that are masked from end to end, in both of these. Each of the others
-            has a mask ratio of its own, so that a model learns to go on from any part of a block, in any
-            order.
+        whole_blocks: share of the blocks that are masked from end to end, in both of these. Each of the
+            others has a mask ratio of its own, so that a model learns to go on from any part of a block, in
+            any order.
         largest_block: block sizes are powers of two up to this one.
         """
 
