@@ -38,7 +38,7 @@ class Collection:
     """The runs of a sweep.
 
     rows: one per setting that was found, in the sweep's order: run (folder name), model, task, decoder,
-        label, plain (the label without what sets it apart from others of the sweep), R K W M T B,
+        label, plain (the label without what sets it apart from others of the sweep), `naming.SYMBOLS`,
         conditions (hash of all settings but the decoder's), batch_size, seed, budget, device, dtype, threads,
         positions_per_useful_token, and all of `summary.summarise`.
     scored, configs: by run: its scored documents, its identity.

@@ -12,10 +12,14 @@ SYMBOLS = {
     "max_lookahead": "M",
     "steps": "T",
     "block_length": "B",
+    "threshold": "tau",
+    "factor": "f",
+    "bound": "gamma",
 }
 # Settings that a decoder's name implies, or that belong to its model.
 IMPLIED = {"name", "rank", "rank_tempered", "temperature", "top_p", "top_k", "chunk", "coupling"}
-ORDINARY_QUOTAS = {"even", "dream"}  # each is its model's own
+# Each is its model's own, or is told by its limit (tau, f, gamma).
+ORDINARY_QUOTAS = {"even", "dream", "threshold", "factor", "entropy_bound"}
 
 
 def label(config: Mapping, without: str | None = None) -> str:
@@ -57,7 +61,7 @@ def main_model(config: Mapping) -> Mapping:
 
 
 def symbols(config: Mapping) -> dict[str, object]:
-    """The value of each symbol (R K W M T B); None where the decoder has no such setting."""
+    """The value of each symbol (R, K, W, ...); None where the decoder has no such setting."""
     return {symbol: config["decoder"].get(key) for key, symbol in SYMBOLS.items()}
 
 
