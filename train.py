@@ -28,7 +28,6 @@ and name that run as a source in a recipe: `mixture: {run:runs/answers: 1.0}`.
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import sys
-from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -99,7 +98,7 @@ def prepare(cfg: recipe.TrainConfig, place: Place):
     models = build_models(cfg, tokenizer)
     stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
     validation = Validation(tokenizer, cfg.validation_problems, cfg.budget, cfg.validation_tokens, watched)
-    parent: Path | None = recipe.find_folder("init_from", cfg.init_from) if cfg.init_from else None
+    parent = recipe.find_folder("init_from", cfg.init_from) if cfg.init_from else None
     trainer = Trainer(
         objective=kind(models, **objectives.typed(cfg.objective, cfg.objective_options)),
         stream=stream,

@@ -31,7 +31,10 @@ MORE = {
     "demo": words("prompt document compare save"),
 }
 CHOICES = {
-    "model": words("dream llada qwen_0.5b qwen_7b random tiny_dream tiny_llada tiny_qwen tiny_qwen_large"),
+    "model": words(
+        """dparallel_dream dparallel_llada dream llada qwen_0.5b qwen_7b random tiny_dream tiny_llada tiny_qwen
+        tiny_qwen_large"""
+    ),
     "auxiliary": words("none qwen_0.5b random tiny_qwen"),
     "drafter": words("none"),
     "decoder": words(

@@ -126,7 +126,7 @@ def test_options_are_completed_and_an_unknown_objective_is_refused():
     assert objectives.typed("autoregressive", {}) == {}
     with pytest.raises(ValueError, match="autoregressive has no blocks; it has none"):
         objectives.typed("autoregressive", {"blocks": 1})
-    with pytest.raises(ValueError, match="'diffusion' is not one of autoregressive, masked_diffusion"):
+    with pytest.raises(ValueError, match="'diffusion' is not one of autoregressive, certainty_forcing"):
         objectives.find("diffusion")
 
 

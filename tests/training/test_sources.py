@@ -1,6 +1,7 @@
 """Where batches come from: problems, drills and runs, as a function of a position."""
 
 import hashlib
+import json
 import random
 
 import pytest
@@ -98,7 +99,7 @@ def test_a_source_is_a_function_of_chunk_and_generator(name, tokenizer, small_ch
 def test_names_of_sources(tokenizer):
     assert isinstance(source("drill", tokenizer), Drills)
     assert isinstance(source("chain_sum", tokenizer, seed=3), Problems)
-    with pytest.raises(ValueError, match="'gsm8k'; there are gsm_symbolic, chain_sum, drill and run:FOLDER"):
+    with pytest.raises(ValueError, match="'gsm8k'; there are gsm_symbolic, chain_sum, drill, run:F"):
         source("gsm8k", tokenizer)
 
 
@@ -181,6 +182,42 @@ def test_a_run_is_a_source_of_a_mixture(recorded, tokenizer, small_chunks):
     assert asked and len(asked) < len(texts)
     assert all("<|im_start|>system\nAdd up.<|im_end|>" in text for text in asked)
     assert set(stream.fingerprints) == {f"run:{folder}"}
+
+
+def test_right_answers_alone(recorded, tokenizer):
+    """By the metric of the run: document 1 is wrong, 2 never ended."""
+    folder = recorded()
+    with Run.open(folder, Run.read(folder).config, {}) as run:
+        rows = [{"doc_id": i, "repeat": 0, "correct": float(i != 1)} for i in range(4)]
+        shared = {"metric": "m,f", "extraction_failed": False, "extracted": "1", "target": "1"}
+        run.write_scores(row | shared for row in rows)
+        run.update(metric="m,f")
+    right = source(f"correct:{folder}", tokenizer)
+    assert {tokenizer.decode(answer) for _, answer in right.pairs} == {f"it is {i}<|im_end|>" for i in (0, 3)}
+    assert right.fingerprint != source(f"run:{folder}", tokenizer).fingerprint
+    with Run.open(folder, Run.read(folder).config, {}) as run:
+        run.write_scores(row | shared | {"correct": 0.0} for row in rows)
+    with pytest.raises(ValueError, match="none of its 4 answers ends and is right"):
+        source(f"correct:{folder}", tokenizer)
+
+
+def test_a_data_set_of_questions_and_answers(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    templated = chat_prompt(tokenizer, "How many?")
+    rows = [("How many?", "12"), (templated, "13"), ("Why?", "word " * 40)]
+    (tmp_path / "set").mkdir()
+    file = tmp_path / "set" / "train.jsonl"
+    file.write_text("".join(json.dumps({"question": q, "llm_response": a}) + "\n" for q, a in rows))
+    found = source(f"hub:{tmp_path / 'set'}", tokenizer, longest=10)
+    assert [(tokenizer.decode(p), tokenizer.decode(a)) for p, a in found.pairs] == [
+        (templated, "12<|im_end|>"),
+        (templated, "13<|im_end|>"),  # it bears the template already
+    ]
+    file.write_text(json.dumps({"question": "?", "reply": "!"}) + "\n")
+    with pytest.raises(ValueError, match="no column of answers among question, reply; rename one to llm"):
+        source(f"hub:{tmp_path / 'set'}", tokenizer)
+    with pytest.raises(ValueError, match="hub:no/such: cannot be loaded"):
+        source("hub:no/such", tokenizer)
 
 
 def test_other_answers_are_another_fingerprint(recorded, tokenizer):

@@ -66,7 +66,9 @@ class Stream:
 
     def __post_init__(self):
         names = {**self.mixture, **(self.final_mixture or {})}
-        self.sources: dict[str, Source] = {n: source(n, self.tokenizer, self.seed) for n in names}
+        self.sources: dict[str, Source] = {
+            n: source(n, self.tokenizer, self.seed, self.canvas) for n in names
+        }
 
     @property
     def fingerprints(self) -> dict[str, str]:

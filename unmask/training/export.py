@@ -20,9 +20,9 @@ from unmask.training.lora import merged
 TOTALS = ["step", "tokens", "seconds"]  # columns of the curve that a second recipe goes on counting
 
 
-def earlier(init_from: Path | None, name: str) -> dict | None:
+def earlier(init_from: Path | str | None, name: str) -> dict | None:
     """Story and curve of the recipe before this one, where init_from is this same model after it."""
-    if init_from is None or not (init_from / "training.json").exists():
+    if init_from is None or not (Path(init_from) / "training.json").exists():
         return None
     story = json.loads((init_from / "training.json").read_text())
     if story["settings"]["name"] != name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import torch
 from transformers import (
@@ -123,7 +122,7 @@ def _check_kind(what: str, config: PretrainedConfig, wanted: str) -> None:
 
 
 def _pretrained(loader: type, key: str, folder: str, **kwargs):
-    place: Path = find_folder(key, folder)
+    place = find_folder(key, folder)
     try:
         return loader.from_pretrained(place, **kwargs)
     except Exception as error:  # damaged files: each its own type

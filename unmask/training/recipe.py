@@ -23,7 +23,7 @@ from unmask.training.data import Stream
 from unmask.training.lora import Lora
 from unmask.training.optimization import Schedule
 from unmask.training.refusal import reason
-from unmask.training.sources import check_name
+from unmask.training.sources import HUB, check_name
 
 
 @dataclass
@@ -31,18 +31,21 @@ class TrainConfig:
     """One training. What the second group says may change when it resumes; the first may not."""
 
     name: str = MISSING  # of the model
-    objective: str = MISSING  # autoregressive | masked_diffusion: a class in unmask/training/objectives
+    # autoregressive | masked_diffusion | certainty_forcing: a class in unmask/training/objectives
+    objective: str = MISSING
     objective_options: dict[str, Any] = field(default_factory=dict)  # the fields of its Options
     # transformers config fields, model_type among them; null: init_from's
     architecture: dict[str, Any] | None = None
-    init_from: str | None = None  # a model folder of this architecture, to start from; null: from scratch
+    # a model of this architecture, to start from: a folder, or hub:NAME; null: from scratch
+    init_from: str | None = None
     # {r, alpha, dropout, target_modules}: train a LoRA adapter and freeze all else; the result is merged.
     # null: train all weights
     lora: Any = None
     # folders of the objective's frozen models, by role. One left out is a frozen copy of the start (with
     # LoRA: the model itself with its adapter switched off)
     frozen: dict[str, str | None] = field(default_factory=dict)
-    # source -> share of the tokens: gsm_symbolic, chain_sum, drill, or run:FOLDER, the answers of a run
+    # source -> share of the tokens: gsm_symbolic, chain_sum, drill; run:FOLDER, the answers of a run, or
+    # correct:FOLDER, the right ones; hub:NAME, a data set
     mixture: dict[str, float] = MISSING
     final_mixture: dict[str, float] | None = None  # what it becomes, linearly
     # masked diffusion: answers and the silence after them fill up to so many tokens
@@ -165,8 +168,11 @@ def check_mixture(key: str, mixture: Mapping[str, float]) -> None:
         raise ValueError(f"{key}: no source has a share; as in {key}={{gsm_symbolic: 0.8, drill: 0.2}}")
 
 
-def find_folder(key: str, folder: str) -> Path:
-    """A model's folder (a relative one is looked up in the project too); ValueError where there is none."""
+def find_folder(key: str, folder: str) -> Path | str:
+    """A model's folder (a relative one is looked up in the project too), or of hub:NAME the name on the Hub;
+    ValueError where there is no such folder."""
+    if folder.startswith(HUB):
+        return folder.removeprefix(HUB)
     for place in (Path(folder), ROOT / folder):
         if (place / "config.json").is_file():
             return place

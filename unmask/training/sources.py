@@ -1,7 +1,8 @@
 """Where training examples come from: generated problems, drills, or the answers of a run.
 
-A recipe's `mixture` names its sources: `gsm_symbolic`, `chain_sum` (problems), `drill`, or `run:FOLDER`, the
-answers that a model gave to the training split, recorded like any other run.
+A recipe's `mixture` names its sources: `gsm_symbolic`, `chain_sum` (problems), `drill`; `run:FOLDER`, the
+answers that a model gave to the training split, recorded like any other run; `correct:FOLDER`, the right ones
+of them; `hub:NAME`, questions and answers of a data set.
 """
 
 from __future__ import annotations
@@ -10,21 +11,28 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets import load_dataset
 from transformers import PreTrainedTokenizerBase
 
 from unmask.config import ROOT
 from unmask.records import Run
 from unmask.records.recipe import prompt_hash
 from unmask.tasks import problems
+from unmask.training.refusal import reason
 
 DRILL_LINES = (4, 11)  # drills are as long as word problems, so that batches mix both
 PROBLEMS = 1000  # problems that are generated at once
 PARTS = 64  # of PROBLEMS problems, in a chunk: far more than one can use
 RUN = "run:"
+CORRECT = "correct:"
+HUB = "hub:"
+# How published data sets call their columns (dParallel's, D2F's, and what many others do).
+QUESTIONS = ("question", "prompt")
+ANSWERS = ("llm_response", "qwen7b_answer", "answer", "response")
 
 
 @dataclass(frozen=True)
@@ -94,29 +102,44 @@ class Drills(Source):
             yield Example(list(zip(pieces[::2], pieces[1::2], strict=True)), ends=False)
 
 
-class Answers(Source):
+class Pairs(Source):
+    """Prompts with one answer each, as ids, in `pairs`. Every pass in another random order."""
+
+    pairs: list[tuple[list[int], list[int]]]
+
+    def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
+        while True:
+            for pair in rng.sample(self.pairs, len(self.pairs)):
+                yield Example([pair])
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.pairs).encode()).hexdigest()[:12]
+
+
+class Answers(Pairs):
     """The answers of a run: of each, its useful ids and the end token. Every pass in another random order.
 
     An answer that filled its budget without an end is left out: where it would have ended is not known. The
     prompts are built again from the task and the split that the run names, and must become the ids that the
-    run's model was asked with.
+    run's model was asked with. correct: take the right answers alone, by the metric of the run.
     """
 
-    def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase, correct: bool = False):
         """ValueError (RecordError) where there is no run, or it cannot be trained on."""
+        self.place = f"mixture: {CORRECT if correct else RUN}{folder}"
         places = [place for place in (Path(folder), ROOT / folder) if place.is_dir()]
         if not places:
-            raise ValueError(
-                f"mixture: {RUN}{folder}: no such folder; give a run's folder, with its run.json"
-            )
+            raise ValueError(f"{self.place}: no such folder; give a run's folder, with its run.json")
         run = Run.read(places[0])
         task = run.config.get("task", {})
-        self.place = f"mixture: {RUN}{folder}"
         self._check(task)
-        samples = [sample for sample in run.samples() if sample["finish"] == "stop"]
+        answers = run.scored(run.info["metric"]) if correct else run.samples()
+        samples = [s for s in answers if s["finish"] == "stop" and (not correct or s["correct"] == 1)]
         if not samples:
+            fault = "ends and is right" if correct else "ends"
             raise ValueError(
-                f"{self.place}: none of its {len(run.done)} answers ends, so none can be learned from"
+                f"{self.place}: none of its {len(run.done)} answers {fault}, so none can be learned from"
             )
         count = 1 + max(sample["doc_id"] for sample in samples)
         documents = list(itertools.islice(problems.training_split(task["name"]), count))
@@ -125,7 +148,7 @@ class Answers(Source):
                 f"{self.place}: document {count - 1} is not among the {len(documents)} of its split"
             )
         end = [tokenizer.eos_token_id]
-        self.pairs: list[tuple[list[int], list[int]]] = []
+        self.pairs = []
         for sample in samples:
             text = chat_prompt(tokenizer, documents[sample["doc_id"]].question, task.get("system_prompt"))
             prompt = tokenizer.encode(text, add_special_tokens=False)
@@ -155,32 +178,68 @@ class Answers(Source):
                 "without worked examples"
             )
 
-    def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
-        while True:
-            for pair in rng.sample(self.pairs, len(self.pairs)):
-                yield Example([pair])
 
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.pairs).encode()).hexdigest()[:12]
+class DataSet(Pairs):
+    """Questions with one answer each: the split "train" of a data set on the Hub, or of one in a folder.
+
+    A question that bears the chat template already (as in LLaDA's set of dParallel) is taken as it is.
+    Answers of more than `longest` tokens are left out.
+    """
+
+    def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase, longest: int | None = None):
+        """ValueError where there is no such data set, or its columns are unknown."""
+        self.place = f"mixture: {HUB}{name}"
+        try:
+            rows = load_dataset(name, split="train")
+        except Exception as error:  # no network, no such name, no such split: each its own type
+            raise ValueError(f"{self.place}: cannot be loaded ({reason(error)})") from error
+        question, answer = (
+            self._column(rows.column_names, known, what)
+            for known, what in ((QUESTIONS, "questions"), (ANSWERS, "answers"))
+        )
+        begins = chat_prompt(tokenizer, "?").partition("?")[0]
+        self.pairs = []
+        for row in rows:
+            text = (
+                row[question] if row[question].startswith(begins) else chat_prompt(tokenizer, row[question])
+            )
+            ids = [*tokenizer.encode(row[answer], add_special_tokens=False), tokenizer.eos_token_id]
+            if longest is None or len(ids) <= longest:
+                self.pairs.append((tokenizer.encode(text, add_special_tokens=False), ids))
+        if not self.pairs:
+            raise ValueError(f"{self.place}: no answer of at most {longest} tokens; raise `canvas`")
+
+    def _column(self, columns: Sequence[str], known: Sequence[str], what: str) -> str:
+        found = next((name for name in known if name in columns), None)
+        if found is None:
+            raise ValueError(
+                f"{self.place}: no column of {what} among {', '.join(columns)}; rename one to {known[0]}"
+            )
+        return found
 
 
 def check_name(name: str) -> None:
     """ValueError for a source that there is not."""
-    if name not in problems.OPTIONS and name != "drill" and not name.startswith(RUN):
+    if name not in problems.OPTIONS and name != "drill" and not name.startswith((RUN, CORRECT, HUB)):
         raise ValueError(
-            f"mixture: unknown source {name!r}; there are {', '.join(problems.OPTIONS)}, drill and "
-            f"{RUN}FOLDER"
+            f"mixture: unknown source {name!r}; there are {', '.join(problems.OPTIONS)}, drill, "
+            f"{RUN}FOLDER, {CORRECT}FOLDER and {HUB}NAME"
         )
 
 
-def source(name: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Source:
-    """The source that a mixture names; ValueError where there is none."""
+def source(
+    name: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0, longest: int | None = None
+) -> Source:
+    """The source that a mixture names; ValueError where there is none. longest: tokens of a data set's
+    answers."""
     check_name(name)
     if name == "drill":
         return Drills(tokenizer)
-    if name.startswith(RUN):
-        return Answers(name.removeprefix(RUN), tokenizer)
+    if name.startswith(HUB):
+        return DataSet(name.removeprefix(HUB), tokenizer, longest)
+    for prefix in (RUN, CORRECT):
+        if name.startswith(prefix):
+            return Answers(name.removeprefix(prefix), tokenizer, correct=prefix == CORRECT)
     return Problems(name, tokenizer, seed)
 
 

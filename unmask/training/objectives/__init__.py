@@ -7,12 +7,14 @@ from typing import Any
 from omegaconf import OmegaConf, ValidationError
 
 from unmask.training.objectives.autoregressive import Autoregressive
+from unmask.training.objectives.certainty_forcing import CertaintyForcing
 from unmask.training.objectives.masked_diffusion import MaskedDiffusion
 from unmask.training.objectives.objective import STUDENT, Objective
 from unmask.training.refusal import reason
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "autoregressive": Autoregressive,
+    "certainty_forcing": CertaintyForcing,
     "masked_diffusion": MaskedDiffusion,
 }
 
