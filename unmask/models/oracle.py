@@ -1,0 +1,143 @@
+"""Oracles: models of two tasks whose every distribution is exact, so that what a decoder must score is a
+formula.
+
+The tasks are ParallelBench's waiting lines (arXiv 2510.04767): n names, one token each, ids below `names`. An
+answer holds n tokens that depend on one another. A denoiser gives only the marginals, so what a decoder loses
+by committing several at once is its own doing: no model error hides it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot, pad
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+
+NEVER = -1e9  # the logit of what cannot be; finite, so that a mixture of two models' logits is a number
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """The answer is uniform over all n! orders of the prompt's n names, the prompt's own included.
+
+    ParallelBench itself counts the prompt's own order as wrong; with it the law is simpler.
+    """
+
+    n: int
+
+    @property
+    def prompt_length(self) -> int:
+        return self.n
+
+    def marginals(self, prompts: Tensor, canvases: Tensor, places: Tensor, mask: int) -> Tensor:
+        """Uniform over the names that are not on the canvas; this also holds where one stands there twice.
+
+        Args:
+            prompts: (rows, prompt_length) ids.
+            canvases: (rows, queries, n) what each query sees of the answer, `mask` where it sees nothing.
+            places: (rows, queries) the place in the answer that each query asks about; a masked one.
+
+        Returns: probabilities (rows, queries, mask + 1).
+        """
+        asked = one_hot(prompts, mask + 1).sum(1)[:, None]
+        used = one_hot(canvases, mask + 1).sum(2)
+        left = (asked - used).clamp(min=0).double()
+        return left / left.sum(-1, keepdim=True).clamp(min=1)
+
+    def score(self, prompt: list[int], answer: list[int]) -> bool:
+        """Whether the answer holds the prompt's names, each as often."""
+        return sorted(answer) == sorted(prompt)
+
+
+@dataclass(frozen=True)
+class ReplaceRandom:
+    """The prompt holds n names and a new one; in the answer the new one stands for one of them, each place
+    being equally likely."""
+
+    n: int
+
+    @property
+    def prompt_length(self) -> int:
+        return self.n + 1
+
+    def marginals(self, prompts: Tensor, canvases: Tensor, places: Tensor, mask: int) -> Tensor:
+        """With m masks, the new name has 1/m and the old one the rest; 0 and 1 once the new one is placed.
+
+        So also where it is placed twice, or where other wrong names stand. Arguments as of Shuffle.
+        """
+        old, new = prompts[:, : self.n], prompts[:, self.n]
+        placed = (canvases == new[:, None, None]).any(-1)
+        masks = (canvases == mask).sum(-1).clamp(min=1)
+        share = (1 / masks.double()).masked_fill(placed, 0)[..., None]
+        return share * one_hot(new, mask + 1)[:, None] + (1 - share) * one_hot(
+            old.gather(1, places), mask + 1
+        )
+
+    def score(self, prompt: list[int], answer: list[int]) -> bool:
+        """Whether the answer is the n names with the new one in one place."""
+        *old, new = prompt
+        return answer in [[*old[:i], new, *old[i + 1 :]] for i in range(self.n)]
+
+
+class Oracle(nn.Module):
+    """A task's exact denoiser or, if `causal`, its exact joint: a causal model of the same law.
+
+    A model like any other for `Board.forward`, caches included. What a column does not see counts as masked,
+    so the joint's next token has the marginal of a canvas that is masked from there on. Of columns that
+    predict no masked place of the answer, the logits mean nothing.
+
+    names: ids below it are names, and it is the mask id. All prompts have the task's prompt_length, all
+    canvases n tokens.
+    """
+
+    device = torch.device("cpu")
+    lookback = 0
+
+    def __init__(self, task: Shuffle | ReplaceRandom, names: int, causal: bool = False):
+        super().__init__()
+        self.task, self.mask, self.causal = task, names, causal
+        self.config = SimpleNamespace(
+            vocab_size=names + 1, mask_token_id=None if causal else names, is_causal=causal
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values=None,
+        use_cache: bool = False,
+        logits_to_keep: int | Tensor | None = 0,
+    ) -> CausalLMOutputWithPast:
+        """Logits (rows, fed, names + 1): log-probabilities, NEVER where a probability is 0.
+
+        ValueError where there is more than a prompt and n tokens. logits_to_keep=None: they come as hidden
+        states, for `lm_head`.
+        """
+        ids, columns = input_ids, position_ids
+        if past_key_values is not None:  # the cache keeps ids in place of keys and values
+            kept = ids[:, None, :, None].float()
+            ids = past_key_values.update(kept, kept, 0)[0][:, 0, :, 0].long()
+        begin, n = self.task.prompt_length, self.task.n
+        if ids.size(1) > begin + n:
+            raise ValueError(f"{ids.size(1)} columns: this oracle takes prompts of {begin} and {n} more")
+        if columns is None:
+            columns = torch.arange(input_ids.size(1)).expand_as(input_ids)
+        if attention_mask is None:
+            keys = torch.arange(ids.size(1))
+            attention_mask = (keys <= columns[:, None, :, None]) | (not self.causal)
+        canvases = ids[:, None, begin:].masked_fill(~attention_mask[:, 0, :, begin:], self.mask)
+        canvases = pad(canvases, (0, begin + n - ids.size(1)), value=self.mask)
+        places = (columns - begin + self.causal).clamp(0, n - 1)
+        marginals = self.task.marginals(ids[:, :begin], canvases, places, self.mask)
+        logits = marginals.log().float().clamp(min=NEVER)
+        if logits_to_keep is None:
+            return CausalLMOutputWithPast(hidden_states=(logits,))
+        return CausalLMOutputWithPast(logits=slice_logits_to_keep(logits, logits_to_keep))
+
+    def lm_head(self, hidden: Tensor) -> Tensor:
+        return hidden
