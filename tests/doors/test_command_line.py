@@ -32,8 +32,8 @@ MORE = {
 }
 CHOICES = {
     "model": words(
-        """dparallel_dream dparallel_llada dream llada qwen_0.5b qwen_7b random tiny_dream tiny_llada tiny_qwen
-        tiny_qwen_large"""
+        """dparallel_dream dparallel_llada dream llada qwen_0.5b qwen_7b random tiny_dream tiny_llada
+        tiny_qwen tiny_qwen_large"""
     ),
     "auxiliary": words("none qwen_0.5b random tiny_qwen"),
     "drafter": words("none"),
@@ -42,7 +42,7 @@ CHOICES = {
         threshold transformers"""
     ),
     "task": words("chain_sum gpqa gsm8k gsm_symbolic humaneval math"),
-    "figure": words("fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"),
+    "figure": words("dparallel_dream dparallel_llada fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"),
 }
 SETTINGS = {
     "apd": words(f"chunk coupling kv_window max_lookahead mixture_weight {SAMPLING}"),

@@ -27,6 +27,7 @@ def test_kinds():
         ({"measures": []}, "draw.measures"),
         ({"colour": "red"}, "draw.colour=red: is no key of a curve; it has title, measures"),
         ({"pb": ["x"]}, "draw.pb=x: must be percentages"),
+        ({"lines": "front"}, "draw.lines=front: is no key of a curve"),
         ({"kind": "pareto"}, "draw.x=decoder.steps: is no key of a pareto"),
     ],
 )

@@ -12,6 +12,7 @@ from unmask.config import ROOT, ModelConfig
 from unmask.models.loading import Source
 from unmask.plots.definition import define
 from unmask.plots.figures import draw, note
+from unmask.plots.style import plt
 
 SETTINGS = ["limit=4", "threads=1"]
 
@@ -168,6 +169,29 @@ def test_on_a_cpu_speed_has_no_front_unless_settings_took_turns(record, read, tm
     found.rows.device = "cuda"
     draw(definition, found, tmp_path)
     assert "useful tokens/s" in words_of(tmp_path / "pareto.svg")
+
+
+def test_lines_join_the_settings_of_a_method_beside_published_ones(record, read, tmp_path):
+    given = ["figure=dparallel_llada", "arm=vanilla,thr95,thr8,ent05"]
+    record(*given, per_step=lambda cfg: 1 + round(10 * (1 - (cfg.decoder.threshold or 1))))
+    pareto = {"kind": "pareto", "title": "Costs", "measures": ["tokens_per_step"], "lines": "methods"}
+    definition = define("dparallel", pareto | {"published": "dparallel_llada"})
+    drawn = []
+    real = plt.Axes.errorbar
+
+    def errorbar(axes, x, y, **style):
+        drawn.append((style["color"], len(x)))
+        return real(axes, x, y, **style)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plt.Axes, "errorbar", errorbar)
+        draw(definition, read(*given), tmp_path)
+    assert sorted(n for _, n in drawn) == [1, 1, 2] and len(dict(drawn)) == 3
+    words = words_of(tmp_path / "dparallel.svg")
+    assert "Filled" not in words and "steps saved" in words and "arXiv 2509.26488" in words
+    assert "dParallel-LLaDA" in words and "published: humaneval 0-shot" in words
+    with pytest.raises(ValueError, match=r"draw\.lines=all: must be front or methods"):
+        define("mine", pareto | {"lines": "all"})
 
 
 def test_the_table(record, read, tmp_path):

@@ -59,10 +59,18 @@ class Curve(Definition):
 
 @dataclass(frozen=True)
 class Pareto(Definition):
-    """Accuracy over each measure: a column of panels per task, every setting a point, the front a line."""
+    """Accuracy over each measure: a column of panels per task, every setting a point.
+
+    lines: front, through the settings that no other beats; or methods, one through all settings of each model
+        and decoder.
+    """
+
+    lines: str = "front"
 
     def __post_init__(self):
         super().__post_init__()
+        if self.lines not in ("front", "methods"):
+            _refuse(self.name, "lines", self.lines, "must be front or methods")
         if not self.measures or "accuracy" in self.measures:
             choices = ", ".join(name for name in MEASURES if name != "accuracy")
             _refuse(self.name, "measures", self.measures, f"accuracy is drawn over them: choose of {choices}")

@@ -77,7 +77,8 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         total = len(found.missing) + len(rows)
         words.append(f"missing: {len(found.missing)} of {total} settings ({named}{more})")
     if with_published:
-        words.append("published points: arXiv 2506.00413, RTX A5000")
+        theirs = "2509.26488" if definition.published.startswith("dparallel") else "2506.00413, RTX A5000"
+        words.append(f"published points: arXiv {theirs}")
     return ". ".join(words) + "."
 
 

@@ -11,6 +11,7 @@ from unmask.plots.definition import Pareto
 from unmask.plots.fronts import front
 from unmask.plots.measures import MEASURES, Measure, comparable
 from unmask.plots.style import (
+    DASHES,
     DECODERS,
     GREY,
     MARKERS,
@@ -36,6 +37,10 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     shared = [
         m for m in wanted if m.published in published and published[m.published].notna().mean() > 0.8
     ]  # of most points
+    if theirs and not shared:  # over what they were published over
+        published = published.assign(x=published.x.astype(float))
+        theirs = list(published.groupby("task", sort=False))
+        shared = [Measure("x", published.x_name.iloc[0], published="x")]
     heights = [2.4 * len(measures) + 0.8, 1.9 * len(shared) + 0.4][: 1 + bool(theirs)]  # inches
     figure = plt.figure(figsize=(7, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -47,10 +52,11 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
             if measure.time and not timed[task]:
                 axes.text(0.5, 0.5, "not compared", ha="center", transform=axes.transAxes, color=PUBLISHED)
             else:
-                _points(axes, here.dropna(subset=[measure.column, "accuracy"]), measure, marks)
+                draw_ours = _methods if pareto.lines == "methods" else _points
+                draw_ours(axes, here.dropna(subset=[measure.column, "accuracy"]), measure, marks)
     _axes(grid, measures)
     _legend(parts[0], rows, marks)
-    headline(parts[0], f"{pareto.title}. Filled: on the Pareto front")
+    headline(parts[0], pareto.title + (". Filled: on the Pareto front" if pareto.lines == "front" else ""))
     if theirs:
         grid = parts[1].subplots(len(shared), len(theirs), squeeze=False)
         for column, (task, here) in zip(grid.T, theirs, strict=True):
@@ -90,18 +96,40 @@ def _points(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -
     name_points(axes, x, y, names, [DECODERS.get(decoder, GREY) for decoder in edge.decoder])
 
 
+def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -> None:
+    """A line through the settings of each model and decoder, with their intervals."""
+    models = list(dict.fromkeys(rows.model))
+    for (model, decoder), mine in rows.groupby(["model", "decoder"], sort=False):
+        mine = mine.sort_values(measure.column)
+        y = 100 * mine.accuracy
+        low, high = 100 * np.array(mine.accuracy_interval.tolist()).T
+        look = {"color": DECODERS.get(decoder, GREY), "linestyle": DASHES[models.index(model) % len(DASHES)]}
+        bars = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
+        axes.errorbar(
+            measure.scale * mine[measure.column],
+            y,
+            yerr=bars,
+            marker=marks[model],
+            markersize=4,
+            linewidth=1,
+            elinewidth=0.5,
+            **look,
+        )
+
+
 def _published(axes, points: pd.DataFrame, measure: Measure) -> None:
-    x, y = points[measure.published], 100 * points.accuracy
-    names = [_their_name(series) for series in points.series]
-    colours = [DECODERS[_their_decoder(series)] for series in points.series]
-    for place, height, colour in zip(x, y, colours, strict=True):
-        axes.plot(place, height, "s", color=colour)
-    name_points(axes, x, y, names, colours)
+    named = points.groupby("series", sort=False).first()  # a line has its name at its first point
+    names = [_their_name(series) for series in named.index]
+    colours = [DECODERS[_their_decoder(series)] for series in named.index]
+    for (_, line), colour in zip(points.groupby("series", sort=False), colours, strict=True):
+        axes.plot(line[measure.published], 100 * line.accuracy, "s--", color=colour, linewidth=1)
+    name_points(axes, named[measure.published], 100 * named.accuracy, names, colours)
 
 
 def _their_decoder(series: str) -> str:
-    if "APD" in series:
-        return "apd"
+    for word, decoder in (("APD", "apd"), ("dParallel", "dparallel"), ("threshold", "threshold")):
+        if word in series:
+            return decoder
     return "leftright" if "K=" in series else "autoregressive"
 
 

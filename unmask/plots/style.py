@@ -24,6 +24,10 @@ DECODERS = {
     "entropy": "#CC79A7",
     "random": "#E69F00",
     "margin": "#56B4E9",
+    "threshold": "#117733",
+    "factor": "#882255",
+    "dparallel": "#D55E00",
+    "entropy_bound": "#999933",
 }
 PUBLISHED = "0.35"  # what others measured
 GREY = "#7F7F7F"  # decoders without a colour of their own
