@@ -1,0 +1,91 @@
+"""How sure a model is of every masked position, step by step: one setting beside another (dParallel, figures
+5 and 6).
+
+    python -m scripts.certainty_map "model=tiny_llada decoder=confidence decoder.block_length=8"
+
+Each argument is a setting of eval.py. Its run is made where it is missing. Then every step of every answer is
+looked at once more: the canvas as it was before the step goes through the model, and the probability of the
+likeliest token of each masked position is averaged over the documents.
+"""
+
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unmask.cli import progress_bar, refusals
+from unmask.config import ROOT
+from unmask.decoding.sampling import ban
+from unmask.evaluation import Evaluation, answer
+from unmask.plots.certainty import draw
+
+FEWEST = 5  # documents that a cell averages, at least
+
+
+def certainty(evaluation: Evaluation, advance=lambda: None) -> np.ndarray:
+    """Mean confidence of the masked positions, (steps, positions); nan where fewer than FEWEST documents have
+    a mask."""
+    models, budget = evaluation.lm.models, evaluation.cfg.task.budget
+    samples = {(s["doc_id"], s["repeat"]): s for s in evaluation.run.samples()}
+    total, count = np.zeros((budget, budget)), np.zeros((budget, budget))
+    prompts = evaluation.lm.prompts(evaluation.requests)
+    for request, prompt in zip(evaluation.requests, prompts, strict=True):
+        sample = samples[evaluation.lm.key(request)]
+        canvases = before_each_step(sample, budget, models.mask_id)
+        ids = torch.cat((prompt.expand(len(canvases), -1), canvases), 1).to(models.device)
+        with torch.inference_mode():
+            logits = models.main(input_ids=ids).logits[:, len(prompt) :]
+            sure = ban(logits, models.mask_id).softmax(-1).amax(-1).cpu().numpy()
+        masked = (canvases == models.mask_id).numpy()
+        total[: len(sure)] += np.where(masked, sure, 0)
+        count[: len(sure)] += masked
+        advance()
+    with np.errstate(invalid="ignore"):
+        found = np.where(count >= FEWEST, total / count, np.nan)
+    steps = np.isfinite(found).any(1).sum()
+    return found[:steps]
+
+
+def before_each_step(sample: dict, budget: int, mask: int) -> torch.Tensor:
+    """The canvas as every step found it: (steps, budget) ids."""
+    steps = torch.tensor(sample["commits"] + [-1] * (budget - len(sample["commits"])))
+    final = torch.full((budget,), mask)
+    final[steps >= 0] = torch.tensor(sample["ids"])
+    known = (steps >= 0) & (steps < torch.arange(int(steps.max()) + 1)[:, None])
+    return torch.where(known, final, mask)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m scripts.certainty_map", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("settings", nargs="+", help="settings of eval.py in quotes, one argument a panel")
+    parser.add_argument("--limit", type=int, default=50, help="documents (default 50)")
+    parser.add_argument("--results", default="results", help="folder of the runs")
+    parser.add_argument("--picture", type=Path, default=ROOT / "results/figures/certainty_map.png")
+    options = parser.parse_args(arguments)
+    with refusals():
+        shared = [f"limit={options.limit}", f"results={options.results}"]
+        evaluations = [Evaluation.of(*setting.split(), *shared) for setting in options.settings]
+        answer(evaluations, in_turns=False, what=f"{len(evaluations)} settings")
+        maps = {}
+        with progress_bar() as bar:
+            task = bar.add_task("looking", total=options.limit * len(evaluations))
+            for evaluation in evaluations:
+                accuracy, per_step = (evaluation.summary[k] for k in ("accuracy", "tokens_per_step"))
+                title = f"{evaluation.label}\n{100 * accuracy:.1f}%, {per_step:.2f} tokens a step"
+                maps[title] = certainty(evaluation, lambda: bar.advance(task))
+                evaluation.lm.release()
+    first = evaluations[0]
+    note = (
+        f"{first.cfg.task.name}, n = {options.limit}, {first.identity['dtype']}. Probability of the "
+        "likeliest token at every position that is still masked, mean over documents, before each step."
+    )
+    draw(maps, options.picture, note)
+    print(f"figure: {options.picture}")
+
+
+if __name__ == "__main__":
+    main()
