@@ -18,7 +18,8 @@ def test_canvases_are_those_before_each_step():
     ]
 
 
-def test_a_map_of_a_recorded_run(evaluate, tmp_path):
+def test_a_map_of_a_recorded_run(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(certainty_map, "FEWEST", 1)
     setting = "decoder=confidence decoder.block_length=8 decoder.quota=even decoder.after_end=fill"
     evaluation = evaluate("limit=6", *setting.split())
     evaluation.score()
