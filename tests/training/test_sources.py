@@ -216,8 +216,8 @@ def test_a_data_set_of_questions_and_answers(tokenizer, tmp_path, monkeypatch):
     file.write_text(json.dumps({"question": "?", "reply": "!"}) + "\n")
     with pytest.raises(ValueError, match="no column of answers among question, reply; rename one to llm"):
         source(f"hub:{tmp_path / 'set'}", tokenizer)
-    with pytest.raises(ValueError, match="hub:no/such: cannot be loaded"):
-        source("hub:no/such", tokenizer)
+    with pytest.raises(ValueError, match="hub:.*nowhere: cannot be loaded"):
+        source(f"hub:{tmp_path / 'nowhere'}", tokenizer)
 
 
 def test_other_answers_are_another_fingerprint(recorded, tokenizer):
