@@ -11,6 +11,7 @@ likeliest token of each masked position is averaged over the documents.
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from unmask.decoding.sampling import ban
 from unmask.evaluation import Evaluation, answer
 from unmask.plots.certainty import draw
 
+STEPS = 16  # that go through the model at once
 FEWEST = 5  # documents that a cell averages, at least
 
 
@@ -36,9 +38,17 @@ def certainty(evaluation: Evaluation, advance=lambda: None) -> np.ndarray:
         sample = samples[evaluation.lm.key(request)]
         canvases = before_each_step(sample, budget, models.mask_id)
         ids = torch.cat((prompt.expand(len(canvases), -1), canvases), 1).to(models.device)
+        columns = torch.arange(len(prompt), ids.size(1), device=ids.device)
         with torch.inference_mode():
-            logits = models.main(input_ids=ids).logits[:, len(prompt) :]
-            sure = ban(logits, models.mask_id).softmax(-1).amax(-1).cpu().numpy()
+            sure = torch.cat(
+                [
+                    ban(models.main(input_ids=some, logits_to_keep=columns).logits, models.mask_id)
+                    .softmax(-1)
+                    .amax(-1)
+                    .cpu()
+                    for some in ids.split(STEPS)
+                ]
+            ).numpy()
         masked = (canvases == models.mask_id).numpy()
         total[: len(sure)] += np.where(masked, sure, 0)
         count[: len(sure)] += masked
@@ -58,6 +68,19 @@ def before_each_step(sample: dict, budget: int, mask: int) -> torch.Tensor:
     return torch.where(known, final, mask)
 
 
+def check(evaluations: Sequence[Evaluation]) -> None:
+    """ValueError for settings that make no map, or none beside the others. Loads no model."""
+    for evaluation in evaluations:
+        if "denoiser" not in evaluation.sources:
+            raise ValueError(f"{evaluation.label}: has no denoiser, so no masked positions")
+        if len(evaluation.requests) < FEWEST:
+            raise ValueError(
+                f"--limit {len(evaluation.requests)}: a cell averages {FEWEST} documents or more"
+            )
+        if evaluation.cfg.task.name != evaluations[0].cfg.task.name:
+            raise ValueError("settings of several tasks make no common map: run the script once a task")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.certainty_map", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -68,11 +91,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with refusals():
         shared = [f"limit={options.limit}", f"results={options.results}"]
-        evaluations = [Evaluation.of(*setting.split(), *shared) for setting in options.settings]
+        every = [Evaluation.of(*setting.split(), *shared) for setting in options.settings]
+        evaluations = list({evaluation.folder: evaluation for evaluation in every}.values())
+        check(evaluations)
         answer(evaluations, in_turns=False, what=f"{len(evaluations)} settings")
         maps = {}
         with progress_bar() as bar:
-            task = bar.add_task("looking", total=options.limit * len(evaluations))
+            total = sum(len(evaluation.requests) for evaluation in evaluations)
+            task = bar.add_task("looking", total=total)
             for evaluation in evaluations:
                 accuracy, per_step = (evaluation.summary[k] for k in ("accuracy", "tokens_per_step"))
                 title = f"{evaluation.label}\n{100 * accuracy:.1f}%, {per_step:.2f} tokens a step"
@@ -80,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
                 evaluation.lm.release()
     first = evaluations[0]
     note = (
-        f"{first.cfg.task.name}, n = {options.limit}, {first.identity['dtype']}. Probability of the "
+        f"{first.cfg.task.name}, n = {len(first.requests)}, {first.identity['dtype']}. Probability of the "
         "likeliest token at every position that is still masked, mean over documents, before each step."
     )
     draw(maps, options.picture, note)

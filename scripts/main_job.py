@@ -56,7 +56,7 @@ def main(
     )
     console.print(summary_table(summaries))
     for name, other in list(arms.items())[1:]:
-        c = compare(baseline.scored, other.scored)
+        c = compare(baseline.scored, other.scored, in_turns=baseline.device.type == "cpu")
         speedup = with_interval(c, "speedup", "{:.1f} times", "{:.1f}").replace("\n", " ")
         if c["speedup_void"]:
             speedup = f"(not comparable: {c['speedup_void']})"

@@ -439,6 +439,15 @@ def test_under_a_cache_dream_commits_the_first_token_of_a_block_alone(lab, cache
         assert places == [[0], [1, 2, 3], [4], [5, 6, 7]]
 
 
+@pytest.mark.parametrize("quota", ["even", "dream"])
+def test_a_block_of_one_step_goes_on_after_its_first_token(lab, quota):
+    """Its step is spent on the first token: all others follow in one more."""
+    models = lab.Models(lab.Scripted(lab.on_canvas(lab.favourites(*range(8))), lab.MASK, lookback=1))
+    decoder = Unmasking(block_length=4, steps=2, quota=quota, cache="dual")
+    _, steps = lab.trace(decoder, models, [0, 1], 8)
+    assert [places for places, _ in steps] == [[0], [1, 2, 3], [4], [5, 6, 7]]
+
+
 def test_after_an_end_token_all_slots_are_filled_where_that_is_asked_for(lab):
     logits = lab.favourites(0, lab.EOS, *range(2, 8))
     models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))

@@ -12,6 +12,7 @@ from unmask.config import ROOT, ModelConfig
 from unmask.models.loading import Source
 from unmask.plots.definition import define
 from unmask.plots.figures import draw, note
+from unmask.plots.measures import comparable
 from unmask.plots.style import plt
 
 SETTINGS = ["limit=4", "threads=1"]
@@ -154,6 +155,26 @@ def test_times_of_runs_that_took_no_turns_are_left_out(record, read, tmp_path):
     draw(define_of("pareto"), found, tmp_path)
     words = words_of(tmp_path / "pareto.svg")  # a front over speed is of all settings or of none
     assert "useful tokens per step" in words and "useful tokens/s" not in words
+    assert "times of 5 of 5 settings are left out" in note(define_of("pareto"), found, {}, False)
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"),
+    [
+        ([["a"], ["a"], ["b"]], [True, True, False]),
+        ([["a"], ["b"], ["c"]], [False] * 3),  # one alone compares with nothing
+        ([["alone"], ["alone"], ["alone"], ["a"], ["a"]], [False] * 3 + [True] * 2),
+        ([["a", "alone"], ["a", "alone"]], [False] * 2),
+        ([["a", "b"], ["a", "b"], ["a"]], [True, True, False]),
+    ],
+)
+def test_times_compare_between_rows_that_shared_their_turns(turns, kept):
+    n = len(turns)
+    alike = {"times_void": [None] * n, "machines": [["m"]] * n, "commits": [["c"]] * n, "device": "cpu"}
+    timed, reason = comparable(pd.DataFrame(alike | {"turns": turns}))
+    assert timed.tolist() == kept and (reason is None) == all(kept)
+    timed, reason = comparable(pd.DataFrame(alike | {"turns": turns, "device": "cuda"}))
+    assert timed.all() and reason is None
 
 
 def test_on_a_cpu_speed_has_no_front_unless_settings_took_turns(record, read, tmp_path):

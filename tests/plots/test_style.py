@@ -2,8 +2,12 @@
 
 from matplotlib.text import Text
 
-from unmask.plots.style import name_points, plt, spread_names
+from unmask.plots.style import DECODERS, name_points, plt, spread_names
 from unmask.plots.trace import Trace, draw
+
+
+def test_decoders_are_told_apart_by_their_colours():
+    assert len(set(DECODERS.values())) == len(DECODERS)
 
 
 def test_names_of_points_cover_neither_each_other_nor_a_point_nor_a_line():

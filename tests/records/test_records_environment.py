@@ -78,7 +78,12 @@ def test_a_commit_is_marked_when_anything_but_results_differs(checkout):
     first = checkout.asked()
     assert re.fullmatch(rf"{clean}\+[0-9a-f]{{6}}", first)
     (checkout.folder / "unmask" / "records" / "environment.py").write_text("# another change")
-    assert checkout.asked() not in (first, clean), "two changed checkouts of one commit are two programs"
+    second = checkout.asked()
+    assert second not in (first, clean), "two changed checkouts of one commit are two programs"
+    (checkout.folder / "unmask" / "decoder.py").write_text("# a new file that goes on changing")
+    assert checkout.asked() not in (first, second, clean)
+    (checkout.folder / "unmask" / "records" / "environment.py").write_bytes(b"# \xe9")  # no UTF-8
+    assert re.fullmatch(rf"{clean}\+[0-9a-f]{{6}}", checkout.asked())
 
 
 def test_the_commit_is_asked_for_once(checkout):

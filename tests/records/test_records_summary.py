@@ -35,7 +35,7 @@ def scored(doc_id, correct=1.0, *, useful, wasted=0, seconds=1.0, denoiser=1, au
         "batch_size": 1,
         "batch": doc_id,
         "exact": None,
-        "turns": None,
+        "turns": "5e551011",
         "commit": "0123456789ab",
         "machine": "here",
         "correct": correct,
@@ -78,7 +78,7 @@ def test_a_run_counted_by_hand():
         "tokens_per_step": 4.0,
         "flops_per_useful_token": None,
         "exact": None,
-        "turns": ["alone"],
+        "turns": ["5e551011"],
         "machines": ["here"],
         "commits": ["0123456789ab"],
         "times_void": None,
@@ -217,8 +217,10 @@ def test_runs_of_two_machines_or_commits_have_no_speedup():
 def test_runs_that_answered_in_other_turns_have_no_speedup():
     first, second = changed(RUN, turns="0a1b2c3d"), changed(RUN, turns="ffffffff")
     assert compare(first, first)["speedup"] == 1
-    for pair in ((first, second), (RUN, first)):
+    alone = changed(RUN, turns=None)
+    for pair in ((first, second), (alone, first), (alone, alone)):
         assert compare(*pair)["speedup_void"] == "they did not answer in turns"
+        assert compare(*pair, in_turns=False)["speedup"] == 1  # as on a GPU
 
 
 def in_batches(size, batch, slow=3.0):

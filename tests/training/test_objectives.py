@@ -306,6 +306,11 @@ def test_every_block_has_a_mask_ratio_of_its_own():
     assert ones.all()  # a block of one token is always masked
 
 
+def test_a_batch_in_which_nothing_is_masked_costs_nothing(build, monkeypatch):
+    monkeypatch.setattr(masked_diffusion, "partly_masked", lambda block, *_: torch.zeros_like(block).bool())
+    assert block_diffusion(build("llada"), problem(), 4, 0, 0.0) == 0
+
+
 def test_a_token_weighs_less_by_every_masked_one_before_it_in_its_block():
     masked = torch.tensor([[1, 0, 1, 1, 1, 0, 1, 1]]).bool()
     within = torch.tensor([[2, 3, 0, 1, 2, 3, 0, 1]])

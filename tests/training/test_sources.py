@@ -216,6 +216,11 @@ def test_a_data_set_of_questions_and_answers(tokenizer, tmp_path, monkeypatch):
     file.write_text(json.dumps({"question": "?", "reply": "!"}) + "\n")
     with pytest.raises(ValueError, match="no column of answers among question, reply; rename one to llm"):
         source(f"hub:{tmp_path / 'set'}", tokenizer)
+    file.write_text(json.dumps({"question": None, "answer": "b"}) + "\n")
+    with pytest.raises(ValueError, match="row 0: column question holds no text"):
+        source(f"hub:{tmp_path / 'set'}", tokenizer)
+    with pytest.raises(ValueError, match="unknown source 'hub:'"):
+        source("hub:", tokenizer)
     with pytest.raises(ValueError, match="hub:.*nowhere: cannot be loaded"):
         source(f"hub:{tmp_path / 'nowhere'}", tokenizer)
 

@@ -138,7 +138,7 @@ class Unmasking(Sampling, Decoder):
             value = getattr(self, name)
             if (self.quota in quotas) != (value is not None):
                 raise ValueError(
-                    f"{name}={value} and quota={self.quota}: quota={quotas[0]} and {name} go together"
+                    f"{name}={value} and quota={self.quota}: {name} goes with quota={' or '.join(quotas)}"
                 )
             if value is not None and not (number(value) and 0 <= value < math.inf):
                 raise ValueError(f"{name}={value!r} must be a number, 0 or more")
@@ -227,12 +227,15 @@ class Unmasking(Sampling, Decoder):
         return bool(looks_back) and row.state.spent == 1
 
     def _left(self, row: Row) -> tuple[int, int]:
-        """(steps of the row's block, how many of them are left, the present one included)."""
+        """(steps of the row's block, how many of them are left, the present one included).
+
+        One is left even where a block's only step went into its first token (see `_takes_one`).
+        """
         budget, progress = len(row.canvas), row.state
         blocks, steps = budget // len(progress.block), min(self.steps or budget, budget)
         number = progress.block.start // len(progress.block)
         mine = steps // blocks + (number < steps % blocks)
-        return mine, mine - progress.spent + 1
+        return mine, max(1, mine - progress.spent + 1)
 
     def _share(self, row: Row) -> float:
         """The share of its masks that Dream unmasks in this step: 1 - s/t, and all of them in the last."""

@@ -37,26 +37,26 @@ def comparable(rows: pd.DataFrame) -> tuple[np.ndarray, str | None]:
     """(which rows' times may stand side by side, why not all of them).
 
     They compare within one machine and one commit; on a CPU, whose speed drifts, only between settings that
-    answered in the same sessions of turns. Where rows differ in that, the largest group that agrees.
+    answered in the same sessions of turns. Where rows differ in that, the largest group that agrees, and no
+    row that has none to compare with.
     """
     timed = rows.times_void.isna().to_numpy()
-    if len(rows) == 1:
-        return timed, None if timed.all() else "their times are void"
-    on_cpu = set(rows.device) != {"cuda"}
     reasons = {"their times are void": ~timed}
-    together = timed
-    for column, reason in (
-        ("machines", "runs of other machines"),
-        ("commits", "runs of other commits"),
-        *([("turns", "they did not answer in turns with the others of their panel")] if on_cpu else []),
-    ):
-        same = _largest_group(rows[column], together)
-        reasons[reason] = together & ~same
-        together = same
-    if on_cpu and together.any() and "alone" in rows.turns[together].iloc[0]:
-        reasons["on a CPU they compare only between settings that answer in turns"] = together
-        together = np.zeros(len(rows), bool)
-    return together, "; ".join(reason for reason, left_out in reasons.items() if left_out.any()) or None
+    if len(rows) > 1:
+        columns = {"machines": "runs of other machines", "commits": "runs of other commits"}
+        if set(rows.device) != {"cuda"}:
+            alone = timed & np.array(["alone" in sessions for sessions in rows.turns])
+            reasons["on a CPU they compare only between settings that answer in turns"] = alone
+            timed = timed & ~alone
+            columns["turns"] = "they did not answer in turns with the others of their panel"
+        for column, reason in columns.items():
+            same = _largest_group(rows[column], timed)
+            reasons[reason] = timed & ~same
+            timed = same
+        if timed.sum() == 1:
+            reasons["there is none to compare with"] = timed
+            timed = np.zeros(len(rows), bool)
+    return timed, "; ".join(reason for reason, left_out in reasons.items() if left_out.any()) or None
 
 
 def every(lists: pd.Series) -> list[str]:

@@ -26,7 +26,7 @@ DECODERS = {
     "margin": "#56B4E9",
     "threshold": "#117733",
     "factor": "#882255",
-    "dparallel": "#D55E00",
+    "dparallel": "#AA4499",
     "entropy_bound": "#999933",
 }
 PUBLISHED = "0.35"  # what others measured

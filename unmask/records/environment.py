@@ -79,8 +79,9 @@ def _checkout() -> tuple[str | None, bool | None]:
 
 
 def _difference() -> str:
-    """6 hex digits of what is changed in tracked files and of the names of new ones."""
-    changed = _git("diff", "HEAD", *CODE), _git("ls-files", "--others", "--exclude-standard", *CODE)
+    """6 hex digits of what is changed in tracked files, and of new ones."""
+    new = (_git("ls-files", "--others", "--exclude-standard", *CODE) or "").splitlines()
+    changed = _git("diff", "HEAD", *CODE), new, _git("hash-object", "--", *new) if new else None
     return hashlib.sha256(repr(changed).encode()).hexdigest()[:6]
 
 
@@ -89,7 +90,13 @@ def _git(*arguments: str) -> str | None:
     try:
         here = Path(__file__).parent
         done = subprocess.run(
-            ("git", *arguments), cwd=here, capture_output=True, text=True, timeout=30, check=True
+            ("git", *arguments),
+            cwd=here,
+            capture_output=True,
+            text=True,
+            errors="replace",  # a changed file may hold any bytes
+            timeout=30,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

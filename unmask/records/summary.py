@@ -79,7 +79,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     )
 
 
-def compare(baseline: Sequence[dict], other: Sequence[dict]) -> dict:
+def compare(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool = True) -> dict:
     """`other` against `baseline`, paired over the documents that both have. Keys:
 
     n                                  common documents
@@ -90,8 +90,9 @@ def compare(baseline: Sequence[dict], other: Sequence[dict]) -> dict:
     speedup, speedup_interval          tokens/s (micro) of other over the baseline's, paired bootstrap;
                                        documents that shared a batch in either run are resampled together
     speedup_void                       why there is no speed-up, else None: times of either side are void,
-                                       machines, commits or sessions of turns differ, or the baseline has no
-                                       useful token
+                                       machines or commits differ, the baseline has no useful token, or
+                                       they did not answer in turns (asked for by in_turns; only a GPU's
+                                       speed can do without)
 
     accuracy_difference of several tasks is the unweighted mean of the tasks' differences, with documents
     resampled within their task; it is None where a task has no document that can be scored in both.
@@ -104,7 +105,7 @@ def compare(baseline: Sequence[dict], other: Sequence[dict]) -> dict:
     common = {s["doc_id"] for s in baseline} & {s["doc_id"] for s in other}
     base, new = (_Documents([s for s in scored if s["doc_id"] in common]) for scored in (baseline, other))
     result = {"n": len(common)} | _difference(base, new)
-    void = _no_speedup(baseline, other)
+    void = _no_speedup(baseline, other, in_turns)
     if void is None and not base.useful.any():
         void = "the baseline has no useful token"
     costs = base.useful, base.seconds, new.useful, new.seconds
@@ -249,7 +250,7 @@ def _difference(base: _Documents, new: _Documents) -> dict:
     }
 
 
-def _no_speedup(baseline: Sequence[dict], other: Sequence[dict]) -> str | None:
+def _no_speedup(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool) -> str | None:
     for name, scored in (("the baseline", baseline), ("the other run", other)):
         if void := times_void(scored):
             return f"times of {name} are void: {void}"
@@ -257,7 +258,8 @@ def _no_speedup(baseline: Sequence[dict], other: Sequence[dict]) -> str | None:
         found = sorted({sample[what] or "unknown" for sample in [*baseline, *other]})
         if len(found) > 1:
             return f"different {what}s: {' and '.join(found)}"
-    if {sample["turns"] for sample in baseline} != {sample["turns"] for sample in other}:
+    ours, theirs = ({sample["turns"] for sample in scored} for scored in (baseline, other))
+    if in_turns and (ours != theirs or None in ours):
         return "they did not answer in turns"
     return None
 

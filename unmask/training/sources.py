@@ -199,7 +199,10 @@ class DataSet(Pairs):
         )
         begins = chat_prompt(tokenizer, "?").partition("?")[0]
         self.pairs = []
-        for row in rows:
+        for number, row in enumerate(rows):
+            for column in (question, answer):
+                if not isinstance(row[column], str):
+                    raise ValueError(f"{self.place}: row {number}: column {column} holds no text")
             text = (
                 row[question] if row[question].startswith(begins) else chat_prompt(tokenizer, row[question])
             )
@@ -220,7 +223,8 @@ class DataSet(Pairs):
 
 def check_name(name: str) -> None:
     """ValueError for a source that there is not."""
-    if name not in problems.OPTIONS and name != "drill" and not name.startswith((RUN, CORRECT, HUB)):
+    named = any(name.startswith(prefix) and name != prefix for prefix in (RUN, CORRECT, HUB))
+    if name not in problems.OPTIONS and name != "drill" and not named:
         raise ValueError(
             f"mixture: unknown source {name!r}; there are {', '.join(problems.OPTIONS)}, drill, "
             f"{RUN}FOLDER, {CORRECT}FOLDER and {HUB}NAME"

@@ -180,7 +180,7 @@ def block_diffusion(
     logits = model.lm_head(hidden[target])
     loss = cross_entropy(logits, ids.gather(1, copy)[target], reduction="none")
     weight = FALL ** masked_before(target, within)[target]
-    return (loss * weight).sum() / weight.sum()
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-9)  # a small batch may have nothing masked
 
 
 def partly_masked(block: Tensor, size: int, whole: float, generator: torch.Generator) -> Tensor:
