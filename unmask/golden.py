@@ -30,6 +30,7 @@ from unmask.cli import progress_bar, refusals
 from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
+from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.unmasking import Unmasking
 
 REQUIRED = {
@@ -39,6 +40,7 @@ REQUIRED = {
     "factor_last_candidate",
 }  # cases in which the published rule is this project's too
 EOS = 318  # of the tiny models, where a trace names no other
+FALLBACKS = {"margin_confidence": "margin"}  # published name -> ours
 FACTOR_RULES = {"corrected": "factor", "published": "published_factor"}
 RANKS = {
     "low_confidence": "confidence",
@@ -93,14 +95,44 @@ def decoder_of(trace: dict) -> Decoder | None:
         if "factor" in s:
             return Unmasking(quota=FACTOR_RULES[s["factor_rule"]], factor=s["factor"], **shared)
         return Unmasking(steps=s["steps_per_block"] * trace["canvas"] // s["block_length"], **shared)
+    if method == "d2f":
+        thresholds = {name: s[name] for name in ("block_length", "share_add", "share_act", "conf_min")}
+        return D2F(fallback=FALLBACKS.get(s["fallback"], s["fallback"]), after_end="fill", **thresholds)
+    if method == "d3llm":
+        names = ["block_length", "share_add", "share_act", "entropy_max", "cache", "cache_delay"]
+        given = {name: s[name] for name in [*names, "refresh_interval"] if s[name] is not None}
+        end = "none" if s["early_stop"] else "fill"
+        return MultiBlock(after_end=end, published_shift=True, **given)
     return None
 
 
 def stop_of(trace: dict) -> Stop:
-    """Where the published decoder ended: only APD's looks for the end id."""
-    if trace["method"] == "apd" or (trace["method"], trace["family"]) == ("leftright", "Dream"):
-        return Stop(frozenset({trace["settings"].get("eos_token_id", EOS)}))
+    """The end id, where the published decoder looks for it."""
+    s, method = trace["settings"], trace["method"]
+    if method == "apd" or (method, trace["family"]) == ("leftright", "Dream"):
+        return Stop(frozenset({s.get("eos_token_id", EOS)}))
+    if method == "d2f" or s.get("early_stop"):
+        return Stop(frozenset({s["eos"] or EOS}))
     return Stop()
+
+
+def canvas_of(trace: dict) -> int:
+    """Tokens of the canvas: published D2F leaves the last ones out where whole blocks do not fill it."""
+    block = trace["settings"]["block_length"] if trace["method"] == "d2f" else 1
+    return trace["canvas"] // block * block
+
+
+def positions_fed(trace: dict, lookback: int) -> int | None:
+    """Over all forwards; None where the trace does not tell.
+
+    D2F keeps the logits of the last cached position, to predict the next token. Here that position is fed again
+    (`lookback`), and counted.
+    """
+    fed = [(entry if isinstance(entry, int) else entry[1]) for entry in trace.get("fed", [])]
+    if not fed:
+        return None
+    again = sum(first > 0 for first, *_ in trace["fed"]) if trace["method"] == "d2f" else 0
+    return sum(fed) + lookback * again
 
 
 @cache
@@ -143,7 +175,7 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
     (generation,) = decoder.decode(
         Models(roles),
         [torch.tensor(trace["prompt"])],
-        trace["canvas"],
+        canvas_of(trace),
         stop_of(trace),
         [0],
         lambda row, positions, ids: steps.append(sorted(zip(positions, ids, strict=True))),
@@ -151,8 +183,8 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
     theirs = [sorted(zip(*step, strict=True)) for step in trace["steps"]]
     ids = generation.ids == trace["ids"]
     forwards = generation.forwards[first] == trace["forwards"]
-    theirs_fed = [fed if isinstance(fed, int) else fed[1] for fed in trace.get("fed", [])]
-    positions = generation.positions[first] == sum(theirs_fed) if theirs_fed else None
+    theirs_fed = positions_fed(trace, getattr(roles[first], "lookback", 0))
+    positions = None if theirs_fed is None else generation.positions[first] == theirs_fed
     difference = None
     if steps != theirs:
         at = next((i for i, pair in enumerate(zip(steps, theirs, strict=False)) if pair[0] != pair[1]), None)
@@ -163,7 +195,7 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
     elif not (ids and forwards):
         difference = f"{generation.forwards[first]} forwards, published {trace['forwards']}; ids equal: {ids}"
     elif positions is False:
-        difference = f"{generation.positions[first]} positions fed, published {sum(theirs_fed)}"
+        difference = f"{generation.positions[first]} positions fed, published {theirs_fed}"
     return Replay(trace, ids, steps == theirs, forwards, positions, difference)
 
 

@@ -5,7 +5,6 @@ from functools import partial
 import pytest
 import torch
 
-from unmask.decoding import Stop
 from unmask.decoding.visibility import block_causal, causal
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11]]
@@ -22,7 +21,7 @@ def filled(lab, models, *prompts, budget=BUDGET):
         commits.append(
             (positions.tolist(), torch.randint(14, (len(positions),), generator=generator).tolist())
         )
-    board.commit(commits, Stop(), None)
+    board.commit(commits, None)
     return board
 
 
@@ -176,11 +175,11 @@ def test_a_window_keeps_what_was_committed_when_it_was_fed(lab, denoiser):
     assert board.valid("denoiser") == [0, 0]
     board.denoise([range(13), range(8)], cached=True)
     assert board.valid("denoiser") == [5, 2]  # keys and values of masks are void
-    board.commit([([0, 1], [3, 4]), ([1], [5])], Stop(), None)
+    board.commit([([0, 1], [3, 4]), ([1], [5])], None)
     assert board.valid("denoiser") == [5, 2]  # the new tokens were masks when they were fed
     board.denoise([range(3, 13), range(1, 10)], cached=True)
     assert board.valid("denoiser") == [7, 2]  # the second row's prefix has not grown: a gap
-    board.commit([([], []), ([0], [6])], Stop(), None)
+    board.commit([([], []), ([0], [6])], None)
     board.denoise([range(6, 13), range(1, 3)], cached=True)
     assert board.valid("denoiser") == [7, 3]  # no further than what was fed, although 4 columns are known
     assert board.valid("denoiser", [1]) == [3]
@@ -195,10 +194,10 @@ def test_a_causal_cache_keeps_a_draft_until_it_is_rejected(lab, dream, qwen):
     board.forward("auxiliary", [range(2, 5)], causal, cached=True, only=[1], ids=drafted)
     assert board.valid("auxiliary") == [9, 5] and board.valid("auxiliary", [1]) == [5]
     # Two of the draft's tokens are committed: all right of them is void, and the last one is fed again.
-    board.commit([([0, 1], [1, 2]), ([0], [9])], Stop(), None)
+    board.commit([([0, 1], [1, 2]), ([0], [9])], None)
     assert board.valid("auxiliary") == [6, 2]
     # More is committed than was fed: what was fed stays.
-    board.commit([([2, 3, 4], [1, 2, 3]), ([1, 2, 3], [1, 1, 1])], Stop(), None)
+    board.commit([([2, 3, 4], [1, 2, 3]), ([1, 2, 3], [1, 1, 1])], None)
     assert board.valid("auxiliary") == [6, 2]
     assert board.valid("denoiser") == [0, 0]  # every role has a cache of its own
 
@@ -209,7 +208,7 @@ def test_rows_that_leave_take_their_keys_and_values_with_them(lab, qwen):
     expected = expected_logits(qwen, board, 2, "causal")
     for position in range(BUDGET):
         if board.rows[1].canvas[position] is None:
-            board.commit([([], []), ([position], [0]), ([], [])], Stop(), None)
+            board.commit([([], []), ([position], [0]), ([], [])], None)
         if len(board.rows) == 2:
             break
     assert [row.index for row in board.rows] == [0, 2] and board.ids.size(0) == 2

@@ -16,7 +16,7 @@ from torch import Tensor
 from unmask.decoding.cache import SlotCache
 from unmask.decoding.generation import Generation, Observer, Stop
 from unmask.decoding.sampling import ban
-from unmask.decoding.visibility import attention_mask, causal, full
+from unmask.decoding.visibility import attention_mask, block_causal, causal, full
 
 READY = 2  # forwards of a shape that make a compiled model ready for it
 Measured = TypeVar("Measured")
@@ -119,6 +119,10 @@ class Row:
     def finished(self) -> bool:
         return (self.end is not None and not self.fills) or self.prefix == len(self.canvas)
 
+    def cut(self, length: int) -> None:
+        """The canvas ends after `length` tokens: nothing right of it is wanted."""
+        del self.canvas[length:], self.commits[length:]
+
     def count(self, role: str, fed: int) -> None:
         """One forward of a role, with `fed` columns of this row."""
         self.forwards[role] += 1
@@ -152,8 +156,8 @@ class Row:
 class Board:
     """The unfinished rows of a batch. `ids` (rows, columns) holds prompts and canvases, masks included."""
 
-    def __init__(self, rows: Sequence[Row], models: Models):
-        self.rows, self.models, self.bucket = list(rows), models, models.bucket
+    def __init__(self, rows: Sequence[Row], models: Models, stop: Stop = Stop()):
+        self.rows, self.models, self.stop, self.bucket = list(rows), models, stop, models.bucket
         if self.bucket > 1 and len(rows) > 1:
             raise ValueError("compiled models take one row at a time: batch_size=1, or compile=false")
         self.width = self.padded(max(row.columns for row in rows))
@@ -188,7 +192,7 @@ class Board:
         self,
         role: str,
         fed: Sequence[range],
-        sees: Callable[[Tensor], Tensor] | None = None,
+        sees: Callable[[Tensor], Tensor] | int | None = None,
         cached: bool = False,
         only: Sequence[int] | None = None,
         ids: Tensor | None = None,
@@ -199,8 +203,8 @@ class Board:
 
         Args:
             fed: a range of columns per row. Shorter ones are padded on the right with columns nobody sees.
-            sees: the fed columns (rows, n) -> how far right each may see (see visibility.py). None: up to the
-                end of what its row is fed.
+            sees: `causal`; the length of a block, for block-causal attention; or None: every fed column sees
+                up to the end of what its row is fed (see visibility.py).
             cached: attend to the role's cached columns too, and write the fed ones there.
             ids: (rows, columns) instead of the board's own, as when a draft is judged.
             reach: per row, the column before which everything seen must lie, where cached columns right of
@@ -216,7 +220,7 @@ class Board:
         cache = self.cache(role) if cached else None
         kwargs |= {"past_key_values": cache, "use_cache": cached}
         if cached:
-            self._keep(cache, fed, sees is causal, only)
+            self._keep(cache, fed, sees, only)
         bounds = [columns.stop for columns in fed] if reach is None else list(reach)
         end = max(bounds)
         native = causal if getattr(self.models[role].config, "is_causal", True) else None
@@ -239,7 +243,11 @@ class Board:
         if cached:
             cache.place(chosen, columns.where(columns < ends[:, None], self.width), end)
         limits = full(columns, self.tensor(bounds))
-        limits = limits if sees is None else limits.minimum(sees(columns))
+        if isinstance(sees, int):
+            prompts = self.tensor([len(row.prompt) for row in rows])
+            limits = limits.minimum(block_causal(columns, prompts, sees))
+        elif sees is not None:
+            limits = limits.minimum(sees(columns))
         keys = torch.arange(end, device=ids.device)
         return self.models[role](
             input_ids=ids[chosen].gather(1, columns.clamp(max=self.width - 1)),
@@ -248,16 +256,23 @@ class Board:
             **kwargs,
         )
 
-    def _keep(self, cache: SlotCache, fed: Sequence[range], causal: bool, only: Sequence[int] | None) -> None:
+    def _keep(
+        self, cache: SlotCache, fed: Sequence[range], sees: Callable | int | None, only: Sequence[int] | None
+    ) -> None:
         """Raise the cache's watermarks after a forward.
 
-        Under a causal mask all that was fed is right until a commit says otherwise. Without one, keys and
-        values of masks are void, and those of committed columns are kept as they are: an approximation, the
-        one that a window or a block cache makes.
+        Under a causal mask all that was fed is right until a commit says otherwise; under a block-causal one,
+        the blocks without a mask are. Where all see all, keys and values of masks are void, and those of
+        committed columns are kept as they are: an approximation, the one that a window or a block cache
+        makes.
         """
-        cache.causal = causal
+        cache.causal = sees is causal
         for i, columns in zip(range(len(self.rows)) if only is None else only, fed, strict=True):
-            cache.valid[i] = columns.stop if causal else min(columns.stop, self.rows[i].first)
+            row = self.rows[i]
+            right = columns.stop if cache.causal else row.first
+            if isinstance(sees, int):
+                right -= row.prefix % sees
+            cache.valid[i] = min(columns.stop, right)
 
     def denoise(
         self,
@@ -265,15 +280,16 @@ class Board:
         cached: bool = False,
         reach: Sequence[int] | None = None,
         role: str = "denoiser",
+        sees: int | None = None,
     ) -> Marginals:
         """One forward of a denoiser over the columns `fed` of every row; the head waits until it is asked."""
-        output = self.forward(role, fed, cached=cached, reach=reach, logits_to_keep=None)
+        output = self.forward(role, fed, sees, cached=cached, reach=reach, logits_to_keep=None)
         hidden = output.hidden_states[-1]
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
         return Marginals(self.models[role], self.models.mask_id, hidden, [columns.start for columns in fed])
 
-    def commit(self, commits: Sequence[Commit], stop: Stop, observer: Observer | None) -> None:
+    def commit(self, commits: Sequence[Commit], observer: Observer | None) -> None:
         """End a step: write every row's tokens (or none). Finished rows leave the board and its caches."""
         places = [
             (i, len(row.prompt) + position)
@@ -283,7 +299,7 @@ class Board:
         if places:
             self.ids[tuple(self.tensor(places).T)] = self.tensor([i for _, ids in commits for i in ids])
         for row, commit in zip(self.rows, commits, strict=True):
-            row.commit(commit, stop, observer)
+            row.commit(commit, self.stop, observer)
         for cache in self.caches.values():
             if cache.causal:
                 # The last token of a prefix is fed again: it predicts the next one, and it may not be the one

@@ -42,11 +42,11 @@ class Decoder:
         """
         raise NotImplementedError
 
-    def run(self, board: Board, stop: Stop, observer: Observer | None) -> None:
+    def run(self, board: Board, observer: Observer | None) -> None:
         """Step until every row has ended."""
         self.begin(board)
         while board.rows:
-            board.commit(self.step(board), stop, observer)
+            board.commit(self.step(board), observer)
 
     def decode(
         self,
@@ -76,7 +76,7 @@ class Decoder:
         start = time.perf_counter()
         with torch.inference_mode():
             if rows:
-                self.run(Board(rows, models), stop, observer)
+                self.run(Board(rows, models, stop), observer)
         synchronise(models.device)
         seconds = (time.perf_counter() - start) / max(1, len(rows))
         generations = [row.generation() for row in rows]

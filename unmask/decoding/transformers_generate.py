@@ -25,8 +25,8 @@ class TransformersGenerate(Decoder):
     roles: ClassVar = {"target": "causal"}
     lossless: ClassVar = True
 
-    def run(self, board: Board, stop: Stop, observer: Observer | None) -> None:
-        rows, model = board.rows, board.models["target"]
+    def run(self, board: Board, observer: Observer | None) -> None:
+        rows, model, stop = board.rows, board.models["target"], board.stop
         width = max(len(row.prompt) for row in rows)
         pad = min(stop.ids, default=0)
         ids = torch.full((len(rows), width), pad, device=board.ids.device)

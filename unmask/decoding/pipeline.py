@@ -1,0 +1,310 @@
+"""Several blocks at work at once, from the left: later ones begin before earlier ones are finished.
+
+Block b of a row is the canvas positions from b * block_length on; where block_length does not divide the
+budget, the last one is shorter. Before every forward, in this order:
+
+1. a block is appended, if the last one is decoded to a share of at least `share_add`; at most one a step;
+2. a block becomes full for good, if its left neighbour is decoded to a share of at least `share_act` (the
+   prompt is, to block 0). A full block commits at least one token a step.
+
+share_add = share_act = 1 is block by block. Sources: D2F (arXiv 2508.09192, sec. 4.3); d3LLM (its release).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unmask.decoding.board import Board, Commit, Row
+from unmask.decoding.decoder import Decoder
+from unmask.decoding.sampling import Sampling, at_least_one, number, step_generator
+from unmask.decoding.unmasking import RANKS
+
+FALLBACKS = {"default": "confidence", "neg_entropy": "entropy", "margin": "margin"}
+
+
+@dataclass
+class Blocks:
+    """The blocks of a row that have been appended: of each, whether it is full."""
+
+    full: list[bool]
+    cached: int = 0  # multiblock: blocks whose keys and values are kept, the prompt being one
+    finished: dict[int, int] | None = None  # multiblock: block, the prompt being 0 -> the step that found it
+
+
+@dataclass(frozen=True)
+class Pipeline(Sampling, Decoder):
+    """block_length: B. share_add, share_act: see above.
+    after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
+        all that was begun is decoded, as the published decoders do.
+    temperature, top_p, top_k: see Sampling.
+    """
+
+    block_length: int = 32
+    share_add: float = 0.1
+    share_act: float = 0.95
+    after_end: str = "none"
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least_one(block_length=self.block_length)
+        share(share_add=self.share_add, share_act=self.share_act)
+        if self.after_end not in ("none", "fill"):
+            raise ValueError(f"after_end={self.after_end!r} must be one of none, fill")
+
+    def begin(self, board: Board) -> None:
+        for row in board.rows:
+            row.state = Blocks([])
+            row.fills = self.after_end == "fill"
+
+    def step(self, board: Board) -> list[Commit]:
+        for row in board.rows:
+            self._advance(row)
+        masked = [self._masks(row, range(self._begun(row))) for row in board.rows]
+        prompts = [len(row.prompt) for row in board.rows]
+        logits = self._marginals(board).logits(
+            [[n + p for p in positions] for n, positions in zip(prompts, masked, strict=True)]
+        )
+        scores = self.scores(logits)
+        ids = (scores if self.temperature == 0 else scores + self._noise(board, masked, logits)).argmax(-1)
+        sure, order = self._judge(board, scores, ids)
+        packed = torch.stack((sure.long(), order, ids), -1).tolist()  # one transfer a step
+        commits = []
+        for row, positions, judged in zip(board.rows, masked, packed, strict=True):
+            sure_ones, ranked, tokens = zip(*judged, strict=True)
+            mine = range(len(positions))  # what follows is padding
+            sure_ones = [k for k in mine if sure_ones[k]]
+            ranked = [k for k in ranked if k in mine]
+            chosen = sorted(self._choose(board, row, positions, sure_ones, ranked))
+            commit = [positions[k] for k in chosen], [tokens[k] for k in chosen]
+            commits.append(self._end(board, row, commit))
+        return commits
+
+    # What the two decoders differ in
+
+    def _marginals(self, board: Board):
+        """The step's forward."""
+        raise NotImplementedError
+
+    def _judge(self, board: Board, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Which tokens are sure enough, (rows, k) bool, and the order from the surest on, (rows, k)."""
+        raise NotImplementedError
+
+    def _choose(
+        self, board: Board, row: Row, positions: Sequence[int], sure: list[int], ranked: list[int]
+    ) -> list[int]:
+        """The masks to commit, as indices of `positions`: `sure` ones, and others by the rule of full
+        blocks. `ranked`: all of them, the surest first."""
+        raise NotImplementedError
+
+    def _end(self, board: Board, row: Row, commit: Commit) -> Commit:
+        """What is committed, if end tokens are among it."""
+        raise NotImplementedError
+
+    # What they share
+
+    def _advance(self, row: Row) -> None:
+        """Append a block and activate, by the rules above."""
+        full = row.state.full
+        if self._begun(row) < len(row.canvas) and (not full or self._share(row, -1) >= self.share_add):
+            full.append(False)
+        for block in range(len(full)):
+            full[block] |= block == 0 or self._share(row, block - 1) >= self.share_act
+
+    def _begun(self, row: Row) -> int:
+        """Canvas positions in blocks that have been appended."""
+        return min(len(row.state.full) * self.block_length, len(row.canvas))
+
+    def _places(self, row: Row, block: int) -> range:
+        start = range(len(row.state.full))[block] * self.block_length
+        return range(start, min(start + self.block_length, len(row.canvas)))
+
+    def _masks(self, row: Row, places: range) -> list[int]:
+        return [p for p in places if row.canvas[p] is None]
+
+    def _share(self, row: Row, block: int) -> float:
+        """How much of a block is decoded."""
+        places = self._places(row, block)
+        return (len(places) - len(self._masks(row, places))) / len(places)
+
+    def _noise(self, board: Board, masked: list[list[int]], logits: Tensor) -> Tensor:
+        noise = torch.zeros_like(logits)
+        for row, mine, positions in zip(board.rows, noise, masked, strict=True):
+            generator = step_generator(row.seed, row.step, board.ids.device)
+            mine[: len(positions)] = self.noise(generator, (len(positions), logits.size(-1)))
+        return noise
+
+
+@dataclass(frozen=True)
+class D2F(Pipeline):
+    """Discrete diffusion forcing (D2F, arXiv 2508.09192): a block-causal denoiser's blocks in a pipeline.
+
+    A token sees the prompt and the blocks up to its own, so the keys and values of finished blocks are exact:
+    one forward denoises the active blocks and writes those of the finished ones.
+
+    conf_min: a mask is committed if its token is likelier than this.
+    fallback: which mask a full block commits where none is: default, the likeliest; neg_entropy, that of the
+        lowest entropy; margin, that of the largest lead.
+    cache: exact, or none: the same ids from feeding everything.
+    block_length, share_add, share_act, after_end: see Pipeline.
+
+    Two things that the published code does not do: once an end token is committed, blocks right of its own
+    are given up, since nothing left of them sees them (with after_end=fill they are decoded, as published);
+    and a budget that B does not divide gets a shorter last block.
+    """
+
+    attention: ClassVar = "block_causal"
+    conf_min: float = 0.9
+    fallback: str = "default"
+    cache: str = "exact"
+
+    def __post_init__(self):
+        super().__post_init__()
+        share(conf_min=self.conf_min)
+        for name, known in (("fallback", FALLBACKS), ("cache", ("exact", "none"))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+
+    def _marginals(self, board: Board):
+        cached = self.cache == "exact"
+        # A token is predicted from the column before it (Dream), which must be fed in any case.
+        lookback = board.models["denoiser"].lookback
+        starts = [max(0, valid - lookback) for valid in board.valid("denoiser")] if cached else None
+        fed = [
+            range(starts[i] if cached else 0, len(row.prompt) + self._begun(row))
+            for i, row in enumerate(board.rows)
+        ]
+        return board.denoise(fed, cached=cached, sees=self.block_length)
+
+    def _judge(self, board: Board, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        likely = RANKS["confidence"](scores, ids)
+        sure = likely > (math.log(self.conf_min) if self.conf_min else -math.inf)
+        rank = FALLBACKS[self.fallback]
+        values = likely if rank == "confidence" else RANKS[rank](scores, ids)
+        return sure, values.argsort(descending=True, stable=True)
+
+    def _choose(self, board, row, positions, sure, ranked) -> list[int]:
+        chosen = list(sure)
+        served = {positions[k] // self.block_length for k in sure}
+        for k in ranked:
+            block = positions[k] // self.block_length
+            if row.state.full[block] and block not in served:
+                chosen.append(k)
+                served.add(block)
+        return chosen
+
+    def _end(self, board, row, commit) -> Commit:
+        """Once an end token is among the committed ones, no block is appended any more."""
+        ends = [p for p, token in zip(*commit, strict=True) if token in board.stop.ids]
+        if not ends:
+            return commit
+        if not row.fills:
+            del row.state.full[min(ends) // self.block_length + 1 :]
+        row.cut(self._begun(row))
+        kept = [k for k, p in enumerate(commit[0]) if p < len(row.canvas)]
+        return tuple([part[k] for k in kept] for part in commit)
+
+
+@dataclass(frozen=True)
+class MultiBlock(Pipeline):
+    """d3LLM's multi-block decoding: a pipeline of blocks under full attention, by entropy.
+
+    entropy_max: masks of begun blocks whose entropy is at most this, in nats, are committed. Of the first full
+        block that has masks at least one is.
+    rule: llada, the mask of the lowest entropy is committed whatever it is; dream, it is not (as published for
+        each); null, by the model.
+    cache: none, or delayed: keys and values of a finished block are kept from `cache_delay` steps after it was
+        found finished; stale, since what stands right of them changes. They are renewed when a block is about
+        to be kept, and every `refresh_interval` steps.
+    published_shift: under the cache, a model that looks back (Dream) predicts the first column fed from itself,
+        as published, and not from the one before it.
+    block_length, share_add, share_act, after_end: see Pipeline. With after_end=none all right of an end token
+        becomes end tokens with it (published: in the next step, and masks that are filled may be chosen in
+        between).
+    """
+
+    entropy_max: float = 0.5
+    rule: str | None = None
+    cache: str = "none"
+    cache_delay: int = 1
+    refresh_interval: int | None = None
+    published_shift: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least_one(cache_delay=self.cache_delay, refresh_interval=self.refresh_interval)
+        if not number(self.entropy_max) or not 0 <= self.entropy_max < math.inf:
+            raise ValueError(f"entropy_max={self.entropy_max!r} must be a number, 0 or more")
+        for name, known in (("rule", ("llada", "dream", None)), ("cache", ("delayed", "none"))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(map(str, known))}")
+        if type(self.published_shift) is not bool:
+            raise ValueError(f"published_shift={self.published_shift!r} must be true or false")
+
+    def check(self, budget: int, vocabulary: int | None = None) -> None:
+        most = math.log(vocabulary) if vocabulary else math.inf
+        if self.entropy_max > most:
+            raise ValueError(
+                f"entropy_max={self.entropy_max}: no entropy over {vocabulary} tokens is above {most:.2f}"
+            )
+
+    def _as_llada(self, board: Board) -> bool:
+        return self.rule == "llada" or (self.rule is None and not board.models["denoiser"].lookback)
+
+    def _marginals(self, board: Board):
+        lookback = 0 if self.published_shift else board.models["denoiser"].lookback
+        cached, llada = self.cache == "delayed", self._as_llada(board)
+        starts = [self._start(row, llada) if cached else 0 for row in board.rows]
+        fed = [range(max(0, start - lookback), row.columns) for start, row in zip(starts, board.rows, strict=True)]
+        return board.denoise(fed, cached=cached)
+
+    def _start(self, row: Row, llada: bool) -> int:
+        """The first column to feed: all left of it is kept. Counts the blocks that are kept from now on."""
+        state, n = row.state, row.step + 1
+        state.finished = state.finished or {0: 0}
+        kept, ready, waiting = state.cached, 0, False
+        for block in range(kept, len(state.full) + 1):
+            if block and self._share(row, block - 1) < 1:
+                break
+            waiting = n - state.finished.setdefault(block, n) < self.cache_delay
+            ready += not waiting
+            if waiting and llada:
+                break
+        state.cached += ready
+        renews = self.refresh_interval is not None and n % self.refresh_interval == 0
+        if not kept or not (ready or not (waiting or renews)):
+            return 0
+        return len(row.prompt) + (kept - 1) * self.block_length
+
+    def _judge(self, board: Board, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        values = RANKS["entropy"](scores, ids)
+        return values >= -self.entropy_max, values.argsort(descending=True, stable=True)
+
+    def _choose(self, board, row, positions, sure, ranked) -> list[int]:
+        chosen = {*sure, *(ranked[:1] if self._as_llada(board) else ())}
+        blocks = [p // self.block_length for p in positions]
+        first = next((block for block in blocks if row.state.full[block]), None)
+        if first is not None and not any(blocks[k] == first for k in chosen):
+            chosen.add(next(k for k in ranked if blocks[k] == first))
+        return list(chosen)
+
+    def _end(self, board, row, commit) -> Commit:
+        ends = [(p, token) for p, token in zip(*commit, strict=True) if token in board.stop.ids]
+        if not ends or row.fills:
+            return commit
+        first, token = min(ends)
+        kept = [k for k, p in enumerate(commit[0]) if p <= first]
+        rest = range(first + 1, len(row.canvas))
+        return [*(commit[0][k] for k in kept), *rest], [*(commit[1][k] for k in kept), *[token] * len(rest)]
+
+
+def share(**settings: float) -> None:
+    """ValueError naming the setting that is no share: a number from 0 to 1."""
+    for name, value in settings.items():
+        if not number(value) or not 0 <= value <= 1:
+            raise ValueError(f"{name}={value!r} must be a number from 0 to 1")
