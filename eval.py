@@ -53,7 +53,7 @@ def evaluate(cfg) -> None:
             return
         if joined := evaluation.gather():
             print(f"joined {joined} documents of other shards")
-        for note in evaluation.run.notes:
+        for note in evaluation.remarks + evaluation.run.notes:
             print(note, file=sys.stderr)
         if not evaluation.missing:
             print(f"all {len(evaluation.requests)} documents are in {evaluation.folder}: nothing to decode")
@@ -69,6 +69,8 @@ def figure(cfg, settings: list[list[str]]) -> None:
             raise ValueError(f"{key}={cfg[key]} is for one run, and figure= has {len(settings)} settings")
     every = [Evaluation(compose("eval", overrides)) for overrides in settings]
     evaluations = list({evaluation.folder: evaluation for evaluation in every}.values())  # arms may coincide
+    for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
+        print(remark, file=sys.stderr)
     answer(evaluations, cfg.interleave, f"{len(evaluations)} settings")
     short = labels([evaluation.identity for evaluation in evaluations])
     places = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]

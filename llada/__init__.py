@@ -114,17 +114,6 @@ class LLaDAConfig(PublishedConfig, PreTrainedConfig):
             )
 
 
-class LLaDAModelLM(BidirectionalLM, LlamaPreTrainedModel):
-    """LLaDA: `logits[i]` predicts token i from its own hidden state: `lookback` is 0.
-
-    Modules (and `state_dict`) bear Llama's names; `from_pretrained` and `save_pretrained` speak the published
-    ones.
-    """
-
-    config: LLaDAConfig
-    backbone = LlamaModel
-
-
 # Published name -> Llama name, inside a block. ff_proj passes through the silu: it is the gate.
 BLOCK_NAMES = {
     "q_proj": "self_attn.q_proj",
@@ -137,6 +126,22 @@ BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
     "ff_norm": "post_attention_layernorm",
 }
+
+
+class LLaDAModelLM(BidirectionalLM, LlamaPreTrainedModel):
+    """LLaDA: `logits[i]` predicts token i from its own hidden state: `lookback` is 0.
+
+    Modules (and `state_dict`) bear Llama's names; `from_pretrained` and `save_pretrained` speak the published
+    ones.
+    """
+
+    config: LLaDAConfig
+    backbone = LlamaModel
+    # Published module -> this model's, with the published path of a layer: for adapters (unmask.models.adapters).
+    published_modules: ClassVar = BLOCK_NAMES
+    published_layer: ClassVar = "model.transformer.blocks"
+
+
 MODEL_NAMES = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 register_checkpoint_conversion_mapping(
     "llada",

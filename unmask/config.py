@@ -27,6 +27,9 @@ class ModelConfig:
     temperature: float = 0.0
     top_p: float = 1.0
     schedule: str = "even"  # of steps, for decoders that unmask in any order: even (LLaDA) | dream
+    # what each token sees: full | block_causal, the prompt and the blocks up to its own (D2F's students)
+    attention: str = "full"
+    block_length: int = 32  # of decoders that keep several blocks at work; block_causal: what it learned
     rank_tempered: bool = False  # rank masks by their tempered probability (Dream) or the model's own (LLaDA)
 
 
@@ -78,6 +81,7 @@ class EvalConfig:
     limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
     results: str = "results"  # where run folders are made; relative to the project
     run_folder: str | None = None  # this run's own folder; None = <results>/<run id>
+    force: bool = False  # run a decoder on a model that was trained with another attention
     allow_code_execution: bool = False  # humaneval runs programs that a model wrote
     warm_up: int = 5  # documents decoded before the clock starts, and again under it: the ids must repeat
     # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores

@@ -19,7 +19,7 @@ from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
 from unmask.records.naming import label
 from unmask.records.summary import summarise
-from unmask.settings import build_decoder, models_by_role, recipe, typed
+from unmask.settings import build_decoder, models_by_role, recipe, remarks, typed
 from unmask.tasks import check_task, metrics_of, prepare, score_answers
 
 TURN = 5  # documents that one setting answers before the next one's turn
@@ -47,6 +47,7 @@ class Evaluation:
             raise ValueError(
                 "random models have no tokenizer and no answers, only costs: python bench.py model=random"
             )
+        self.remarks = remarks(cfg, self.decoder)
         self.device = choose_device(cfg.device)
         self.dtype = choose_dtype(cfg.dtype, self.device)
         number, count = parse_shard(cfg.shard)

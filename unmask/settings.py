@@ -17,6 +17,7 @@ from unmask.decoding.sampling import at_least_one
 from unmask.models.loading import asked_for
 from unmask.models.resources import choose_device, choose_dtype
 
+ATTENTIONS = ("full", "block_causal")
 OFF = "none"  # a setting that is off is left out of the identity: a new one changes no older run
 
 EXAMPLES = {
@@ -83,6 +84,8 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
         kind, group = decoder.roles[role], "model" if role == first else role
         if settings is None:
             raise ValueError(f"decoder={name} needs {group}: for example {EXAMPLES[group]}")
+        if settings.attention not in ATTENTIONS:
+            raise ValueError(f"{group}.attention={settings.attention!r}: must be {' or '.join(ATTENTIONS)}")
         if settings.kind != kind:
             fitting = {"causal": "autoregressive", "diffusion": "apd"}.get(settings.kind)
             advice = EXAMPLES[kind] if role == first else EXAMPLES[group]
@@ -91,7 +94,29 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
                 f"decoder={name} runs on a {kind} {group}, and {group}={settings.name} is {settings.kind}: "
                 f"try {advice}"
             )
+    if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:
+        raise ValueError(
+            f"decoder={name} runs on a block-causal student, and model={cfg.model.name} was trained to see "
+            "what stands right of a block: try model=tiny_d2f_dream (python train.py recipe=tiny_d2f_dream), "
+            "or force=true to see what happens"
+        )
     return found
+
+
+def remarks(cfg: EvalConfig, decoder: Decoder) -> list[str]:
+    """What is unusual about running this decoder on this model, and allowed."""
+    model, name = cfg.model, cfg.decoder["name"]
+    if model.kind != "diffusion":
+        return []
+    if decoder.attention != model.attention:
+        right = "hides what stands right of a block" if decoder.attention == "block_causal" else "shows it all"
+        return [f"{model.name} was trained with {model.attention} attention, and decoder={name} {right}"]
+    if model.attention == "block_causal" and decoder.block_length != model.block_length:
+        return [
+            f"{model.name} was trained with blocks of {model.block_length}, and decoder.block_length="
+            f"{decoder.block_length}"
+        ]
+    return []
 
 
 def recipe(cfg: EvalConfig | DictConfig) -> dict:

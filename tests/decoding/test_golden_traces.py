@@ -21,6 +21,8 @@ EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwa
     ("dparallel_llada", "dparallel"),
     ("dparallel_dream", "dparallel"),
     ("fast_dllm_llada", "fast_dllm"),
+    ("d2f_llada", "d2f"),
+    ("d2f_dream", "d2f"),
 ]
 
 
@@ -72,6 +74,20 @@ def test_fast_dllm_on_dream_is_reproduced_but_for_the_cap_of_its_uncached_code(r
             assert replay.difference is None
             caches[replay.trace["settings"]["cache"], replay.positions] += 1
     assert set(caches) == {("none", None), ("prefix", True), ("dual", True)}
+
+
+@pytest.mark.parametrize("model", ["llada", "dream"])
+def test_pipelined_decoders_feed_what_was_fed(replays, model):
+    """All but the cases in which the published code trips; early stops write their end ids a step earlier."""
+    found, _ = replays
+    assert all(replay.positions for replay in found[f"d2f_{model}", "d2f"])
+    delayed = 0
+    for replay in found[f"d3llm_{model}", "d3llm"]:
+        if replay.trace["case"] is None:
+            assert replay.ids and replay.forwards and replay.positions
+            assert replay.steps or replay.trace["settings"]["early_stop"]
+            delayed += replay.trace["settings"]["cache"] == "delayed"
+    assert delayed >= 4
 
 
 def test_both_factor_rules_are_replayed(replays):

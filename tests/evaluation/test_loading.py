@@ -2,21 +2,25 @@
 
 import hashlib
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from dream import DreamConfig
+from llada import LLaDAConfig
 from unmask.config import ROOT, ModelConfig
 from unmask.models import adapters
 from unmask.models.fingerprint import fingerprint
 from unmask.models.loading import Source, check_vocabularies
 from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
 
+GOLDEN = ROOT / "tests" / "golden"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
 
 
@@ -166,9 +170,94 @@ def test_an_adapter_for_another_layout_is_refused_by_name(adapter):
     config = json.loads((lora / "adapter_config.json").read_text())
     config["target_modules"] = ["q_proj", "attn_out", "ff_proj"]
     (lora / "adapter_config.json").write_text(json.dumps(config))
-    source = Source(ModelConfig(name="x", path=folder, kind="diffusion", adapter=str(lora)))
     with pytest.raises(ValueError, match="attn_out, ff_proj are not in the model"):
-        source.load(torch.device("cpu"), torch.float32)
+        Source(ModelConfig(name="x", path=folder, kind="diffusion", adapter=str(lora)))
+
+
+def test_an_adapter_for_another_width_is_refused(adapter):
+    folder, lora = adapter("q_proj")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file({name: torch.zeros(2, 7)}, lora / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="takes 7 features and the model has 32 there"):
+        Source(ModelConfig(name="x", path=folder, kind="diffusion", adapter=str(lora)))
+
+
+def published_adapter(layers, width, narrow, layout):
+    """{tensor: shape} of D2F's published adapters (rank 32), as their training code names them."""
+    path = {
+        "llada": "base_model.model.model.transformer.blocks.{}.{}",
+        "dream": "base_model.model.model.layers.{}.self_attn.{}",
+    }[layout]
+    last = {"llada": "attn_out", "dream": "o_proj"}[layout]
+    found = {}
+    for layer in range(layers):
+        for module in ("q_proj", "k_proj", "v_proj", last):
+            name = path.format(layer, module)
+            found[f"{name}.lora_A.weight"] = (32, width)
+            found[f"{name}.lora_B.weight"] = (narrow if module[0] in "kv" else width, 32)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("config", "layout", "shapes", "tensors", "parameters"),
+    [
+        (LLaDAConfig(), "llada", (32, 4096, 4096), 256, 33_554_432),
+        (DreamConfig(), "dream", (28, 3584, 512), 224, 20_185_088),
+    ],
+)
+def test_published_d2f_adapters_fit_the_published_models(
+    config, layout, shapes, tensors, parameters, tmp_path
+):
+    """Names, shapes and counts, on the meta device; every tensor finds its module."""
+    published = published_adapter(*shapes, layout)
+    assert len(published) == tensors
+    assert sum(a * b for a, b in published.values()) == parameters
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    targets = ["q_proj", "k_proj", "v_proj", {"llada": "attn_out", "dream": "o_proj"}[layout]]
+    LoraConfig(r=32, lora_alpha=32, target_modules=targets, base_model_name_or_path="x").save_pretrained(
+        tmp_path
+    )
+    settings = adapters.translated(model, tmp_path)
+    mapping = adapters.key_mapping(model)
+    ours = {}
+    for name, shape in published.items():
+        for theirs, mine in mapping.items():
+            name = re.sub(theirs, mine, name)
+        ours[name] = shape
+    with torch.device("meta"):
+        adapted = get_peft_model(model, settings)
+    found = {
+        name.replace(".default", ""): tuple(p.shape) for name, p in adapted.named_parameters() if "lora" in name
+    }
+    assert found == ours
+
+
+def test_a_published_adapter_is_added_where_it_belongs(tmp_path):
+    """LLaDA's names are translated; weights become W + alpha/r B A."""
+    folder = GOLDEN / "llada"
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    width, layers = base.config.hidden_size, base.config.num_hidden_layers
+    torch.manual_seed(0)
+    tensors = {}
+    for layer in range(layers):
+        for module in ("q_proj", "attn_out"):
+            name = f"base_model.model.model.transformer.blocks.{layer}.{module}"
+            tensors[f"{name}.lora_A.weight"] = torch.randn(4, width)
+            tensors[f"{name}.lora_B.weight"] = torch.randn(width, 4)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "attn_out"]).save_pretrained(tmp_path)
+    other = AutoModelForCausalLM.from_pretrained(folder)
+    adapters.check(other, tmp_path)
+    merged = adapters.merge(other, tmp_path).state_dict()
+    for name, before in base.state_dict().items():
+        layer, module = [*name.split("."), "", ""][2], name.split(".")[-2]
+        published = {"q_proj": "q_proj", "o_proj": "attn_out"}.get(module)
+        expected = before
+        if published:
+            key = f"base_model.model.model.transformer.blocks.{layer}.{published}"
+            expected = before + 2 * tensors[f"{key}.lora_B.weight"] @ tensors[f"{key}.lora_A.weight"]
+        torch.testing.assert_close(merged[name], expected)
 
 
 def test_an_adapter_that_is_nowhere_is_said_before_anything_loads(models, monkeypatch):

@@ -97,7 +97,8 @@ class Row:
     idle: int = 0  # steps since the last token
     prefix: int = 0  # committed without a gap from the left
     end: int | None = None  # useful length, once a stop lies in the gapless prefix
-    fills: bool = False  # goes on after an end token until every slot is filled
+    fills: bool = False  # goes on after an end token until every wanted slot is filled
+    wanted: int | None = None  # of the canvas, if a decoder gives up what stands right of it
     state: Any = None
 
     @classmethod
@@ -116,12 +117,13 @@ class Row:
         return len(self.prompt) + len(self.canvas)
 
     @property
-    def finished(self) -> bool:
-        return (self.end is not None and not self.fills) or self.prefix == len(self.canvas)
+    def length(self) -> int:
+        """Of the canvas, as far as it is wanted."""
+        return len(self.canvas) if self.wanted is None else self.wanted
 
-    def cut(self, length: int) -> None:
-        """The canvas ends after `length` tokens: nothing right of it is wanted."""
-        del self.canvas[length:], self.commits[length:]
+    @property
+    def finished(self) -> bool:
+        return (self.end is not None and not self.fills) or self.prefix >= self.length
 
     def count(self, role: str, fed: int) -> None:
         """One forward of a role, with `fed` columns of this row."""

@@ -22,10 +22,13 @@ class Decoder:
 
     roles: the models that it needs, "diffusion", "causal" or "drafter" by role. The first one's forwards are
         the steps.
+    attention: what the first role's model sees, if it is a denoiser: "full", or "block_causal", the blocks up
+        to its own.
     lossless: greedy, its ids are those of `autoregressive` on its target; the harness checks it in every run.
     """
 
     roles: ClassVar[Mapping[str, str]] = {"denoiser": "diffusion"}
+    attention: ClassVar[str] = "full"
     lossless: ClassVar[bool] = False
 
     def check(self, budget: int, vocabulary: int | None = None) -> None:

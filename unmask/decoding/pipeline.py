@@ -111,18 +111,18 @@ class Pipeline(Sampling, Decoder):
     def _advance(self, row: Row) -> None:
         """Append a block and activate, by the rules above."""
         full = row.state.full
-        if self._begun(row) < len(row.canvas) and (not full or self._share(row, -1) >= self.share_add):
+        if self._begun(row) < row.length and (not full or self._share(row, -1) >= self.share_add):
             full.append(False)
         for block in range(len(full)):
             full[block] |= block == 0 or self._share(row, block - 1) >= self.share_act
 
     def _begun(self, row: Row) -> int:
         """Canvas positions in blocks that have been appended."""
-        return min(len(row.state.full) * self.block_length, len(row.canvas))
+        return min(len(row.state.full) * self.block_length, row.length)
 
     def _places(self, row: Row, block: int) -> range:
         start = range(len(row.state.full))[block] * self.block_length
-        return range(start, min(start + self.block_length, len(row.canvas)))
+        return range(start, min(start + self.block_length, row.length))
 
     def _masks(self, row: Row, places: range) -> list[int]:
         return [p for p in places if row.canvas[p] is None]
@@ -205,8 +205,8 @@ class D2F(Pipeline):
             return commit
         if not row.fills:
             del row.state.full[min(ends) // self.block_length + 1 :]
-        row.cut(self._begun(row))
-        kept = [k for k, p in enumerate(commit[0]) if p < len(row.canvas)]
+        row.wanted = self._begun(row)
+        kept = [k for k, p in enumerate(commit[0]) if p < row.wanted]
         return tuple([part[k] for k in kept] for part in commit)
 
 
@@ -299,7 +299,7 @@ class MultiBlock(Pipeline):
             return commit
         first, token = min(ends)
         kept = [k for k, p in enumerate(commit[0]) if p <= first]
-        rest = range(first + 1, len(row.canvas))
+        rest = range(first + 1, row.length)
         return [*(commit[0][k] for k in kept), *rest], [*(commit[1][k] for k in kept), *[token] * len(rest)]
 
 

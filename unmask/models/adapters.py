@@ -1,21 +1,29 @@
-"""PEFT adapters: part of a model's settings, checked by name and merged into its weights at load."""
+"""PEFT adapters: part of a model's settings, checked by name and merged into its weights at load.
 
-import json
+An adapter for a published layout names that layout's modules (LLaDA's attn_out, say): they are translated to
+the ones that this project's model has.
+"""
+
+import re
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from transformers.utils.hub import cached_file
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 def adapter_folder(adapter: str, root: Path) -> Path:
     """Where an adapter's files are: a folder (relative ones are looked up in `root` too) or a Hub repository.
 
-    ValueError where there is none.
+    A repository's files are fetched. ValueError where there is none.
     """
     for folder in (Path(adapter), root / adapter):
         if (folder / "adapter_config.json").is_file():
             return folder
     try:
+        cached_file(adapter, WEIGHTS)
         return Path(cached_file(adapter, "adapter_config.json")).parent
     except Exception as error:  # missing repository, no network: each its own type
         reason = str(error).splitlines()[0]
@@ -25,28 +33,69 @@ def adapter_folder(adapter: str, root: Path) -> Path:
         ) from error
 
 
-def check_targets(model: torch.nn.Module, folder: Path) -> None:
-    """ValueError naming the target modules that an adapter names and the model lacks.
+def translated(model: torch.nn.Module, folder: Path):
+    """The adapter's peft configuration with the target modules as this model calls them.
 
-    PEFT adapts what it finds and says nothing of the rest, so that an adapter made for another layout would
-    be applied in part.
+    ValueError naming those that the model lacks: PEFT adapts what it finds and says nothing of the rest, so
+    that an adapter made for another layout would be applied in part.
     """
-    targets = json.loads((folder / "adapter_config.json").read_text()).get("target_modules") or []
+    from peft import PeftConfig  # takes a second: only where it is used
+
+    config = PeftConfig.from_pretrained(folder)
+    targets = config.target_modules or []
     if isinstance(targets, str):  # a regular expression: PEFT itself refuses one that fits nothing
-        return
-    names = [name for name, _ in model.named_modules()]
-    if missing := [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in names)]:
-        last = sorted({n.rpartition(".")[2] for n in names if "proj" in n})
+        return config
+    modules = [name for name, _ in model.named_modules()]
+    ours = {target: getattr(model, "published_modules", {}).get(target, target) for target in targets}
+    if missing := [t for t, name in ours.items() if not any(f".{m}".endswith(f".{name}") for m in modules)]:
+        last = sorted({module.rpartition(".")[2] for module in modules if "proj" in module})
         raise ValueError(
             f"{folder}: the adapter's target modules {', '.join(sorted(missing))} are not in the "
             "model, which has "
             f"{', '.join(last)}: it was made for another layout"
         )
+    config.target_modules = set(ours.values())
+    return config
+
+
+def key_mapping(model: torch.nn.Module) -> dict[str, str]:
+    """Regular expressions from the published names of an adapter's tensors to this model's."""
+    layer = re.escape(getattr(model, "published_layer", ""))
+    modules = getattr(model, "published_modules", {})
+    return {
+        rf"{layer}\.(\d+)\.{theirs}\.lora": rf"model.layers.\1.{ours}.lora" for theirs, ours in modules.items()
+    }
+
+
+def check(model: torch.nn.Module, folder: Path) -> None:
+    """ValueError unless the adapter's modules and widths are this model's. The model may be on the meta
+    device: only names and shapes are looked at."""
+    translated(model, folder)
+    modules, mapping = dict(model.named_modules()), key_mapping(model)
+    if not (folder / WEIGHTS).is_file():
+        return
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        for key in file.keys():
+            name = key.removeprefix("base_model.model.")
+            for theirs, ours in mapping.items():
+                name = re.sub(theirs, ours, name)
+            module, _, side = name.rpartition(".lora_")
+            if side != "A.weight":
+                continue
+            width = file.get_slice(key).get_shape()[1]
+            found = getattr(modules.get(module), "in_features", None)
+            if found != width:
+                what = "has no such module" if found is None else f"has {found} there"
+                raise ValueError(
+                    f"{folder}: the adapter's {module} takes {width} features and the model {what}: it was "
+                    "made for another base model"
+                )
 
 
 def merge(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
     """The model with the adapter's weights added to its own; ValueError where they do not belong together."""
-    from peft import PeftModel  # takes a second: only where it is used
+    from peft import PeftModel
 
-    check_targets(model, folder)
-    return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    config = translated(model, folder)
+    adapted = PeftModel.from_pretrained(model, folder, config=config, key_mapping=key_mapping(model) or None)
+    return adapted.merge_and_unload()

@@ -12,7 +12,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.config import ROOT, ModelConfig
-from unmask.models.adapters import adapter_folder, merge
+from unmask.models import adapters
 from unmask.models.fingerprint import fingerprint
 
 DIFFUSION = {"Dream", "llada"}
@@ -56,7 +56,9 @@ class Source:
             raise ValueError(
                 f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {self.kind} model"
             )
-        self.adapter = settings.adapter and adapter_folder(settings.adapter, ROOT)
+        self.adapter = settings.adapter and adapters.adapter_folder(settings.adapter, ROOT)
+        if self.adapter:
+            adapters.check(self._shell(), self.adapter)
 
     @property
     def kind(self) -> str:
@@ -93,8 +95,7 @@ class Source:
     @property
     def shape(self) -> dict[str, int]:
         """What the cost of a forward is estimated from: parameters of body and head, layers, width."""
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
+        model = self._shell()
         head = sum(p.numel() for p in model.lm_head.parameters())
         table = model.get_input_embeddings().weight.numel()  # looked up, not multiplied
         tied = model.lm_head.weight is model.get_input_embeddings().weight
@@ -108,8 +109,12 @@ class Source:
 
     @property
     def parameters(self) -> int:
+        return sum(p.numel() for p in self._shell().parameters())
+
+    def _shell(self) -> torch.nn.Module:
+        """The model without weights: names and shapes."""
         with torch.device("meta"):
-            return sum(p.numel() for p in AutoModelForCausalLM.from_config(self.config).parameters())
+            return AutoModelForCausalLM.from_config(self.config)
 
     def load(self, device: torch.device, dtype: torch.dtype, private: bool = False) -> torch.nn.Module:
         """The model, ready to run. One copy is shared by all that use it, unless it is to be `private`.
@@ -120,7 +125,7 @@ class Source:
         model = None if private else _loaded.get(key)
         if model is None:
             model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.revision, dtype=dtype)
-            model = (merge(model, self.adapter) if self.adapter else model).to(device).eval()
+            model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
             if not private:
                 _loaded[key] = model
         return model
