@@ -6,9 +6,9 @@ A recipe (eval_config/recipe/) names the model, the objective, the mixture of da
 setting of it can be given on the command line, and `python train.py --help` lists them. The shipped models:
 
     python train.py recipe=tiny_qwen_large  # the causal parent
-    python train.py recipe=tiny_dream       # adapted from it to masked diffusion; then recipe=tiny_dream_more
-    python train.py recipe=tiny_llada       # from scratch; then recipe=tiny_llada_more and tiny_llada_third
+    python train.py recipe=tiny_dream       # adapted from it to masked diffusion; so is tiny_llada
     python train.py recipe=tiny_qwen        # the small causal auxiliary
+    python train.py recipe=tiny_d2f_dream   # students of the diffusion models: tiny_d2f_*, tiny_dparallel_*
 
 Training checkpoints every few minutes and on Ctrl-C; the same command goes on from there, batch for batch.
 The result is a Hugging Face folder in checkpoints/ that `eval.py model=...` loads like any other, with the

@@ -25,7 +25,7 @@ DOCUMENTS = 500
 EFFECTS = 0.4  # share of the documents that the effects are measured on: they are paired, and many
 WHAT = {
     "tiny_qwen_large": (
-        "Causal, Qwen2's layout: the parent of tiny_dream and the autoregressive "
+        "Causal, Qwen2's layout: the parent of the diffusion models and the autoregressive "
         "baseline. Stands for Qwen2.5 7B."
     ),
     "tiny_qwen": "Causal, Qwen2's layout, small: the auxiliary of APD. Stands for Qwen2.5 0.5B.",
@@ -33,12 +33,24 @@ WHAT = {
         "Dream's layout (bidirectional, shifted), adapted from tiny_qwen_large. Stands for Dream 7B."
     ),
     "tiny_llada": (
-        "LLaDA's layout (bidirectional, unshifted), trained from nothing by masked "
-        "diffusion. Stands for LLaDA 8B."
+        "LLaDA's layout (bidirectional, unshifted), adapted from tiny_qwen_large, where LLaDA 8B was trained "
+        "from nothing. Stands for LLaDA 8B."
     ),
+    **{
+        f"tiny_dparallel_{base}": f"tiny_{base} after certainty forcing (dParallel, arXiv 2509.26488)."
+        for base in ("dream", "llada")
+    },
+    **{
+        f"tiny_d2f_{base}": f"tiny_{base} made block-causal (D2F, arXiv 2508.09192), for decoder=d2f."
+        for base in ("dream", "llada")
+    },
 }
+TASKS = ("gsm_symbolic", "chain_sum")
+BLOCKS = ["decoder=confidence", "decoder.quota=even"]
+ONE = [*BLOCKS, "decoder.block_length=8"]  # one token a forward, in blocks of 8
 CAUSAL = {"greedy": ["decoder=autoregressive"]}
 GREEDY = {"K = 1": ["decoder=leftright"]}
+ORDERS = {f"surest first, blocks of {b}": [*BLOCKS, f"decoder.block_length={b}"] for b in (8, 16)}
 APD = {f"APD, R = {r}": ["decoder=apd", f"decoder.mixture_weight={r}"] for r in (0.1, 0.4, 0.7, 1.0)}
 DIFFUSION = {
     "K = 2": ["decoder=leftright", "decoder.tokens_per_step=2"],
@@ -48,9 +60,27 @@ DIFFUSION = {
         f"APD, R = {r:g}, M = 4": ["decoder=apd", f"decoder.mixture_weight={r}", "decoder.max_lookahead=4"]
         for r in (0.0, 0.1)
     },
-    "confidence, a step per token": ["decoder=confidence"],
-    "random, a step per token": ["decoder=random"],
+    **ORDERS,
+    "surest first, one block": BLOCKS,
+    "random, a step per token": ["decoder=random", "decoder.quota=even"],
 }
+ENTROPY = {
+    f"entropy at most {tau} nats": ["decoder=dparallel", "decoder.block_length=8", f"decoder.threshold={tau}"]
+    for tau in (0.1, 0.5, 1.0)
+}
+PIPELINE = ["decoder=d2f", "decoder.block_length=8"]
+STUDENTS = {  # method -> (its own one token a forward, what it is made for)
+    "dparallel": (ONE, ENTROPY),
+    "d2f": (
+        [*PIPELINE, "decoder.conf_min=1", "decoder.share_add=1", "decoder.share_act=1"],
+        {f"d2f, confidence above {c}": [*PIPELINE, f"decoder.conf_min={c}"] for c in (0.95, 0.9, 0.7)},
+    ),
+}
+
+
+def base_of(name: str) -> str | None:
+    """The model that a student is distilled from."""
+    return f"tiny_{name.split('_')[2]}" if name.count("_") == 2 and name != "tiny_qwen_large" else None
 
 
 def measure(
@@ -81,13 +111,13 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     machines = ", then ".join(
         dict.fromkeys(f"{s['environment']['cpu']}, {s['environment']['cores']} cores" for s in stages)
     )
-    diffusion = settings["objective"] == "masked_diffusion"
-    label, baseline = next(iter((GREEDY if diffusion else CAUSAL).items()))
-    trade = effects(name, max(2, int(EFFECTS * documents)), overrides) if diffusion else []
+    orders, trade = orders_and_effects(name, max(2, int(EFFECTS * documents)), overrides)
     main = {
-        t: measure(name, baseline, documents, overrides, t).summary for t in ("gsm_symbolic", "chain_sum")
+        (task, label): measure(name, setting, documents, overrides, task).summary
+        for label, setting in orders.items()
+        for task in TASKS
     }
-    Console().print(summary_table({f"{name}, {task}": summary for task, summary in main.items()}))
+    Console().print(summary_table({f"{name}, {t}, {label}": s for (t, label), s in main.items()}))
     sat = [s for stage in stages for s in stage["sittings"]]
     sittings = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in sat]
     tokens, steps, seconds = (sum(stage[key] for stage in stages) for key in ("tokens", "steps", "seconds"))
@@ -121,11 +151,14 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "",
         "![learning curve](learning_curve.png)",
         "",
-        f"Held-out problems, zero-shot, chat template, {label}, 95% intervals (Wilson):",
+        "Held-out problems, zero-shot, chat template, one token a forward, 95% intervals (Wilson):",
         "",
-        "| task | n | accuracy | test set |",
-        "|---|---|---|---|",
-        *[f"| {task} | {s['n']} | {percent(s)} | {problems.fingerprint(task)} |" for task, s in main.items()],
+        "| task | decoder | n | accuracy | test set |",
+        "|---|---|---|---|---|",
+        *[
+            f"| {task} | {label} | {s['n']} | {percent(s)} | {problems.fingerprint(task)} |"
+            for (task, label), s in main.items()
+        ],
         "",
         *trade,
     ]
@@ -141,16 +174,43 @@ def mixture(stage: dict) -> str:
     )
 
 
-def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
-    """The decoders against one token a step on the same problems, as lines of Markdown."""
-    found = {
-        label: measure(name, setting, documents, overrides) for label, setting in (GREEDY | DIFFUSION).items()
-    }
-    baseline = found["K = 1"]
+def layout(stages: list[dict]) -> str:
+    """The fields of the architecture, or whose it is."""
+    settings = stages[0]["settings"]
+    if settings["architecture"] is None:
+        return f"that of {settings['init_from']}"
+    return ", ".join(f"{k} {v}" for k, v in settings["architecture"].items() if not isinstance(v, dict))
+
+
+def orders_and_effects(
+    name: str, documents: int, overrides: tuple[str, ...]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """One token a forward, by decoder; and the table of what else decoding does, as lines of Markdown."""
+    base = base_of(name)
+    if base:
+        one, fast = STUDENTS[name.split("_")[1]]
+        rows = {f"{base}, a token a forward": (base, ONE)}
+        rows |= {f"{base}, {label}": (base, setting) for label, setting in ENTROPY.items()}
+        rows |= {f"{name}, a token a forward": (name, one)}
+        rows |= {f"{name}, {label}": (name, setting) for label, setting in fast.items()}
+        title = "What distillation did: blocks of 8"
+        return {"blocks of 8": one}, effects(title, rows, documents, overrides)
+    if "qwen" in name:
+        return CAUSAL, []
+    rows = {label: (name, setting) for label, setting in (GREEDY | DIFFUSION).items()}
+    title = "What parallel decoding does to it"
+    return {"left to right": GREEDY["K = 1"], **ORDERS}, effects(title, rows, documents, overrides)
+
+
+def effects(
+    title: str, rows: dict[str, tuple[str, list[str]]], documents: int, overrides: tuple[str, ...]
+) -> list[str]:
+    """Models and decoders against the first one on the same problems, as lines of Markdown."""
+    found = {label: measure(*row, documents, overrides) for label, row in rows.items()}
+    first, baseline = next(iter(found.items()))
     Console().print(summary_table({label: e.summary for label, e in found.items()}))
     lines = [
-        f"What parallel decoding does to it: {documents} problems, differences paired with K = 1, 95% "
-        "intervals.",
+        f"{title}: {documents} problems, differences paired with the first row, 95% intervals.",
         "",
         "| decoder | accuracy | difference (points) | tokens per step |",
         "|---|---|---|---|",
@@ -158,7 +218,7 @@ def effects(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
     for label, e in found.items():
         difference = (
             ""
-            if e is baseline
+            if label == first
             else percent(compare(baseline.scored, e.scored), "accuracy_difference", "{:+.1f}")
         )
         lines.append(

@@ -70,7 +70,7 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
 def test_help_says_what_the_settings_mean(run_command):
     code, out, _ = run_command(train, "--help")
     assert code in (0, None)
-    for words in ("tiny_dream_more", "What they mean", "objective_options", "torchrun", "run:FOLDER"):
+    for words in ("tiny_qwen_large", "What they mean", "objective_options", "torchrun", "run:FOLDER"):
         assert words in out
 
 

@@ -78,7 +78,10 @@ class Pareto(Definition):
 
 @dataclass(frozen=True)
 class Listing(Definition):
-    """A table: a row per setting, beside the baseline of the same model and task."""
+    """A table: a row per setting, beside the baseline of the same task and of `baseline_model` (empty: of the
+    same model)."""
+
+    baseline_model: str = ""
 
 
 KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing}

@@ -28,11 +28,14 @@ def draw(listing: Listing, found: Collection, published: pd.DataFrame, output: P
 def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
     """The cells as text, in the order of the sweep.
 
-    Differences are paired by document with the baseline of the same model, task and conditions. A setting is
+    Differences are paired by document with the baseline of the same task and conditions, and of
+    `baseline_model` or else the same model. A setting is
     on a front when no other of its model and task beats it in accuracy and in that cost.
     """
     lines = []
-    for _, here in found.rows.groupby(["model", "task"], sort=False):
+    rows = found.rows
+    for (model, task), here in rows.groupby(["model", "task"], sort=False):
+        rivals = rows[(rows.task == task) & (rows.model == (listing.baseline_model or model))]
         timed = set(here.run[comparable(here)[0]])
         fronts = _fronts(here.dropna(subset="accuracy"))
         for _, row in here.iterrows():
@@ -42,9 +45,10 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
                 "setting": row.label,
                 "n": row.n,
                 "accuracy %": _one_line(row, "accuracy", "{:.1f}", scale=100),
-                f"difference to {listing.baseline}": _difference(row, here, found, listing.baseline),
+                f"difference to {listing.baseline}": _difference(row, rivals, found, listing.baseline),
                 "exact": exactness(row.exact),
                 "tokens per step": _one_line(row, "tokens_per_step", "{:.2f}"),
+                "all committed per step": f"{_committed(row):.2f}",
                 "forwards per answer": forwards(row).replace("\n", ", "),
                 "positions per answer": f"{row.positions_per_answer:,.0f}",
                 "MFLOPs per useful token": _number(row.flops_per_useful_token, "{:,.1f}", scale=1e-6),
@@ -67,8 +71,13 @@ def _fronts(rows: pd.DataFrame) -> dict[str, set[str]]:
     return found
 
 
-def _difference(row: pd.Series, here: pd.DataFrame, found: Collection, baseline: str) -> str:
-    base = here[(here.plain == baseline) & (here.conditions == row.conditions)]
+def _committed(row: pd.Series) -> float:
+    """Tokens per forward as published work counts them: what stands after the end is among them."""
+    return (row.useful_tokens + row.wasted_tokens) / row.forwards[row.step_role]
+
+
+def _difference(row: pd.Series, rivals: pd.DataFrame, found: Collection, baseline: str) -> str:
+    base = rivals[(rivals.plain == baseline) & (rivals.conditions == row.conditions)]
     if base.empty or base.run.iloc[0] == row.run:
         return ""
     change = compare(found.scored[base.run.iloc[0]], found.scored[row.run])

@@ -127,7 +127,8 @@ def _published(axes, points: pd.DataFrame, measure: Measure) -> None:
 
 
 def _their_decoder(series: str) -> str:
-    for word, decoder in (("APD", "apd"), ("dParallel", "dparallel"), ("threshold", "threshold")):
+    known = {"APD": "apd", "D2F": "d2f", "dParallel": "dparallel", "threshold": "threshold"}
+    for word, decoder in (known | {"Dream-Base": "confidence"}).items():
         if word in series:
             return decoder
     return "leftright" if "K=" in series else "autoregressive"

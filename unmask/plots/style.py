@@ -28,6 +28,8 @@ DECODERS = {
     "factor": "#882255",
     "dparallel": "#AA4499",
     "entropy_bound": "#999933",
+    "d2f": "#332288",
+    "multiblock": "#661100",
 }
 PUBLISHED = "0.35"  # what others measured
 GREY = "#7F7F7F"  # decoders without a colour of their own

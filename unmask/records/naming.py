@@ -15,11 +15,20 @@ SYMBOLS = {
     "threshold": "tau",
     "factor": "f",
     "bound": "gamma",
+    "conf_min": "c",
+    "entropy_max": "H",
+    "share_add": "add",
+    "share_act": "act",
 }
 # Settings that a decoder's name implies, or that belong to its model.
 IMPLIED = {"name", "rank", "rank_tempered", "temperature", "top_p", "top_k", "chunk", "coupling"}
-# Each is its model's own, or is told by its limit (tau, f, gamma).
-ORDINARY_QUOTAS = {"even", "dream", "threshold", "factor", "entropy_bound"}
+# Values that go without saying. A quota is its model's own, or is told by its limit (tau, f, gamma).
+ORDINARY = {
+    "quota": {"even", "dream", "threshold", "factor", "entropy_bound"},
+    "fallback": {"default"},
+    "cache": {"exact"},
+    "published_shift": {False},
+}
 
 
 def label(config: Mapping, without: str | None = None) -> str:
@@ -33,8 +42,7 @@ def label(config: Mapping, without: str | None = None) -> str:
         for key in [*SYMBOLS, *sorted(decoder.keys() - SYMBOLS)]  # a stored identity has lost its order
         if decoder.get(key) is not None and key not in IMPLIED and f"decoder.{key}" != without
     }
-    if shown.get("quota") in ORDINARY_QUOTAS:
-        del shown["quota"]
+    shown = {key: value for key, value in shown.items() if value not in ORDINARY.get(key, ())}
     return " ".join([decoder["name"], *(f"{key}={value}" for key, value in shown.items())])
 
 

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Students of tiny_llada by variants of D2F's training, for equally many tokens, and their table:
+#   scripts/d2f_ablation.sh [settings of eval.py]      TOKENS=1_000_000 and THREADS=2 change the trainings
+# Stopped, it goes on; finished, it only draws.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+[ -x $python ] || python=python
+train() { # name, what is changed
+  [ -e "runs/ablation/d2f_$1/training.json" ] || $python train.py recipe=tiny_d2f_llada name="$1" output="runs/ablation/d2f_$1" \
+    folder="runs/train/ablation/d2f_$1" tokens="${TOKENS:-1_000_000}" threads="${THREADS:-2}" validation_problems=0 "${@:2}"
+}
+train full
+train random_noise objective_options.noise=random
+train published_range objective_options.p_min=0.2 objective_options.p_max=0.7
+train hard_labels objective_options.targets=data
+scripts/figure.sh d2f_training "$@"

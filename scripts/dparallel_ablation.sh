@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Students of tiny_llada that each lack a part of certainty forcing, trained for equally many tokens, and their table:
+#   scripts/dparallel_ablation.sh [settings of eval.py]      TOKENS=300_000 and THREADS=2 change the trainings
+# It needs the answers of recipe=tiny_dparallel_llada. Stopped, it goes on; finished, it only draws.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+[ -x $python ] || python=python
+train() { # name, what is left out
+  [ -e "runs/ablation/$1/training.json" ] || $python train.py recipe=tiny_dparallel_llada name="$1" output="runs/ablation/$1" \
+    folder="runs/train/ablation/$1" tokens="${TOKENS:-300_000}" threads="${THREADS:-2}" validation_problems=0 ${2:+"$2"}
+}
+train full
+train no_certainty objective_options.beta=0
+train no_consistency objective_options.consistency=0
+train whole_answer objective_options.block_length=null
+train ratio25 objective_options.mask_ratio=0.25
+train ratio75 objective_options.mask_ratio=0.75
+train ratio100 objective_options.mask_ratio=1.0
+scripts/figure.sh dparallel_ablation "$@"
