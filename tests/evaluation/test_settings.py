@@ -1,16 +1,19 @@
 """Random malformed settings end in a message that names something given, never in a traceback."""
 
+import re
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unmask.config import ROOT
-from unmask.settings import recipe
+from unmask.settings import build_decoder, recipe, remarks, typed
 from unmask.tasks import check_task
 
 NAMES = """model auxiliary drafter decoder task seed batch_size device dtype threads compile limit warm_up
     shard model.path model.kind model.end_tokens model.temperature model.adapter model.schedule
+    model.attention model.block_length force
     auxiliary.kind decoder._target_ decoder.name decoder.mixture_weight decoder.kv_window
     decoder.max_lookahead decoder.chunk decoder.coupling decoder.temperature decoder.top_p decoder.top_k
     task.stop task.budget task.limit task.num_fewshot task.subset_seed task.split task.metric task.name
@@ -41,3 +44,24 @@ def test_malformed_settings_are_refused_in_words(composed, pairs):
         assert str(error)
     else:
         assert found["roles"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remark"),
+    [
+        (["model=tiny_dream", "decoder=apd"], None),
+        (["model=tiny_d2f_dream", "decoder=d2f"], None),
+        (["model=tiny_qwen_large", "decoder=autoregressive"], None),
+        (["model=tiny_d2f_llada", "decoder=threshold"], "trained with block_causal attention, .* shows it all"),
+        (["model=tiny_llada", "decoder=d2f", "force=true"], "with full attention, and decoder=d2f hides"),
+        (
+            ["model=tiny_d2f_dream", "decoder=d2f", "decoder.block_length=16"],
+            "trained with blocks of 8, and decoder.block_length=16",
+        ),
+    ],
+)
+def test_what_is_unusual_is_said(composed, overrides, remark):
+    cfg = typed(composed(overrides))
+    found = remarks(cfg, build_decoder(cfg.decoder))
+    assert len(found) == (remark is not None)
+    assert remark is None or re.search(remark, found[0])
