@@ -137,7 +137,7 @@ class LLaDAModelLM(BidirectionalLM, LlamaPreTrainedModel):
 
     config: LLaDAConfig
     backbone = LlamaModel
-    # Published module -> this model's, with the published path of a layer: for adapters (unmask.models.adapters).
+    # Published module -> this model's, and the published path of a layer: for adapters.
     published_modules: ClassVar = BLOCK_NAMES
     published_layer: ClassVar = "model.transformer.blocks"
 

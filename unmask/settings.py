@@ -109,7 +109,9 @@ def remarks(cfg: EvalConfig, decoder: Decoder) -> list[str]:
     if model.kind != "diffusion":
         return []
     if decoder.attention != model.attention:
-        right = "hides what stands right of a block" if decoder.attention == "block_causal" else "shows it all"
+        right = (
+            "hides what stands right of a block" if decoder.attention == "block_causal" else "shows it all"
+        )
         return [f"{model.name} was trained with {model.attention} attention, and decoder={name} {right}"]
     if model.attention == "block_causal" and decoder.block_length != model.block_length:
         return [

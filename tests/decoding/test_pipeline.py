@@ -1,4 +1,4 @@
-"""Pipelines of blocks: what is exact, when a block begins and becomes full, and where an end token stops them."""
+"""Pipelines of blocks: what is exact, when a block begins and becomes full, where an end token stops."""
 
 from dataclasses import replace
 

@@ -21,8 +21,8 @@ def words(text):
 SAMPLING = "temperature top_k top_p"
 ANY_ORDER = f"after_end block_length cache quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
-    """arm arms auxiliary allow_code_execution batch_size compile decoder device draw drafter dtype force interleave
-    limit model results run_folder seed shard task threads warm_up"""
+    """arm arms auxiliary allow_code_execution batch_size compile decoder device draw drafter dtype force
+    interleave limit model results run_folder seed shard task threads warm_up"""
 )
 TASK = words("budget data limit metric name num_fewshot split stop subset_seed system_prompt")
 MORE = {
@@ -32,17 +32,21 @@ MORE = {
 }
 CHOICES = {
     "model": words(
-        """d2f_dream d2f_llada dparallel_dream dparallel_llada dream llada qwen_0.5b qwen_7b random tiny_d2f_dream
-        tiny_d2f_llada tiny_dparallel_dream tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
+        """d2f_dream d2f_llada dparallel_dream dparallel_llada dream llada qwen_0.5b qwen_7b random
+        tiny_d2f_dream tiny_d2f_llada tiny_dparallel_dream tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen
+        tiny_qwen_large"""
     ),
     "auxiliary": words("none qwen_0.5b random tiny_qwen"),
     "drafter": words("none"),
     "decoder": words(
-        """apd autoregressive confidence d2f dparallel entropy entropy_bound factor leftright margin multiblock
-        random threshold transformers"""
+        """apd autoregressive confidence d2f dparallel entropy entropy_bound factor leftright margin
+        multiblock random threshold transformers"""
     ),
     "task": words("chain_sum gpqa gsm8k gsm_symbolic humaneval math"),
-    "figure": words("d2f_blocks d2f_dream d2f_llada d2f_parts d2f_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"),
+    "figure": words(
+        """d2f_blocks d2f_dream d2f_llada d2f_parts d2f_training dparallel_ablation dparallel_dream
+        dparallel_llada dparallel_padding fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"""
+    ),
 }
 SETTINGS = {
     "apd": words(f"chunk coupling kv_window max_lookahead mixture_weight {SAMPLING}"),
@@ -57,8 +61,8 @@ SETTINGS = {
     "entropy_bound": words(f"{ANY_ORDER} bound"),
     "d2f": words(f"after_end block_length cache conf_min fallback share_act share_add {SAMPLING}"),
     "multiblock": words(
-        f"""after_end block_length cache cache_delay entropy_max published_shift refresh_interval rule share_act
-        share_add {SAMPLING}"""
+        f"""after_end block_length cache cache_delay entropy_max published_shift refresh_interval rule
+        share_act share_add {SAMPLING}"""
     ),
 }
 

@@ -228,7 +228,9 @@ def test_published_d2f_adapters_fit_the_published_models(
     with torch.device("meta"):
         adapted = get_peft_model(model, settings)
     found = {
-        name.replace(".default", ""): tuple(p.shape) for name, p in adapted.named_parameters() if "lora" in name
+        name.replace(".default", ""): tuple(p.shape)
+        for name, p in adapted.named_parameters()
+        if "lora" in name
     }
     assert found == ours
 

@@ -52,7 +52,10 @@ def test_malformed_settings_are_refused_in_words(composed, pairs):
         (["model=tiny_dream", "decoder=apd"], None),
         (["model=tiny_d2f_dream", "decoder=d2f"], None),
         (["model=tiny_qwen_large", "decoder=autoregressive"], None),
-        (["model=tiny_d2f_llada", "decoder=threshold"], "trained with block_causal attention, .* shows it all"),
+        (
+            ["model=tiny_d2f_llada", "decoder=threshold"],
+            "trained with block_causal attention, .* shows it all",
+        ),
         (["model=tiny_llada", "decoder=d2f", "force=true"], "with full attention, and decoder=d2f hides"),
         (
             ["model=tiny_d2f_dream", "decoder=d2f", "decoder.block_length=16"],

@@ -260,7 +260,10 @@ class MultiBlock(Pipeline):
         lookback = 0 if self.published_shift else board.models["denoiser"].lookback
         cached, llada = self.cache == "delayed", self._as_llada(board)
         starts = [self._start(row, llada) if cached else 0 for row in board.rows]
-        fed = [range(max(0, start - lookback), row.columns) for start, row in zip(starts, board.rows, strict=True)]
+        fed = [
+            range(max(0, start - lookback), row.columns)
+            for start, row in zip(starts, board.rows, strict=True)
+        ]
         return board.denoise(fed, cached=cached)
 
     def _start(self, row: Row, llada: bool) -> int:

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from unmask.decoding.board import Board
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.generation import Observer, Stop
+from unmask.decoding.generation import Observer
 
 
 @dataclass(frozen=True)

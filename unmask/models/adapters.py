@@ -63,7 +63,8 @@ def key_mapping(model: torch.nn.Module) -> dict[str, str]:
     layer = re.escape(getattr(model, "published_layer", ""))
     modules = getattr(model, "published_modules", {})
     return {
-        rf"{layer}\.(\d+)\.{theirs}\.lora": rf"model.layers.\1.{ours}.lora" for theirs, ours in modules.items()
+        rf"{layer}\.(\d+)\.{theirs}\.lora": rf"model.layers.\1.{ours}.lora"
+        for theirs, ours in modules.items()
     }
 
 
