@@ -125,8 +125,8 @@ def canvas_of(trace: dict) -> int:
 def positions_fed(trace: dict, lookback: int) -> int | None:
     """Over all forwards; None where the trace does not tell.
 
-    D2F keeps the logits of the last cached position, to predict the next token. Here that position is fed again
-    (`lookback`), and counted.
+    D2F keeps the logits of the last cached position, to predict the next token. Here that position is fed
+    again (`lookback`), and counted.
     """
     fed = [(entry if isinstance(entry, int) else entry[1]) for entry in trace.get("fed", [])]
     if not fed:

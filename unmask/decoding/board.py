@@ -18,6 +18,7 @@ from unmask.decoding.generation import Generation, Observer, Stop
 from unmask.decoding.sampling import ban
 from unmask.decoding.visibility import attention_mask, block_causal, causal, full
 
+ENDLESS = Stop()
 READY = 2  # forwards of a shape that make a compiled model ready for it
 Measured = TypeVar("Measured")
 Commit = tuple[Sequence[int], Sequence[int]]  # canvas positions and the ids to write there
@@ -158,7 +159,7 @@ class Row:
 class Board:
     """The unfinished rows of a batch. `ids` (rows, columns) holds prompts and canvases, masks included."""
 
-    def __init__(self, rows: Sequence[Row], models: Models, stop: Stop = Stop()):
+    def __init__(self, rows: Sequence[Row], models: Models, stop: Stop = ENDLESS):
         self.rows, self.models, self.stop, self.bucket = list(rows), models, stop, models.bucket
         if self.bucket > 1 and len(rows) > 1:
             raise ValueError("compiled models take one row at a time: batch_size=1, or compile=false")

@@ -214,15 +214,15 @@ class D2F(Pipeline):
 class MultiBlock(Pipeline):
     """d3LLM's multi-block decoding: a pipeline of blocks under full attention, by entropy.
 
-    entropy_max: masks of begun blocks whose entropy is at most this, in nats, are committed. Of the first full
-        block that has masks at least one is.
-    rule: llada, the mask of the lowest entropy is committed whatever it is; dream, it is not (as published for
-        each); null, by the model.
-    cache: none, or delayed: keys and values of a finished block are kept from `cache_delay` steps after it was
-        found finished; stale, since what stands right of them changes. They are renewed when a block is about
-        to be kept, and every `refresh_interval` steps.
-    published_shift: under the cache, a model that looks back (Dream) predicts the first column fed from itself,
-        as published, and not from the one before it.
+    entropy_max: masks of begun blocks whose entropy is at most this, in nats, are committed. Of the first
+        full block that has masks at least one is.
+    rule: llada, the mask of the lowest entropy is committed whatever it is; dream, it is not (as published
+        for each); None, by the model.
+    cache: none, or delayed: keys and values of a finished block are kept from `cache_delay` steps after it
+        was found finished; stale, since what stands right of them changes. They are renewed when a block is
+        about to be kept, and every `refresh_interval` steps.
+    published_shift: under the cache, a model that looks back (Dream) predicts the first column fed from
+        itself, as published, and not from the one before it.
     block_length, share_add, share_act, after_end: see Pipeline. With after_end=none all right of an end token
         becomes end tokens with it (published: in the next step, and masks that are filled may be chosen in
         between).
