@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +31,9 @@ from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.pipeline import D2F, MultiBlock
+from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
+from unmask.models.drafter import DFlashDrafter
 
 REQUIRED = {
     None,
@@ -59,6 +61,19 @@ class PublishedNoise(APD):
             return None
         uniforms = torch.rand(logits.shape[1:], dtype=torch.float64)
         return -torch.log(-torch.log(uniforms))[None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedDrafts(DFlash):
+    """DFlash that keeps every block which the target judged: the anchor and the draft."""
+
+    blocks: list = field(default_factory=list)
+
+    def draft(self, board, only, sizes, ids, noise):
+        logits = super().draft(board, only, sizes, ids, noise)
+        begin = board.rows[0].first - 1
+        self.blocks.append(ids[0, begin : begin + sizes[0]].tolist())
+        return logits
 
 
 def decoder_of(trace: dict) -> Decoder | None:
@@ -95,6 +110,8 @@ def decoder_of(trace: dict) -> Decoder | None:
         if "factor" in s:
             return Unmasking(quota=FACTOR_RULES[s["factor_rule"]], factor=s["factor"], **shared)
         return Unmasking(steps=s["steps_per_block"] * trace["canvas"] // s["block_length"], **shared)
+    if method == "dflash":
+        return RecordedDrafts(block_length=s["block_size"], temperature=s["temperature"])
     if method == "d2f":
         thresholds = {name: s[name] for name in ("block_length", "share_add", "share_act", "conf_min")}
         return D2F(fallback=FALLBACKS.get(s["fallback"], s["fallback"]), after_end="fill", **thresholds)
@@ -199,6 +216,35 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
     return Replay(trace, ids, steps == theirs, forwards, positions, difference)
 
 
+def replay_drafts(trace: dict, decoder: RecordedDrafts, folder: Path, device: str = "cpu") -> Replay:
+    """Decode a trace of DFlash and compare ids, the blocks that the target judged and how much of each it took
+    (its steps), and the forwards of both models."""
+    s = trace["settings"]
+    target = model_in(folder / trace["model"], 1.0).to(device)
+    drafter = DFlashDrafter.from_pretrained(folder / trace["drafter"], dtype=torch.float32).eval().to(device)
+    limit, taken = s["max_new_tokens"], []
+    (generation,) = decoder.decode(
+        Models({"target": target, "drafter": drafter}),
+        [torch.tensor(trace["prompt"])],
+        limit + 1 + s["block_size"],  # a published block may reach beyond the end; here it would shrink
+        Stop(frozenset(s["stop_ids"] or ()), lambda ids, known: limit if len(ids) > limit else None),
+        [0],
+        lambda row, positions, ids: taken.append(len(positions)),
+    )
+    end = limit if generation.useful == limit else generation.useful + 1  # with the stop id
+    ids = generation.ids[:end] == trace["ids"]
+    steps = decoder.blocks == trace["blocks"] and taken[1:] == trace["acceptance_lengths"]
+    ours = [generation.forwards[role] for role in ("target", "drafter")]
+    theirs = [trace["target_forwards"], trace["drafter_forwards"]]
+    difference = None
+    if not (ids and steps and ours == theirs):
+        pairs = zip(decoder.blocks, trace["blocks"], strict=False)
+        at = next((i for i, (mine, his) in enumerate(pairs) if mine != his), None)
+        difference = f"forwards {ours}, published {theirs}; ids equal: {ids}; lengths {taken[1:]}, published "
+        difference += f"{trace['acceptance_lengths']}; first other block: {at}"
+    return Replay(trace, ids, steps, ours == theirs, None, difference)
+
+
 def replay_folder(
     folder: Path, device: str = "cpu", advance: Callable[[], None] = lambda: None
 ) -> dict[tuple[str, str], list[Replay | None]]:
@@ -210,7 +256,8 @@ def replay_folder(
     for path in sorted(Path(folder).glob("*.json")):
         for trace in json.loads(path.read_text())["traces"]:
             decoder = decoder_of(trace)
-            done = decoder and replay(trace, decoder, path.parent, device)
+            play = replay_drafts if trace["method"] == "dflash" else replay
+            done = decoder and play(trace, decoder, path.parent, device)
             found.setdefault((path.stem, trace["method"]), []).append(done)
             advance()
     if not found:

@@ -233,6 +233,7 @@ def lab():
         Hook=Hook,
         CausalDenoiser=CausalDenoiser,
         Models=by_role,
+        Roles=Models,
         models_for=models_for,
         board=board,
         Stop=Stop,

@@ -259,6 +259,20 @@ class Board:
             **kwargs,
         )
 
+    def absorb(self, role: str, fed: Sequence[range], features: Tensor, known: Sequence[int]) -> None:
+        """Write into a drafter's cache what it makes of a target's features: of each row's columns `fed`, those
+        before `known`. No token goes through the drafter, so no forward is counted.
+
+        features: (rows, n, ...), of the columns as the target was fed them.
+        """
+        starts = self.tensor([columns.start for columns in fed])
+        columns = starts[:, None] + torch.arange(features.size(1), device=features.device)
+        slots = columns.where(columns < self.tensor(known)[:, None], self.width)
+        cache = self.cache(role)
+        cache.place(torch.arange(len(self.rows), device=features.device), slots, 0)
+        for layer, (keys, values) in enumerate(self.models[role].context(features, columns)):
+            cache.update(keys, values, layer)
+
     def _keep(
         self, cache: SlotCache, fed: Sequence[range], sees: Callable | int | None, only: Sequence[int] | None
     ) -> None:

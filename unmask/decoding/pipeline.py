@@ -65,7 +65,7 @@ class Pipeline(Sampling, Decoder):
     def step(self, board: Board) -> list[Commit]:
         for row in board.rows:
             self._advance(row)
-        masked = [self._masks(row, range(self._begun(row))) for row in board.rows]
+        masked = [self._masks(row, range(row.prefix, self._begun(row))) for row in board.rows]
         prompts = [len(row.prompt) for row in board.rows]
         logits = self._marginals(board).logits(
             [[n + p for p in positions] for n, positions in zip(prompts, masked, strict=True)]
@@ -114,7 +114,7 @@ class Pipeline(Sampling, Decoder):
         if self._begun(row) < row.length and (not full or self._share(row, -1) >= self.share_add):
             full.append(False)
         for block in range(len(full)):
-            full[block] |= block == 0 or self._share(row, block - 1) >= self.share_act
+            full[block] = full[block] or not block or self._share(row, block - 1) >= self.share_act
 
     def _begun(self, row: Row) -> int:
         """Canvas positions in blocks that have been appended."""

@@ -13,6 +13,7 @@ import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.config import ROOT, ModelConfig
 from unmask.models import adapters
+from unmask.models.drafter import DFlashDrafter, is_drafter
 from unmask.models.fingerprint import fingerprint
 
 DIFFUSION = {"Dream", "llada"}
@@ -44,7 +45,7 @@ class Source:
                 cached_file(self.place, "config.json", revision=self.revision), self.revision
             )
             self.config = AutoConfig.from_pretrained(self.place, revision=self.revision)
-            self.tokenizer = self._tokenizer()
+            self.tokenizer = None if self.kind == "drafter" else self._tokenizer()
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = str(error).splitlines()[0]
             raise ValueError(
@@ -62,6 +63,8 @@ class Source:
 
     @property
     def kind(self) -> str:
+        if is_drafter(self.config):
+            return "drafter"
         return "diffusion" if self.config.model_type in DIFFUSION else "causal"
 
     def _tokenizer(self):
@@ -96,6 +99,14 @@ class Source:
     def shape(self) -> dict[str, int]:
         """What the cost of a forward is estimated from: parameters of body and head, layers, width."""
         model = self._shell()
+        if self.kind == "drafter":  # its head is the target's
+            c = self.config
+            return {
+                "body_parameters": sum(p.numel() for p in model.parameters()),
+                "head_parameters": c.hidden_size * c.vocab_size,
+                "layers": c.num_hidden_layers,
+                "width": c.hidden_size,
+            }
         head = sum(p.numel() for p in model.lm_head.parameters())
         table = model.get_input_embeddings().weight.numel()  # looked up, not multiplied
         tied = model.lm_head.weight is model.get_input_embeddings().weight
@@ -114,7 +125,13 @@ class Source:
     def _shell(self) -> torch.nn.Module:
         """The model without weights: names and shapes."""
         with torch.device("meta"):
+            if self.kind == "drafter":
+                return DFlashDrafter(self.config)
             return AutoModelForCausalLM.from_config(self.config)
+
+    @property
+    def _class(self) -> type:
+        return DFlashDrafter if self.kind == "drafter" else AutoModelForCausalLM
 
     def load(self, device: torch.device, dtype: torch.dtype, private: bool = False) -> torch.nn.Module:
         """The model, ready to run. One copy is shared by all that use it, unless it is to be `private`.
@@ -124,7 +141,7 @@ class Source:
         key = (self.place, self.fingerprint, str(device), dtype)
         model = None if private else _loaded.get(key)
         if model is None:
-            model = AutoModelForCausalLM.from_pretrained(self.place, revision=self.revision, dtype=dtype)
+            model = self._class.from_pretrained(self.place, revision=self.revision, dtype=dtype)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
             if not private:
                 _loaded[key] = model
@@ -142,10 +159,31 @@ def asked_for(settings: ModelConfig) -> dict:
 
 
 def check_same_vocabulary(sources: Mapping[str, Source]) -> None:
-    """ValueError unless the tokenizers of all roles agree with the first one's."""
+    """ValueError unless the tokenizers of all roles agree with the first one's, and a drafter fits its target."""
     first, *others = sources.values()
     for other in others:
-        check_vocabularies(first, other)
+        if other.kind == "drafter":
+            check_drafter(first, other)
+        else:
+            check_vocabularies(first, other)
+
+
+def check_drafter(target: Source, drafter: Source) -> None:
+    """ValueError unless the drafter reads what the target has: width, layers, vocabulary."""
+    ours, theirs = target.config, drafter.config
+    layers = theirs.dflash_config["target_layer_ids"]
+    for what, wanted, found in (
+        ("hidden size", theirs.hidden_size, ours.hidden_size),
+        ("vocabulary", theirs.vocab_size, ours.vocab_size),
+        ("layers", theirs.num_target_layers, ours.num_hidden_layers),
+    ):
+        if wanted != found:
+            raise ValueError(
+                f"drafter={drafter.settings.name} is for another target: {what} {wanted}, and "
+                f"{target.settings.name} has {found}"
+            )
+    if not 0 <= max(layers) < ours.num_hidden_layers:
+        raise ValueError(f"drafter={drafter.settings.name} reads layers {layers} of {ours.num_hidden_layers}")
 
 
 def check_vocabularies(first: Source, other: Source) -> None:

@@ -1,0 +1,109 @@
+"""DFlash's drafter (arXiv 2602.06036, sec. 3): a few Qwen3 blocks that fill a whole block of tokens in one
+forward, from what a frozen causal target made of the text before it.
+
+The hidden states of some of the target's layers are fused into one feature for each token. Every drafter layer
+makes keys and values of these features with its own projections, and the tokens of the block attend to them
+and to one another. So a drafter's context is a cache that is written from features (`context`), and its forward
+is that of transformers' own blocks on top of it. Embedding and head are the target's.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import (
+    Qwen3DecoderLayer,
+    Qwen3PreTrainedModel,
+    Qwen3RMSNorm,
+    Qwen3RotaryEmbedding,
+    apply_rotary_pos_emb,
+)
+
+ARCHITECTURE = "DFlashDraftModel"  # in config.json, as published
+OTHERS = {
+    "Qwen3DSparkModel": "its anchor's place predicts, too, and it has an embedding and a head of its own"
+}
+
+
+def is_drafter(config: PreTrainedConfig) -> bool:
+    """Whether a folder's config.json is that of a drafter; ValueError for one of another layout."""
+    for name in config.architectures or []:
+        if name in OTHERS:
+            raise ValueError(f"{name} is a drafter of another layout ({OTHERS[name]}): not supported")
+    return ARCHITECTURE in (config.architectures or [])
+
+
+class DFlashDrafter(Qwen3PreTrainedModel):
+    """The published layout: `block_size` and `dflash_config` {target_layer_ids, mask_token_id} beside Qwen3's
+    fields. Its hidden size is the target's."""
+
+    config: Qwen3Config
+    base_model_prefix = ""
+    _no_split_modules: ClassVar = ["Qwen3DecoderLayer"]
+
+    def __init__(self, config: Qwen3Config):
+        super().__init__(config)
+        size = config.hidden_size
+        self.layers = nn.ModuleList(Qwen3DecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        for layer in self.layers:
+            layer.self_attn.is_causal = False  # a block sees all of itself
+        self.fc = nn.Linear(len(self.feature_layers) * size, size, bias=False)
+        self.hidden_norm = Qwen3RMSNorm(size, eps=config.rms_norm_eps)
+        self.norm = Qwen3RMSNorm(size, eps=config.rms_norm_eps)
+        self.rotary_emb = Qwen3RotaryEmbedding(config)
+        self.post_init()
+
+    @property
+    def feature_layers(self) -> list[int]:
+        """Layers of the target whose outputs are fused, counted from 0."""
+        return list(self.config.dflash_config["target_layer_ids"])
+
+    @property
+    def mask_token_id(self) -> int:
+        return self.config.dflash_config["mask_token_id"]
+
+    def features(self, hidden_states: tuple[Tensor, ...]) -> Tensor:
+        """(rows, n, layers * hidden) from a target's `hidden_states`, of which the first are the embeddings."""
+        return torch.cat([hidden_states[layer + 1] for layer in self.feature_layers], -1)
+
+    def context(self, features: Tensor, position_ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values (rows, heads, n, head_dim) of every layer, from the target's features (rows, n,
+        layers * hidden) of the tokens at `position_ids` (rows, n)."""
+        fused = self.hidden_norm(self.fc(features))
+        rotary = self.rotary_emb(fused, position_ids)
+        found = []
+        for layer in self.layers:
+            attention = layer.self_attn
+            heads = (*fused.shape[:-1], -1, attention.head_dim)
+            keys = attention.k_norm(attention.k_proj(fused).view(heads)).transpose(1, 2)
+            values = attention.v_proj(fused).view(heads).transpose(1, 2)
+            found.append((apply_rotary_pos_emb(keys, keys, *rotary)[1], values))
+        return found
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        embed: nn.Module,
+        position_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values=None,
+        use_cache: bool | None = None,
+    ) -> Tensor:
+        """What the target's head makes logits of, (rows, n, hidden): row k predicts the token at its own place.
+
+        input_ids: (rows, n), the anchor and masks. embed: the target's table. past_key_values holds the
+        context; the block is written behind it. attention_mask: True where attended, or None: all.
+        """
+        hidden = embed(input_ids)
+        rotary = self.rotary_emb(hidden, position_ids)
+        for layer in self.layers:
+            hidden = layer(
+                hidden,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                position_embeddings=rotary,
+            )
+        return self.norm(hidden)
