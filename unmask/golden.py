@@ -33,7 +33,7 @@ from unmask.decoding.leftright import LeftRight
 from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
-from unmask.models.drafter import DFlashDrafter
+from unmask.models.drafter import DFlashDraftModel
 
 REQUIRED = {
     None,
@@ -221,7 +221,9 @@ def replay_drafts(trace: dict, decoder: RecordedDrafts, folder: Path, device: st
     (its steps), and the forwards of both models."""
     s = trace["settings"]
     target = model_in(folder / trace["model"], 1.0).to(device)
-    drafter = DFlashDrafter.from_pretrained(folder / trace["drafter"], dtype=torch.float32).eval().to(device)
+    drafter = (
+        DFlashDraftModel.from_pretrained(folder / trace["drafter"], dtype=torch.float32).eval().to(device)
+    )
     limit, taken = s["max_new_tokens"], []
     (generation,) = decoder.decode(
         Models({"target": target, "drafter": drafter}),

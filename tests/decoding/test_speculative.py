@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.cache import SlotCache
 from unmask.decoding.speculative import DFlash, Speculative
-from unmask.models.drafter import DFlashDrafter, is_drafter
+from unmask.models.drafter import DFlashDraftModel, is_drafter
 
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
 PROMPTS = [torch.tensor(ids) for ids in ([1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 0], [2])]
@@ -37,7 +37,7 @@ def drafter(lab):
     )
     config.block_size, config.num_target_layers = 4, 2
     config.dflash_config = {"target_layer_ids": [0, 1], "mask_token_id": lab.MASK}
-    return DFlashDrafter(config).eval().requires_grad_(False)
+    return DFlashDraftModel(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_both_models_are_counted_and_the_drafters_context_is_no_forward(lab, cas
 def test_forwards_are_the_published_ones(block):
     tensors = load_file(TRACES / "dflash_forward.safetensors")
     target = AutoModelForCausalLM.from_pretrained(TRACES / "qwen3_target").eval()
-    drafter = DFlashDrafter.from_pretrained(TRACES / "dflash_drafter").eval()
+    drafter = DFlashDraftModel.from_pretrained(TRACES / "dflash_drafter").eval()
     prompt = tensors[f"B{block}.prompt"].long()
     features = [tensors[f"B{block}.cycle{c}.features"] for c in (0, 1)]
     with torch.inference_mode():
@@ -229,7 +229,7 @@ def test_published_names_and_shapes(width, inner, parameters):
     )
     assert is_drafter(config)
     with torch.device("meta"):
-        model = DFlashDrafter(config)
+        model = DFlashDraftModel(config)
     found = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     assert found == published(width, inner) and len(found) == 58
     assert sum(p.numel() for p in model.parameters()) == parameters

@@ -20,10 +20,10 @@ def test_the_last_number_of_the_answer_counts(tokenizer, fresh, monkeypatch):
     answers = []
     for text in texts:
         ids = tokenizer.encode(text)
-        answers.append(Generation(ids, list(range(len(ids))), len(ids), "stop", {}, {}))
+        answers.append(Generation(ids, list(range(len(ids))), len(ids), "stop", {"denoiser": len(ids)}, {}))
     monkeypatch.setattr(LeftRight, "decode", lambda self, *args: answers)
     objective = MaskedDiffusion({"student": fresh("Dream")})
-    assert Validation(tokenizer, 4, 8, 1)(objective) == {"accuracy": 0.5}
+    assert Validation(tokenizer, 4, 8, 1)(objective) == {"accuracy": 0.5, "tokens_per_step": 1.0}
     assert objective.student.training
 
 
@@ -31,7 +31,10 @@ def test_every_decoder_answers_on_the_student(tokenizer, fresh):
     watched = decoders(["leftright", "confidence steps=2", "random steps=1"], DIFFUSION, 4, "tiny_dream")
     objective = MaskedDiffusion({"student": fresh("Dream")})
     measured = Validation(tokenizer, 2, 4, 1, watched)(objective)
-    assert list(measured) == ["accuracy", "accuracy_confidence_steps=2", "accuracy_random_steps=1"]
+    columns = ["accuracy", "accuracy_confidence_steps=2", "accuracy_random_steps=1"]
+    assert list(measured) == columns + [c.replace("accuracy", "tokens_per_step") for c in columns]
+    one, two, all_at_once = [v for c, v in measured.items() if c.startswith("tokens")]
+    assert 0 < one <= 1 < two <= 2 and all_at_once <= 4
 
 
 def test_decoders_are_those_of_eval_with_the_settings_of_the_model():

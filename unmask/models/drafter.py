@@ -34,7 +34,7 @@ def is_drafter(config: PreTrainedConfig) -> bool:
     return ARCHITECTURE in (config.architectures or [])
 
 
-class DFlashDrafter(Qwen3PreTrainedModel):
+class DFlashDraftModel(Qwen3PreTrainedModel):
     """The published layout: `block_size` and `dflash_config` {target_layer_ids, mask_token_id} beside Qwen3's
     fields. Its hidden size is the target's."""
 

@@ -13,7 +13,7 @@ import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.config import ROOT, ModelConfig
 from unmask.models import adapters
-from unmask.models.drafter import DFlashDrafter, is_drafter
+from unmask.models.drafter import DFlashDraftModel, is_drafter
 from unmask.models.fingerprint import fingerprint
 
 DIFFUSION = {"Dream", "llada"}
@@ -126,12 +126,12 @@ class Source:
         """The model without weights: names and shapes."""
         with torch.device("meta"):
             if self.kind == "drafter":
-                return DFlashDrafter(self.config)
+                return DFlashDraftModel(self.config)
             return AutoModelForCausalLM.from_config(self.config)
 
     @property
     def _class(self) -> type:
-        return DFlashDrafter if self.kind == "drafter" else AutoModelForCausalLM
+        return DFlashDraftModel if self.kind == "drafter" else AutoModelForCausalLM
 
     def load(self, device: torch.device, dtype: torch.dtype, private: bool = False) -> torch.nn.Module:
         """The model, ready to run. One copy is shared by all that use it, unless it is to be `private`.

@@ -11,13 +11,15 @@ def learning_curve(table: Path, output: Path) -> None:
     """Draw a curve.csv as a PNG.
 
     One panel: training loss over tokens, raw and smoothed, on a log scale. A second one where validation
-    accuracy was measured: a line for each decoder (the columns `accuracy` and `accuracy_...`).
+    accuracy was measured: a line for each decoder (the columns `accuracy` and `accuracy_...`). A third one for
+    its speeds (`tokens_per_step...`), where a decoder takes more than one token a step.
     """
     curve = pd.read_csv(table)
     if curve.empty:
         return
     columns = [c for c in curve if c.split("_")[0] == "accuracy" and curve[c].notna().any()]
-    panels = 2 if columns else 1
+    speeds = [c for c in curve if c.startswith("tokens_per_step") and curve[c].max() > 1.2]
+    panels = 1 + bool(columns) + bool(speeds)
     figure, axes = plt.subplots(1, panels, figsize=(4 * panels, 3), squeeze=False)
     millions = curve.tokens / 1e6
 
@@ -31,6 +33,13 @@ def learning_curve(table: Path, output: Path) -> None:
         name = column.removeprefix("accuracy").removeprefix("_").replace("_", " ") or "first decoder"
         style = {"color": COLOURS[i % len(COLOURS)], "marker": "o", "markersize": 4, "label": name}
         axes[0, 1].plot(millions[measured.index], 100 * measured, **style)
+    for i, column in enumerate(speeds):
+        measured = curve[column].dropna()
+        colour = columns.index(column.replace("tokens_per_step", "accuracy", 1))
+        style = {"color": COLOURS[colour % len(COLOURS)], "marker": "o", "markersize": 4}
+        axes[0, 2].plot(millions[measured.index], measured, **style)
+    if speeds:
+        axes[0, 2].set(ylim=(0, None), xlabel="training tokens (millions)", ylabel="useful tokens per step")
     if columns:
         axes[0, 1].set(ylim=(0, 100), xlabel="training tokens (millions)", ylabel="validation accuracy (%)")
     if len(columns) > 1:

@@ -261,8 +261,8 @@ class Trainer:
         row |= {"loss": round(loss, 5), "lr": self.rate, "accuracy": None} | accuracies
         self.curve.append(row)
         text = f"loss {loss:.4f}  {self.seen / self.seconds:,.0f} tokens/s  {self.seen / 1e6:.2f}M tokens"
-        for column, accuracy in accuracies.items():
-            text += f"  {column} {accuracy:.1%}"
+        for column, value in accuracies.items():
+            text += f"  {column} {value:.1%}" if column.startswith("accuracy") else f"  {column} {value:.2f}"
         progress.update(bar, description=text)
         if self.place.leads and not progress.console.is_terminal:
             print(f"step {self.steps}  {text}", flush=True)

@@ -11,10 +11,12 @@ from transformers import (
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
+    Qwen3Config,
 )
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
+from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
 from unmask.models.loading import DIFFUSION
 from unmask.training import objectives
 from unmask.training import tokenizer as shared_tokenizer
@@ -27,10 +29,11 @@ PUBLISHED = {"rope_theta"}  # fields that a config.json has and transformers tur
 
 
 def build_tokenizer(cfg: TrainConfig) -> PreTrainedTokenizerBase:
-    """The parent's tokenizer, or the tiny family's, which takes ten seconds to make."""
-    if cfg.init_from is None:
-        return shared_tokenizer.build()
-    return _pretrained(AutoTokenizer, "init_from", cfg.init_from)
+    """The parent's or the target's tokenizer, or the tiny family's, which takes ten seconds to make."""
+    for key, folder in (("init_from", cfg.init_from), ("frozen.target", cfg.frozen.get("target"))):
+        if folder is not None:
+            return _pretrained(AutoTokenizer, key, folder)
+    return shared_tokenizer.build()
 
 
 def build_models(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.nn.Module]:
@@ -41,13 +44,16 @@ def build_models(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> dict[s
     not fit its role, its folder cannot be read, or two vocabularies differ.
     """
     roles = objectives.find(cfg.objective).roles
-    student = build_student(cfg, tokenizer)
+    others = roles.keys() - {STUDENT}
+    models = {role: load_frozen(cfg, role, tokenizer) for role in others if cfg.frozen.get(role) is not None}
+    if roles[STUDENT] == "drafter":
+        student = build_drafter(cfg, tokenizer, models["target"].config)
+    else:
+        student = build_student(cfg, tokenizer)
     _check_kind(f"objective={cfg.objective}", student.config, roles[STUDENT])
-    models = {STUDENT: student}
-    for role in roles.keys() - {STUDENT}:
-        if cfg.frozen.get(role) is not None:
-            models[role] = load_frozen(cfg, role, tokenizer)
-        elif cfg.lora is None:
+    models[STUDENT] = student
+    for role in others - models.keys():
+        if cfg.lora is None:
             models[role] = copy.deepcopy(student)
     if cfg.lora is not None:
         add_adapter(student, cfg.lora)
@@ -80,6 +86,49 @@ def build_student(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> torch
                 f"init_from={cfg.init_from} does not have this recipe's architecture ({first})"
             ) from error
     return model
+
+
+def build_drafter(
+    cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase, target: PretrainedConfig
+) -> torch.nn.Module:
+    """DFlash's drafter of the target: `architecture` has Qwen3's fields for its layers, target_layer_ids and,
+    where the tokenizer has no mask token, mask_token_id. Width, vocabulary and rotation are the target's."""
+    if cfg.init_from is not None:
+        return _pretrained(DFlashDraftModel, "init_from", cfg.init_from, dtype=torch.float32)
+    fields = dict(cfg.architecture)
+    dflash = {
+        "target_layer_ids": fields.pop("target_layer_ids", None),
+        "mask_token_id": fields.pop("mask_token_id", tokenizer.mask_token_id),
+    }
+    for name, value in dflash.items():
+        if value is None:
+            raise ValueError(f"architecture.{name}: a drafter needs it")
+    if not all(0 <= layer < target.num_hidden_layers for layer in dflash["target_layer_ids"]):
+        raise ValueError(
+            f"architecture.target_layer_ids={dflash['target_layer_ids']}: the target has "
+            f"{target.num_hidden_layers} layers"
+        )
+    if fields.pop("model_type", "qwen3") != "qwen3":
+        raise ValueError(f"architecture.model_type={cfg.architecture['model_type']}: a drafter is of qwen3")
+    if unknown := [key for key in fields if not hasattr(Qwen3Config(), key)]:
+        raise ValueError(f"architecture: a drafter has no {', '.join(unknown)}")
+    fields.setdefault("head_dim", target.hidden_size // fields.get("num_attention_heads", 1))
+    config = Qwen3Config(
+        **fields,
+        hidden_size=target.hidden_size,
+        vocab_size=target.vocab_size,
+        max_position_embeddings=target.max_position_embeddings,
+        rope_parameters=target.rope_parameters,
+        rms_norm_eps=target.rms_norm_eps,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+        architectures=[ARCHITECTURE],
+    )
+    config.dflash_config, config.num_target_layers = dflash, target.num_hidden_layers
+    config.block_size = objectives.typed(cfg.objective, cfg.objective_options)["block_length"]
+    torch.manual_seed(cfg.seed)
+    return DFlashDraftModel(config)
 
 
 def build_config(architecture: dict, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
@@ -116,7 +165,7 @@ def load_frozen(cfg: TrainConfig, role: str, tokenizer: PreTrainedTokenizerBase)
 
 
 def _check_kind(what: str, config: PretrainedConfig, wanted: str) -> None:
-    kind = "diffusion" if config.model_type in DIFFUSION else "causal"
+    kind = "drafter" if is_drafter(config) else "diffusion" if config.model_type in DIFFUSION else "causal"
     if kind != wanted:
         raise ValueError(f"{what}: needs a {wanted} model, and model_type={config.model_type} is {kind}")
 

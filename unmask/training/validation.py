@@ -1,4 +1,4 @@
-"""How good a model is while it trains: greedy answers to validation problems, which are neither trained on
+"""How good and how fast a model is while it trains: greedy answers to validation problems, which are neither trained on
 nor test problems."""
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ DEFAULTS: dict[str, type[Decoder]] = {"diffusion": LeftRight, "causal": Autoregr
 
 @dataclass
 class Validation:
-    """Accuracy on the first `count` validation problems of a task, once for each decoder.
+    """Accuracy, and useful tokens a step, on the first `count` validation problems of a task, once for each
+    decoder.
 
-    decoders: by column of the curve; the first column is "accuracy".
+    decoders: by column of the curve; the first column is "accuracy". Speeds stand in columns of the same
+        names with "tokens_per_step" for "accuracy".
     every: training tokens between two measurements.
     """
 
@@ -46,21 +48,24 @@ class Validation:
     task: str = "gsm_symbolic"
 
     def __call__(self, objective: Objective) -> dict[str, float]:
-        """Accuracy by column. Leaves the objective in training mode and its random numbers alone."""
+        """What was measured, by column. Leaves the objective in training mode and its random numbers alone."""
         objective.eval()
         found = problems.held_out(self.task, "validation")[: self.count]
-        measured = {
-            column: self._accuracy(decoder, players(decoder, objective), found)
-            for column, decoder in self.decoders.items()
-        }
+        accuracies, speeds = {}, {}
+        for column, decoder in self.decoders.items():
+            speed = column.replace("accuracy", "tokens_per_step", 1)
+            accuracies[column], speeds[speed] = self._answers(decoder, players(decoder, objective), found)
         objective.train()
-        return measured
+        return accuracies | speeds
 
-    def _accuracy(self, decoder: Decoder, models: Models, found: Sequence[problems.Problem]) -> float:
+    def _answers(
+        self, decoder: Decoder, models: Models, found: Sequence[problems.Problem]
+    ) -> tuple[float, float]:
+        """(accuracy, useful tokens a step)."""
         texts = [chat_prompt(self.tokenizer, problem.question) for problem in found]
         prompts = [torch.tensor(self.tokenizer.encode(text)) for text in texts]
         stop = Stop(frozenset({self.tokenizer.eos_token_id}))
-        right = 0
+        right = tokens = steps = 0
         for start in range(0, len(found), BATCH):
             batch = slice(start, start + BATCH)
             seeds = [0] * len(prompts[batch])
@@ -68,7 +73,9 @@ class Validation:
             for problem, answer in zip(found[batch], answers, strict=True):
                 numbers = re.findall(r"\d+", self.tokenizer.decode(answer.ids[: answer.useful]))
                 right += numbers[-1:] == [problem.answer]
-        return right / len(found)
+                tokens += answer.useful
+                steps += len(answer.steps)
+        return right / len(found), tokens / steps
 
 
 def players(decoder: Decoder, objective: Objective) -> Models:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf, ValidationError
 from unmask.training.objectives.autoregressive import Autoregressive
 from unmask.training.objectives.certainty_forcing import CertaintyForcing
 from unmask.training.objectives.d2f import D2F
+from unmask.training.objectives.dflash import DFlash
 from unmask.training.objectives.masked_diffusion import MaskedDiffusion
 from unmask.training.objectives.objective import STUDENT, Objective
 from unmask.training.refusal import reason
@@ -17,6 +18,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "autoregressive": Autoregressive,
     "certainty_forcing": CertaintyForcing,
     "d2f": D2F,
+    "dflash": DFlash,
     "masked_diffusion": MaskedDiffusion,
 }
 

@@ -1,0 +1,156 @@
+"""What a drafter learns: from where, what it may see, and that it drafts as it was trained."""
+
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+
+import json
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
+
+import train
+from unmask.config import ModelConfig
+from unmask.decoding.cache import SlotCache
+from unmask.models.drafter import DFlashDraftModel
+from unmask.models.loading import Source
+from unmask.training import objectives
+from unmask.training.data import Batch
+from unmask.training.objectives import STUDENT
+from unmask.training.objectives.dflash import DFlash, chosen_anchors
+
+MASK, BLOCK = 39, 4
+ANSWER = torch.tensor([[0] * 4 + [1] * 9 + [0], [0] * 2 + [1] * 5 + [0] * 7]).bool()
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A random target of three layers and a drafter that reads two of them."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    shape |= {"intermediate_size": 32, "pad_token_id": None, "initializer_range": 0.5}
+    target = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", num_hidden_layers=3, **shape))
+    config = Qwen3Config(num_hidden_layers=2, head_dim=8, **shape)
+    config.block_size, config.num_target_layers = BLOCK, 3
+    config.dflash_config = {"target_layer_ids": [0, 2], "mask_token_id": MASK}
+    return {STUDENT: DFlashDraftModel(config), "target": target.eval()}
+
+
+@pytest.fixture(scope="module")
+def data():
+    ids = torch.randint(0, 39, ANSWER.shape, generator=torch.Generator().manual_seed(1))
+    return Batch(ids, ANSWER, torch.zeros_like(ANSWER), torch.zeros(2).bool())
+
+
+def loss_of(pair, data, seed=0, **options):
+    objective = DFlash(pair, block_length=BLOCK, **options)
+    return objective(data, torch.Generator().manual_seed(seed)), objective
+
+
+def by_hand(pair, data, anchors, gamma, features=True):
+    """Every block alone, as it is drafted: context in a slot cache, one forward for the block."""
+    drafter, target = pair[STUDENT], pair["target"]
+    total, weights = 0.0, 0.0
+    for row, anchor in anchors:
+        hidden = target.model(data.ids[row : row + 1], output_hidden_states=True).hidden_states
+        context = drafter.features(hidden)[:, :anchor] if features else None
+        cache = SlotCache(1, 40)
+        if features and anchor:
+            columns = torch.arange(anchor)[None]
+            cache.place(torch.arange(1), columns, 0)
+            for layer, (keys, values) in enumerate(drafter.context(context, columns)):
+                cache.update(keys, values, layer)
+        places = torch.arange(anchor, anchor + BLOCK)[None]
+        block = torch.full((1, BLOCK), MASK)
+        block[0, 0] = data.ids[row, anchor]
+        cache.place(torch.arange(1), places, anchor + BLOCK)
+        sees = torch.ones(1, 1, BLOCK, anchor + BLOCK, dtype=torch.bool)
+        sees[..., :anchor] = features
+        out = drafter(block, target.get_input_embeddings(), places, sees, cache, True)
+        logits = target.lm_head(out[0])
+        for k in range(1, BLOCK):
+            if anchor + k < data.ids.size(1) and data.answer[row, anchor + k]:
+                weight = math.exp(-(k - 1) / gamma)
+                total += weight * cross_entropy(logits[k], data.ids[row, anchor + k])
+                weights += weight
+    return total / weights
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gamma": 4.0},
+        {"gamma": math.inf},
+        {"features": False, "gamma": 2.0},
+        {"places": "fixed", "gamma": 4.0},
+    ],
+)
+def test_many_blocks_in_one_forward_are_those_that_it_drafts(pair, data, options):
+    with torch.no_grad():
+        loss, objective = loss_of(pair, data, **options)
+        places, real = chosen_anchors(data.answer, objective.options, torch.Generator().manual_seed(0))
+        anchors = [
+            (r, int(a)) for r in range(2) for a, is_one in zip(places[r], real[r], strict=True) if is_one
+        ]
+        assert len(anchors) == (2 + 1 if "places" in options else 8 + 4)
+        expected = by_hand(pair, data, anchors, options["gamma"], options.get("features", True))
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_target_gets_no_gradient_and_every_weight_of_the_drafter_does(pair, data):
+    loss, objective = loss_of(pair, data)
+    loss.backward()
+    assert all(p.grad is not None for p in pair[STUDENT].parameters())
+    assert all(p.grad is None for p in pair["target"].parameters())
+    assert {name.split(".")[0] for name in objective.trained} == {STUDENT}
+    pair[STUDENT].zero_grad()
+
+
+def test_anchors_are_answer_tokens_that_another_follows(data):
+    options = DFlash.Options(block_length=BLOCK, anchors=3)
+    for seed in range(20):
+        places, real = chosen_anchors(data.answer, options, torch.Generator().manual_seed(seed))
+        assert places.shape == (2, 3) and real.all()
+        for row, end in ((0, 12), (1, 6)):
+            assert len(set(places[row].tolist())) == 3
+            assert all(data.answer[row, a] and a < end for a in places[row].tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block_length": 1}, "block_length=1 must be at least 2"),
+        ({"anchors": 0}, "anchors=0"),
+        ({"places": "best"}, "places='best'"),
+        ({"gamma": 0.0}, "gamma=0.0"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        objectives.typed("dflash", options)
+
+
+def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path):
+    code, _, err = run_command(
+        train,
+        "recipe=tiny_dflash",
+        "~mixture",
+        "+mixture={gsm_symbolic: 1}",
+        "tokens=3000",
+        "batch_tokens=600",
+        "threads=1",
+        "validation_problems=2",
+        "budget=12",
+        f"folder={tmp_path / 'state'}",
+        f"output={tmp_path / 'model'}",
+    )
+    assert code == 0, err
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["architectures"] == ["DFlashDraftModel"] and config["block_size"] == 8
+    assert config["dflash_config"]["target_layer_ids"] == [1, 2, 3] and config["num_target_layers"] == 5
+    settings = ModelConfig(name="x", path=str(tmp_path / "model"), kind="drafter")
+    drafter = Source(settings).load(torch.device("cpu"), torch.float32)
+    assert isinstance(drafter, DFlashDraftModel) and drafter.config.block_size == 8
+    curve = (tmp_path / "state" / "curve.csv").read_text().splitlines()
+    assert "tokens_per_step" in curve[0]

@@ -1,0 +1,121 @@
+"""DFlash's drafter learns to fill a block from its first token and what a frozen target made of the text before
+it (arXiv 2602.06036, app. A.1)."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import Cache
+
+from unmask.training.data import Batch
+from unmask.training.objectives.objective import STUDENT, Objective
+
+ANCHORS = ("random", "fixed")
+
+
+class DFlash(Objective):
+    """Many blocks of an answer in one forward: block j begins at its anchor a_j, a token of the answer, and
+    holds masks for the block_length - 1 tokens after it. It sees the target's features of what stands left of
+    a_j, and itself: just what it sees when it drafts.
+
+    Cross-entropy of each masked token (those of the answer), weighted by exp(-(k - 1) / gamma) for the k-th
+    after the anchor, a weighted mean. Train it on answers of its target (`run:FOLDER`).
+    """
+
+    roles: ClassVar = {STUDENT: "drafter", "target": "causal"}
+
+    @dataclass(frozen=True)
+    class Options:
+        """block_length: B, the anchor and B - 1 drafted tokens.
+        anchors: of a row, at most.
+        places: random, anchors anywhere in the answer; fixed, every B-th token of it.
+        gamma: how fast the weight falls (published: 7, 5, 4 for B = 16, 10, 8; null = 1 + 3/8 B, which is
+            near these); .inf = it does not.
+        features: false = what the target made is kept back.
+        """
+
+        block_length: int = 8
+        anchors: int = 16
+        places: str = "random"
+        gamma: float | None = None
+        features: bool = True
+
+        def __post_init__(self):
+            for name, least in (("block_length", 2), ("anchors", 1)):
+                if (value := getattr(self, name)) < least:
+                    raise ValueError(f"objective_options.{name}={value} must be at least {least}")
+            if self.places not in ANCHORS:
+                raise ValueError(f"objective_options.places={self.places!r} is not random or fixed")
+            if self.gamma is not None and not self.gamma > 0:
+                raise ValueError(f"objective_options.gamma={self.gamma} must be above 0")
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        options, drafter = self.options, self.student
+        with self.frozen("target") as target:
+            hidden = target.model(batch.ids, output_hidden_states=True, use_cache=False).hidden_states
+            features = drafter.features(hidden)
+        anchors, real = chosen_anchors(batch.answer, options, generator)  # (rows, m)
+        offsets = torch.arange(options.block_length, device=anchors.device)
+        places = anchors[..., None] + offsets  # (rows, m, B)
+        n = batch.ids.size(1)
+        inside = places.clamp(max=n - 1)
+        wanted = batch.ids.gather(1, inside.flatten(1)).view_as(places)
+        asked = batch.answer.gather(1, inside.flatten(1)).view_as(places) & (places < n) & real[..., None]
+        asked &= offsets > 0
+        blocks = torch.where(offsets > 0, drafter.mask_token_id, wanted)
+
+        columns = torch.arange(n, device=anchors.device)
+        known = columns < anchors[..., None]  # (rows, m, n)
+        if not options.features:
+            known = torch.zeros_like(known)
+        own = torch.eye(anchors.size(1), dtype=torch.bool, device=anchors.device)
+        sees = torch.cat(
+            (known, own.repeat_interleave(options.block_length, 1).expand(len(known), -1, -1)), -1
+        )
+        out = drafter(
+            blocks.flatten(1),
+            self.target.get_input_embeddings(),
+            places.flatten(1),
+            attention_mask=sees.repeat_interleave(options.block_length, 1)[:, None],
+            past_key_values=Beside(drafter.context(features, columns.expand_as(batch.ids))),
+            use_cache=True,
+        )
+        logits = self.target.get_output_embeddings()(out[asked.flatten(1)])
+        gamma = options.gamma or 1 + 3 / 8 * options.block_length
+        weight = torch.exp(-(offsets - 1) / gamma if gamma < math.inf else offsets * 0.0)
+        weight = weight.expand_as(places)[asked]
+        loss = cross_entropy(logits, wanted[asked], reduction="none")
+        return (loss * weight).sum() / weight.sum().clamp(min=1e-9)
+
+
+class Beside(Cache):
+    """Keys and values of every layer that stand left of a forward's own; nothing is kept."""
+
+    def __init__(self, layers: list[tuple[Tensor, Tensor]]):
+        super().__init__(layers=[])
+        self.beside = layers
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        new = (key_states, value_states)
+        return tuple(torch.cat(pair, 2) for pair in zip(self.beside[layer_idx], new, strict=True))
+
+
+def chosen_anchors(
+    answer: Tensor, options: DFlash.Options, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(columns of the anchors, whether each is one): (rows, m) of `answer` (rows, n) bool.
+
+    An anchor is a token of the answer that another one follows.
+    """
+    may = answer.clone()
+    may[:, :-1] &= answer[:, 1:]
+    may[:, -1] = False
+    if options.places == "fixed":
+        number = answer.cumsum(1) - 1
+        may &= number % options.block_length == 0
+    draws = torch.rand(answer.shape, generator=generator).to(answer.device).masked_fill(~may, -1)
+    order = draws.topk(min(options.anchors, answer.size(1)), dim=1).indices
+    return order, may.gather(1, order)
