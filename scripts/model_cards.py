@@ -51,7 +51,7 @@ ONE = [*BLOCKS, "decoder.block_length=8"]  # one token a forward, in blocks of 8
 CAUSAL = {"greedy": ["decoder=autoregressive"]}
 GREEDY = {"K = 1": ["decoder=leftright"]}
 ORDERS = {f"surest first, blocks of {b}": [*BLOCKS, f"decoder.block_length={b}"] for b in (8, 16)}
-APD = {f"APD, R = {r}": ["decoder=apd", f"decoder.mixture_weight={r}"] for r in (0.1, 0.4, 0.7, 1.0)}
+APD = {f"APD, R = {r}": ["decoder=apd", f"decoder.mixture_weight={r}"] for r in (0.1, 0.7)}
 DIFFUSION = {
     "K = 2": ["decoder=leftright", "decoder.tokens_per_step=2"],
     "K = 4": ["decoder=leftright", "decoder.tokens_per_step=4"],
@@ -62,7 +62,6 @@ DIFFUSION = {
     },
     **ORDERS,
     "surest first, one block": BLOCKS,
-    "random, a step per token": ["decoder=random", "decoder.quota=even"],
 }
 ENTROPY = {
     f"entropy at most {tau} nats": ["decoder=dparallel", "decoder.block_length=8", f"decoder.threshold={tau}"]

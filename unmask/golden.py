@@ -217,8 +217,8 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
 
 
 def replay_drafts(trace: dict, decoder: RecordedDrafts, folder: Path, device: str = "cpu") -> Replay:
-    """Decode a trace of DFlash and compare ids, the blocks that the target judged and how much of each it took
-    (its steps), and the forwards of both models."""
+    """Decode a trace of DFlash and compare ids, the blocks that the target judged and how much of each it
+    took (its steps), and the forwards of both models."""
     s = trace["settings"]
     target = model_in(folder / trace["model"], 1.0).to(device)
     drafter = (

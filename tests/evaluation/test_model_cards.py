@@ -30,7 +30,7 @@ def test_card_tells_what_the_model_is_and_what_decoding_does_to_it(models, tmp_p
         and "python train.py recipe=tiny_dream" in text
     )
     table = [line for line in text.splitlines() if line.startswith("| ") and line.count("|") == 5]
-    rows = [row for row in table if row.startswith(("| K =", "| APD", "| surest", "| random"))]
+    rows = [row for row in table if row.startswith(("| K =", "| APD", "| surest"))]
     assert len(rows) == 1 + len(DIFFUSION)
     assert rows[0].startswith("| K = 1 | 100.0%")
     assert all("| 50.0% [" in row and "| -50.0 [" in row for row in rows[1:])

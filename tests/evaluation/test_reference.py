@@ -6,7 +6,6 @@ RECORD_SLICE=1.
 """
 
 import os
-
 import subprocess
 from ast import literal_eval
 

@@ -260,8 +260,8 @@ class Board:
         )
 
     def absorb(self, role: str, fed: Sequence[range], features: Tensor, known: Sequence[int]) -> None:
-        """Write into a drafter's cache what it makes of a target's features: of each row's columns `fed`, those
-        before `known`. No token goes through the drafter, so no forward is counted.
+        """Write into a drafter's cache what it makes of a target's features: of each row's columns `fed`,
+        those before `known`. No token goes through the drafter, so no forward is counted.
 
         features: (rows, n, ...), of the columns as the target was fed them.
         """

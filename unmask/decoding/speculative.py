@@ -1,8 +1,8 @@
 """Draft and verify: a small model proposes tokens, the target judges all of them in one forward.
 
-The target's own law is kept: greedy, its ids are those of `autoregressive`; sampled, so is their distribution.
-A step commits the accepted tokens and one of the target's own. The first step reads the prompt and drafts
-nothing.
+The target's own law is kept: greedy, its ids are those of `autoregressive`; sampled, so is their
+distribution. A step commits the accepted tokens and one of the target's own. The first step reads the prompt
+and drafts nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ VERIFY = ("exact", "sampled")
 
 @dataclass(frozen=True, kw_only=True)
 class Drafting(Sampling, Decoder):
-    """block_length: B, tokens that a forward of the target judges, of which the first is known: a step commits
-        1 to B tokens. It shrinks at the end of the canvas. None: the drafter's own.
-    verify: exact, the draft is greedy, and accepted as far as the target's own samples equal it; sampled, the
-        draft is drawn too and accepted by rejection (arXiv 2211.17192, Algorithm 1). Greedy they are the same.
+    """block_length: B, tokens that a forward of the target judges, of which the first is known: a step
+        commits 1 to B tokens. It shrinks at the end of the canvas. None: the drafter's own.
+    verify: exact, the draft is greedy, and accepted as far as the target's own samples equal it; sampled,
+        the draft is drawn too and accepted by rejection (arXiv 2211.17192, Algorithm 1). Greedy they are the
+        same.
     temperature, top_p, top_k: of the target and, with "sampled", of the draft; see Sampling.
     """
 

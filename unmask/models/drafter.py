@@ -1,10 +1,10 @@
 """DFlash's drafter (arXiv 2602.06036, sec. 3): a few Qwen3 blocks that fill a whole block of tokens in one
 forward, from what a frozen causal target made of the text before it.
 
-The hidden states of some of the target's layers are fused into one feature for each token. Every drafter layer
-makes keys and values of these features with its own projections, and the tokens of the block attend to them
-and to one another. So a drafter's context is a cache that is written from features (`context`), and its forward
-is that of transformers' own blocks on top of it. Embedding and head are the target's.
+The hidden states of some of the target's layers are fused into one feature for each token. Every drafter
+layer makes keys and values of these features with its own projections, and the tokens of the block attend to
+them and to one another. So a drafter's context is a cache that is written from features (`context`), and its
+forward is that of transformers' own blocks on top of it. Embedding and head are the target's.
 """
 
 from typing import ClassVar
@@ -64,7 +64,7 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         return self.config.dflash_config["mask_token_id"]
 
     def features(self, hidden_states: tuple[Tensor, ...]) -> Tensor:
-        """(rows, n, layers * hidden) from a target's `hidden_states`, of which the first are the embeddings."""
+        """(rows, n, layers * hidden) from a target's `hidden_states`: the embeddings, then its layers."""
         return torch.cat([hidden_states[layer + 1] for layer in self.feature_layers], -1)
 
     def context(self, features: Tensor, position_ids: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -90,7 +90,7 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         past_key_values=None,
         use_cache: bool | None = None,
     ) -> Tensor:
-        """What the target's head makes logits of, (rows, n, hidden): row k predicts the token at its own place.
+        """What the target's head makes logits of, (rows, n, hidden): row k predicts the token at its place.
 
         input_ids: (rows, n), the anchor and masks. embed: the target's table. past_key_values holds the
         context; the block is written behind it. attention_mask: True where attended, or None: all.

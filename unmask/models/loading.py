@@ -159,7 +159,7 @@ def asked_for(settings: ModelConfig) -> dict:
 
 
 def check_same_vocabulary(sources: Mapping[str, Source]) -> None:
-    """ValueError unless the tokenizers of all roles agree with the first one's, and a drafter fits its target."""
+    """ValueError unless the tokenizers of all roles agree with the first one's, and a drafter fits it."""
     first, *others = sources.values()
     for other in others:
         if other.kind == "drafter":

@@ -11,8 +11,8 @@ def learning_curve(table: Path, output: Path) -> None:
     """Draw a curve.csv as a PNG.
 
     One panel: training loss over tokens, raw and smoothed, on a log scale. A second one where validation
-    accuracy was measured: a line for each decoder (the columns `accuracy` and `accuracy_...`). A third one for
-    its speeds (`tokens_per_step...`), where a decoder takes more than one token a step.
+    accuracy was measured: a line for each decoder (the columns `accuracy` and `accuracy_...`). A third one
+    for its speeds (`tokens_per_step...`), where a decoder takes more than one token a step.
     """
     curve = pd.read_csv(table)
     if curve.empty:
@@ -33,7 +33,7 @@ def learning_curve(table: Path, output: Path) -> None:
         name = column.removeprefix("accuracy").removeprefix("_").replace("_", " ") or "first decoder"
         style = {"color": COLOURS[i % len(COLOURS)], "marker": "o", "markersize": 4, "label": name}
         axes[0, 1].plot(millions[measured.index], 100 * measured, **style)
-    for i, column in enumerate(speeds):
+    for column in speeds:
         measured = curve[column].dropna()
         colour = columns.index(column.replace("tokens_per_step", "accuracy", 1))
         style = {"color": COLOURS[colour % len(COLOURS)], "marker": "o", "markersize": 4}

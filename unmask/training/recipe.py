@@ -31,7 +31,7 @@ class TrainConfig:
     """One training. What the second group says may change when it resumes; the first may not."""
 
     name: str = MISSING  # of the model
-    # autoregressive | masked_diffusion | certainty_forcing | d2f | dflash: a class in unmask/training/objectives
+    # autoregressive | masked_diffusion | certainty_forcing | d2f | dflash: see unmask/training/objectives
     objective: str = MISSING
     objective_options: dict[str, Any] = field(default_factory=dict)  # the fields of its Options
     # transformers config fields, model_type among them; null: init_from's

@@ -1,5 +1,5 @@
-"""How good and how fast a model is while it trains: greedy answers to validation problems, which are neither trained on
-nor test problems."""
+"""How good and how fast a model is while it trains: greedy answers to validation problems, which are neither
+trained on nor test problems."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Validation:
     """Accuracy, and useful tokens a step, on the first `count` validation problems of a task, once for each
     decoder.
 
-    decoders: by column of the curve; the first column is "accuracy". Speeds stand in columns of the same
-        names with "tokens_per_step" for "accuracy".
+    decoders: by column of the curve; the first column is "accuracy". Speeds stand in columns of the
+        same names with "tokens_per_step" for "accuracy".
     every: training tokens between two measurements.
     """
 
@@ -48,7 +48,7 @@ class Validation:
     task: str = "gsm_symbolic"
 
     def __call__(self, objective: Objective) -> dict[str, float]:
-        """What was measured, by column. Leaves the objective in training mode and its random numbers alone."""
+        """What was measured, by column. Leaves the objective in training mode, its random numbers alone."""
         objective.eval()
         found = problems.held_out(self.task, "validation")[: self.count]
         accuracies, speeds = {}, {}

@@ -1,5 +1,5 @@
-"""DFlash's drafter learns to fill a block from its first token and what a frozen target made of the text before
-it (arXiv 2602.06036, app. A.1)."""
+"""DFlash's drafter learns to fill a block from its first token and what a frozen target made of the text
+before it (arXiv 2602.06036, app. A.1)."""
 
 import math
 from dataclasses import dataclass
