@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.cache import SlotCache
 from unmask.decoding.speculative import DFlash, Speculative
+from unmask.decoding.transformers_generate import TransformersAssisted, TransformersDFlash
 from unmask.models.drafter import DFlashDraftModel, is_drafter
 
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
@@ -240,3 +241,25 @@ def test_another_layout_is_refused():
     with pytest.raises(ValueError, match="Qwen3DSparkModel.*its anchor's place predicts"):
         is_drafter(config)
     assert not is_drafter(Qwen3Config())
+
+
+# transformers' own loops
+
+
+@pytest.mark.parametrize("block_length", [2, 4])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(DFlash, TransformersDFlash), (Speculative, TransformersAssisted)]
+)
+def test_transformers_own_loop_gives_the_same_ids(lab, qwen, cast, ours, theirs, block_length):
+    """An oracle that nobody here wrote, counted by hooks."""
+    for prompt in PROMPTS:
+        for stop in (lab.Stop(), lab.Stop(frozenset({lab.EOS, 5}))):
+            decoder, other = ours(block_length=block_length), theirs(block_length=block_length)
+            (one,) = decoder.decode(cast(decoder), [prompt], BUDGET, stop, [0])
+            (two,) = other.decode(cast(decoder), [prompt], BUDGET, stop, [0])
+            (greedy,) = Autoregressive().decode(lab.Models(qwen), [prompt], BUDGET, stop, [0])
+            end = greedy.useful + (greedy.finish == "stop")
+            assert two.ids[:end] == greedy.ids[:end] == one.ids[:end]
+            assert two.useful == one.useful and two.finish == one.finish
+            # (Theirs drafts before it has read the prompt, and blocks do not shrink at the end.)
+            assert abs(two.forwards["target"] - one.forwards["target"]) <= 2

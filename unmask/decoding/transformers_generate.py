@@ -1,16 +1,22 @@
-"""transformers' own `generate` as a decoder: the yardstick of the autoregressive one, in ids and in speed."""
+"""transformers' own `generate` as decoders: the yardstick of ours, in ids and in speed."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
 
-from unmask.decoding.board import Board
+from unmask.decoding.board import Board, Row
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.generation import Observer
+from unmask.decoding.sampling import at_least_one
 
 
 @dataclass(frozen=True)
@@ -52,3 +58,125 @@ class TransformersGenerate(Decoder):
                 if row.finished:
                     break
         board.rows = []
+
+
+@dataclass(frozen=True)
+class TransformersAssisted(Decoder):
+    """transformers' own assisted generation with a small causal drafter, greedy, row by row: the opponent of
+    `speculative`.
+
+    block_length: the drafter proposes block_length - 1 tokens at a time. (With a fixed length: transformers'
+        own schedule and confidence limit are off.)
+    """
+
+    block_length: int = 8
+    roles: ClassVar = {"target": "causal", "drafter": "causal"}
+    lossless: ClassVar = True
+
+    def __post_init__(self):
+        at_least_one(block_length=self.block_length)
+
+    def settings(self) -> dict:
+        """Of the generation, besides greedy."""
+        return {}
+
+    def assistant(self, drafter: torch.nn.Module):
+        """The drafter as `generate` takes it."""
+        drafter.generation_config = GenerationConfig(
+            num_assistant_tokens=max(1, self.block_length - 1),
+            num_assistant_tokens_schedule="constant",
+            assistant_confidence_threshold=0.0,
+        )
+        return drafter
+
+    def run(self, board: Board, observer: Observer | None) -> None:
+        target, drafter, stop = board.models["target"], board.models["drafter"], board.stop
+        ends = {"eos_token_id": sorted(stop.ids)} if stop.ids else {}
+        greedy = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=len(board.rows[0].canvas),
+            pad_token_id=min(stop.ids, default=0),
+            **ends,
+            **self.settings(),
+        )
+        own, target.generation_config = target.generation_config, GenerationConfig()
+        theirs = getattr(drafter, "generation_config", None)
+        try:
+            for row in board.rows:
+                with counted(row, {"target": target, "drafter": drafter}):
+                    ids = row.prompt[None]
+                    output = target.generate(
+                        ids,
+                        attention_mask=torch.ones_like(ids),
+                        generation_config=greedy,
+                        assistant_model=self.assistant(drafter),
+                    )
+                tokens = output[0, len(row.prompt) :].tolist()
+                row.commit((range(len(tokens)), tokens), stop, observer)
+                # Which forward gave which token is not told: all are filed under the last one.
+                row.commits = [row.forwards["target"] - 1 if c >= 0 else c for c in row.commits]
+        finally:
+            target.generation_config, drafter.generation_config = own, theirs
+        board.rows = []
+
+
+@dataclass(frozen=True)
+class TransformersDFlash(TransformersAssisted):
+    """transformers' own loop for DFlash (`speculation_type="dflash"`) with our drafter: the opponent of
+    `dflash`.
+
+    block_length: of the drafter; None: its own.
+    """
+
+    block_length: int | None = None
+    roles: ClassVar = {"target": "causal", "drafter": "drafter"}
+
+    def settings(self) -> dict:
+        return {"speculation_type": "dflash"}
+
+    def assistant(self, drafter: torch.nn.Module):
+        return ForTransformers(drafter, self.block_length)
+
+
+class ForTransformers(torch.nn.Module):
+    """A drafter in the signature that transformers' loop calls."""
+
+    def __init__(self, drafter: torch.nn.Module, block_length: int | None):
+        super().__init__()
+        self.drafter, self.device = drafter, drafter.device
+        self.config = copy.deepcopy(drafter.config)
+        self.config.target_layer_ids = drafter.feature_layers
+        self.config.mask_token_id = drafter.mask_token_id
+        self.config.block_size = block_length or drafter.config.block_size
+
+    def forward(self, noise_embeds, context_hidden_states, position_ids, attention_mask, past_key_values):
+        known = context_hidden_states.size(1)
+        context = self.drafter.context(context_hidden_states, position_ids[:, :known])
+        for layer, (keys, values) in enumerate(context):
+            past_key_values.update(keys, values, layer)
+        hidden = self.drafter(
+            input_ids=noise_embeds,  # embedded already
+            embed=torch.nn.Identity(),
+            position_ids=position_ids[:, known:],
+            past_key_values=past_key_values,
+            use_cache=True,
+        )
+        return BaseModelOutput(last_hidden_state=hidden)
+
+
+@contextmanager
+def counted(row: Row, models: Mapping[str, torch.nn.Module]) -> Iterator[None]:
+    """Counts what the models are fed, for a row alone."""
+
+    def hook(role: str, module, args, kwargs) -> None:
+        row.count(role, kwargs["input_ids"].size(1))
+
+    hooks = [
+        model.register_forward_pre_hook(partial(hook, role), with_kwargs=True)
+        for role, model in models.items()
+    ]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
