@@ -13,7 +13,7 @@ from harness import DecoderLM, text_stop
 from unmask.cli import progress_bar
 from unmask.config import ROOT, RandomModel
 from unmask.decoding import Models
-from unmask.models.loading import Source, check_same_vocabulary
+from unmask.models.loading import Source, check_block_length, check_same_vocabulary
 from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
@@ -59,6 +59,8 @@ class Evaluation:
                 raise ValueError(f"task.metric={task.metric}: task {name} has {', '.join(metrics_of(each))}")
         self.sources = {role: Source(model) for role, model in settings.items()}
         check_same_vocabulary(self.sources)
+        if "drafter" in self.sources:
+            check_block_length(self.sources["drafter"], getattr(self.decoder, "block_length", None))
         self.main = next(iter(self.sources.values()))
         self.decoder.check(task.budget, self.main.config.vocab_size)
         self.stop = text_stop(self.main.end_ids, task.stop, self.main.tokenizer)

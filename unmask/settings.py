@@ -20,12 +20,14 @@ from unmask.models.resources import choose_device, choose_dtype
 ATTENTIONS = ("full", "block_causal")
 OFF = "none"  # a setting that is off is left out of the identity: a new one changes no older run
 
-EXAMPLES = {
-    "causal": "model=tiny_qwen_large decoder=autoregressive",
-    "diffusion": "model=tiny_dream decoder=apd",
-    "auxiliary": "auxiliary=tiny_qwen, or auxiliary=qwen_0.5b for model=dream",
-    "drafter": "drafter=tiny_dflash",
+EXAMPLES = {  # by group and kind
+    ("model", "causal"): "model=tiny_qwen_large decoder=autoregressive",
+    ("model", "diffusion"): "model=tiny_dream decoder=apd",
+    ("auxiliary", "causal"): "auxiliary=tiny_qwen, or auxiliary=qwen_0.5b for model=dream",
+    ("drafter", "drafter"): "drafter=tiny_dflash for model=tiny_qwen_large",
+    ("drafter", "causal"): "drafter=tiny_qwen for model=tiny_qwen_large",
 }
+FITTING = {"causal": "autoregressive", "diffusion": "apd"}  # a decoder that runs on such a model
 
 
 def typed(cfg: DictConfig) -> EvalConfig:
@@ -83,15 +85,14 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
     for role, settings in found.items():
         kind, group = decoder.roles[role], "model" if role == first else role
         if settings is None:
-            raise ValueError(f"decoder={name} needs {group}: for example {EXAMPLES[group]}")
+            raise ValueError(f"decoder={name} needs {group}: for example {EXAMPLES[group, kind]}")
         if settings.attention not in ATTENTIONS:
             raise ValueError(f"{group}.attention={settings.attention!r}: must be {' or '.join(ATTENTIONS)}")
         if settings.kind != kind:
-            fitting = {"causal": "autoregressive", "diffusion": "apd"}.get(settings.kind)
-            advice = EXAMPLES[kind] if role == first else EXAMPLES[group]
+            fitting, advice = FITTING.get(settings.kind), EXAMPLES[group, kind]
             advice += f"; or keep the model and take decoder={fitting}" if role == first and fitting else ""
             raise ValueError(
-                f"decoder={name} runs on a {kind} {group}, and {group}={settings.name} is {settings.kind}: "
+                f"decoder={name} needs a {kind} model as {role}, and {group}={settings.name} is {settings.kind}: "
                 f"try {advice}"
             )
     if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:

@@ -32,15 +32,15 @@ MORE = {
 }
 CHOICES = {
     "model": words(
-        """d2f_dream d2f_llada dparallel_dream dparallel_llada dream llada qwen_0.5b qwen_7b random
-        tiny_d2f_dream tiny_d2f_llada tiny_dparallel_dream tiny_dparallel_llada tiny_dream tiny_llada
+        """d2f_dream d2f_llada dparallel_dream dparallel_llada dream llada qwen3_4b qwen3_8b qwen_0.5b qwen_7b
+        random tiny_d2f_dream tiny_d2f_llada tiny_dparallel_dream tiny_dparallel_llada tiny_dream tiny_llada
         tiny_qwen tiny_qwen_large"""
     ),
     "auxiliary": words("none qwen_0.5b random tiny_qwen"),
-    "drafter": words("none"),
+    "drafter": words("dflash_qwen3_4b dflash_qwen3_8b none qwen_0.5b tiny_dflash tiny_qwen"),
     "decoder": words(
-        """apd autoregressive confidence d2f dparallel entropy entropy_bound factor leftright margin
-        multiblock random threshold transformers"""
+        """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright margin
+        multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""
     ),
     "task": words("chain_sum gpqa gsm8k gsm_symbolic humaneval math"),
     "figure": words(
@@ -53,6 +53,10 @@ SETTINGS = {
     "leftright": words(f"kv_window max_lookahead tokens_per_step {SAMPLING}"),
     "autoregressive": words(SAMPLING),
     "transformers": [],
+    "transformers_dflash": ["block_length"],
+    "transformers_speculative": ["block_length"],
+    "dflash": words(f"block_length verify {SAMPLING}"),
+    "speculative": words(f"block_length verify {SAMPLING}"),
     **{name: words(f"{ANY_ORDER} threshold factor") for name in ("confidence", "entropy", "margin")},
     "random": words(ANY_ORDER),
     "threshold": words(f"{ANY_ORDER} threshold"),

@@ -59,6 +59,11 @@ CASES = {
     "a word for a weight": (["decoder.mixture_weight=much"], "mixture_weight"),
     "a warm-up below 0": (["warm_up=-1"], "warm_up"),
     "a drafter that is a list": (["drafter=[1]"], "drafter"),
+    "dflash without a drafter": (["model=tiny_qwen_large", "decoder=dflash"], "drafter=tiny_dflash"),
+    "a causal drafter for dflash": (
+        ["model=tiny_qwen_large", "decoder=dflash", "drafter=tiny_qwen"],
+        "needs a drafter model as drafter, and drafter=tiny_qwen is causal",
+    ),
     "a word for a number": (["decoder=leftright", "decoder.tokens_per_step=many"], "tokens_per_step"),
     "apd without auxiliary": (["auxiliary=none"], "auxiliary=tiny_qwen"),
     "a causal decoder on a denoiser": (["decoder=autoregressive"], "tiny_qwen_large"),

@@ -186,6 +186,16 @@ def check_drafter(target: Source, drafter: Source) -> None:
         raise ValueError(f"drafter={drafter.settings.name} reads layers {layers} of {ours.num_hidden_layers}")
 
 
+def check_block_length(drafter: Source, block_length: int | None) -> None:
+    """ValueError for blocks that are longer than those that a block drafter learned."""
+    learned = getattr(drafter.config, "block_size", None)
+    if drafter.kind == "drafter" and block_length is not None and block_length > learned:
+        raise ValueError(
+            f"decoder.block_length={block_length}: {drafter.settings.name} learned blocks of {learned}, so "
+            f"it must be at most that"
+        )
+
+
 def check_vocabularies(first: Source, other: Source) -> None:
     """ValueError unless both tokenizers give the same tokens the same ids. Special tokens that only one has
     are fine."""
