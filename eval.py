@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from rich.console import Console
 
 from unmask.cli import door
-from unmask.evaluation import Evaluation, answer
+from unmask.evaluation import Evaluation, answer, distinct
 from unmask.plots.tables import summary_table
 from unmask.records.naming import labels
 from unmask.sweeps import expand, given, lists_allowed, resolve
@@ -67,8 +67,7 @@ def figure(cfg, settings: list[list[str]]) -> None:
     for key in ("run_folder", "shard"):
         if cfg[key]:
             raise ValueError(f"{key}={cfg[key]} is for one run, and figure= has {len(settings)} settings")
-    every = [Evaluation(compose("eval", overrides)) for overrides in settings]
-    evaluations = list({evaluation.folder: evaluation for evaluation in every}.values())  # arms may coincide
+    evaluations = distinct(Evaluation(compose("eval", overrides)) for overrides in settings)
     for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
         print(remark, file=sys.stderr)
     answer(evaluations, cfg.interleave, f"{len(evaluations)} settings")

@@ -20,7 +20,7 @@ import torch
 from unmask.cli import progress_bar, refusals
 from unmask.config import ROOT
 from unmask.decoding.sampling import ban
-from unmask.evaluation import Evaluation, answer
+from unmask.evaluation import Evaluation, answer, distinct
 from unmask.plots.certainty import draw
 
 STEPS = 16  # that go through the model at once
@@ -91,8 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with refusals():
         shared = [f"limit={options.limit}", f"results={options.results}"]
-        every = [Evaluation.of(*setting.split(), *shared) for setting in options.settings]
-        evaluations = list({evaluation.folder: evaluation for evaluation in every}.values())
+        evaluations = distinct(Evaluation.of(*setting.split(), *shared) for setting in options.settings)
         check(evaluations)
         answer(evaluations, in_turns=False, what=f"{len(evaluations)} settings")
         maps = {}

@@ -1,7 +1,7 @@
 """One evaluation: from a checked configuration to a scored record. The doors open this room."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -224,6 +224,11 @@ class Evaluation:
         names += ["tokens_per_second", "exact", "accuracy_per_task", "accuracy_per_metric"]
         found = {name: summary[name] for name in names if summary.get(name) is not None}
         return {"run": str(self.folder), "decoded_now": self.lm.decoded} | found
+
+
+def distinct(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Without those whose run another one makes: two arms may coincide."""
+    return list({evaluation.folder: evaluation for evaluation in evaluations}.values())
 
 
 def answer(evaluations: Sequence[Evaluation], in_turns: bool, what: str) -> None:
