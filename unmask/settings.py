@@ -92,8 +92,8 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
             fitting, advice = FITTING.get(settings.kind), EXAMPLES[group, kind]
             advice += f"; or keep the model and take decoder={fitting}" if role == first and fitting else ""
             raise ValueError(
-                f"decoder={name} needs a {kind} model as {role}, and {group}={settings.name} is {settings.kind}: "
-                f"try {advice}"
+                f"decoder={name} needs a {kind} model as {role}, and {group}={settings.name} is "
+                f"{settings.kind}: try {advice}"
             )
     if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:
         raise ValueError(

@@ -8,8 +8,9 @@
       measures: [accuracy, tokens_per_second, tokens_per_step]
       published: 3                     # of paper_figures.csv, drawn in panels of their own
 
-`kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX. So a new
-figure is a file of settings: the code knows kinds, and no figure by name.
+`kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind:
+acceptance` shows how much of a draft is taken. So a new figure is a file of settings: the code knows kinds,
+and no figure by name.
 """
 
 from collections.abc import Mapping
@@ -84,7 +85,12 @@ class Listing(Definition):
     baseline_model: str = ""
 
 
-KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing}
+@dataclass(frozen=True)
+class Acceptance(Definition):
+    """How much of a draft the target takes, of every setting that drafts."""
+
+
+KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing, "acceptance": Acceptance}
 
 
 def define(name: str, draw: Any) -> Definition:

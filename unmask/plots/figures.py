@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from unmask.plots import curves, listing, pareto
-from unmask.plots.definition import Curve, Definition, Listing, Pareto
+from unmask.plots import acceptance, curves, listing, pareto
+from unmask.plots.definition import Acceptance, Curve, Definition, Listing, Pareto
 from unmask.plots.fronts import aups, pb
 from unmask.plots.measures import comparable, every
 from unmask.records.collection import Collection
@@ -23,7 +23,8 @@ def draw(definition: Definition, found: Collection, folder: Path, with_published
     """
     output = folder / definition.name
     published = read_published(definition.published if with_published else None)
-    kind = {Listing: listing, Pareto: pareto}.get(type(definition), curves)
+    kinds = {Listing: listing, Pareto: pareto, Acceptance: acceptance, Curve: curves}
+    kind = kinds[type(definition)]
     areas = aups(found.rows, found.scored, definition.baseline)
     rows = found.rows.copy()
     keys = list(zip(rows.model, rows.task, rows.conditions, rows.decoder, strict=True))

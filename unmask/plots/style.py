@@ -30,6 +30,8 @@ DECODERS = {
     "entropy_bound": "#999933",
     "d2f": "#332288",
     "multiblock": "#661100",
+    "dflash": "#0099AA",
+    "speculative": "#DDAA33",
 }
 PUBLISHED = "0.35"  # what others measured
 GREY = "#7F7F7F"  # decoders without a colour of their own

@@ -28,6 +28,7 @@ ORDINARY = {
     "fallback": {"default"},
     "cache": {"exact"},
     "published_shift": {False},
+    "verify": {"exact"},
 }
 
 

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# DFlash's figures on the tiny family; arguments go to eval.py and report.py. Speed beside transformers' loops: python bench.py bench=dflash
+set -e
+here="$(dirname "$0")"
+for figure in dflash dflash_acceptance; do
+  "$here/figure.sh" $figure "$@"
+done
