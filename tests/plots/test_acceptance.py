@@ -1,0 +1,24 @@
+"""Acceptance from records: lengths of steps, and how often the k-th drafted token is taken."""
+
+import pytest
+
+from unmask.plots.acceptance import conditional, lengths
+
+
+def sample(*steps):
+    """The record of an answer whose steps took so many tokens."""
+    return {"commits": [number for number, count in enumerate(steps) for _ in range(count)]}
+
+
+def test_the_prompts_step_and_the_last_one_do_not_count():
+    assert lengths(sample(1, 4, 2, 1, 3)) == [4, 2, 1]
+    assert lengths(sample(1, 2)) == [] == lengths(sample(1))
+
+
+def test_conditional_acceptance_in_closed_form():
+    documents = [[4, 2, 1], [1, 1, 4], [3]]  # drafted tokens taken: 3, 1, 0; 0, 0, 3; 2
+    assert conditional(documents, 1).value == pytest.approx(4 / 7)
+    assert conditional(documents, 2).value == pytest.approx(3 / 4)
+    assert conditional(documents, 3).value == pytest.approx(2 / 3)
+    assert conditional(documents, 4).value == 0
+    assert conditional(documents, 5) is None
