@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: eval test test-all setup cluster
+.PHONY: eval test test-all setup cluster real
 
 eval: .venv/ready
 	$(BIN)/python -m scripts.main_job
@@ -20,6 +20,9 @@ setup: .venv/ready
 
 cluster: .venv/ready
 	$(BIN)/pip install --quiet -e ".[cluster]"
+
+real: .venv/ready
+	$(BIN)/pip install --quiet -e ".[real]"
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -19,7 +19,10 @@ class ModelConfig:
     """A model, and how its authors evaluate it: decoders take their defaults from here."""
 
     name: str = MISSING
-    path: str = MISSING  # a folder (relative ones are looked up in the project too) or a Hub repository
+    # a folder (relative ones are looked up in the project too), a Hub repository, or package:NAME, the folder
+    # of an installed Python package
+    path: str = MISSING
+    gguf: str | None = None  # the GGUF file in it, dequantised when loaded; null = a Hugging Face folder
     revision: str | None = None  # of the Hub repository
     kind: str = MISSING  # diffusion | causal
     adapter: str | None = None  # PEFT folder or Hub repository, merged when the model is loaded

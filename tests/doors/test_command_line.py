@@ -33,8 +33,8 @@ MORE = {
 CHOICES = {
     "model": words(
         """d2f_dream d2f_llada dparallel_dream dparallel_llada dream llada qwen3_4b qwen3_8b qwen_0.5b qwen_7b
-        random tiny_d2f_dream tiny_d2f_llada tiny_dparallel_dream tiny_dparallel_llada tiny_dream tiny_llada
-        tiny_qwen tiny_qwen_large"""
+        random smollm2 tiny_d2f_dream tiny_d2f_llada tiny_dparallel_dream tiny_dparallel_llada tiny_dream
+        tiny_llada tiny_qwen tiny_qwen_large"""
     ),
     "auxiliary": words("none qwen_0.5b random tiny_qwen"),
     "drafter": words("dflash_qwen3_4b dflash_qwen3_8b none qwen_0.5b tiny_dflash tiny_qwen"),

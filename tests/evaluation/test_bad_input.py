@@ -59,6 +59,10 @@ CASES = {
     "a word for a weight": (["decoder.mixture_weight=much"], "mixture_weight"),
     "a warm-up below 0": (["warm_up=-1"], "warm_up"),
     "a drafter that is a list": (["drafter=[1]"], "drafter"),
+    "a package that is not installed": (
+        ["model=smollm2", "model.path=package:no_such_model", "decoder=autoregressive"],
+        "needs the Python packages no_such_model",
+    ),
     "dflash without a drafter": (["model=tiny_qwen_large", "decoder=dflash"], "drafter=tiny_dflash"),
     "a causal drafter for dflash": (
         ["model=tiny_qwen_large", "decoder=dflash", "drafter=tiny_qwen"],

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-KINDS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
+KINDS = ("*.safetensors", "*.bin", "*.gguf", "config.json", "adapter_config.json")
 
 
 def fingerprint(folder: Path) -> str:

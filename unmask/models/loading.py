@@ -1,6 +1,7 @@
 """Models and tokenizers from settings, with every check that needs no weights made before any is loaded."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -17,6 +18,8 @@ from unmask.models.drafter import DFlashDraftModel, is_drafter
 from unmask.models.fingerprint import fingerprint
 
 DIFFUSION = {"Dream", "llada"}
+PACKAGE = "package:"
+GGUF = ("gguf", "accelerate")  # what transformers needs to read such a file
 _loaded: WeakValueDictionary = WeakValueDictionary()  # models in use, so that no two copies are held
 
 
@@ -28,8 +31,10 @@ class Source:
 
     def __init__(self, settings: ModelConfig):
         self.settings = settings
-        local = [p for p in (Path(settings.path), ROOT / settings.path) if p.is_dir()]
-        self.place = str(local[0]) if local else settings.path
+        path = package_folder(settings) if settings.path.startswith(PACKAGE) else settings.path
+        local = [p for p in (Path(path), ROOT / path) if p.is_dir()]
+        self.place = str(local[0]) if local else path
+        self.options = {"gguf_file": settings.gguf} if settings.gguf else {}  # of from_pretrained
         self.revision = settings.revision
         if not local and settings.path.startswith(
             "checkpoints/"
@@ -41,10 +46,10 @@ class Source:
             )
         try:
             # A branch moves: from here on, and in the record, it is the commit that it points to now.
-            self.revision = extract_commit_hash(
-                cached_file(self.place, "config.json", revision=self.revision), self.revision
-            )
-            self.config = AutoConfig.from_pretrained(self.place, revision=self.revision)
+            file = cached_file(self.place, settings.gguf or "config.json", revision=self.revision)
+            self.revision = extract_commit_hash(file, self.revision)
+            self.options["revision"] = self.revision
+            self.config = AutoConfig.from_pretrained(self.place, **self.options)
             self.tokenizer = None if self.kind == "drafter" else self._tokenizer()
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = str(error).splitlines()[0]
@@ -72,7 +77,7 @@ class Source:
         Qwen2's."""
         named = get_tokenizer_config(self.place, revision=self.revision).get("tokenizer_class")
         loader = Qwen2Tokenizer if named == "DreamTokenizer" else AutoTokenizer
-        return loader.from_pretrained(self.place, revision=self.revision)
+        return loader.from_pretrained(self.place, **self.options)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -141,11 +146,24 @@ class Source:
         key = (self.place, self.fingerprint, str(device), dtype)
         model = None if private else _loaded.get(key)
         if model is None:
-            model = self._class.from_pretrained(self.place, revision=self.revision, dtype=dtype)
+            model = self._class.from_pretrained(self.place, **self.options, dtype=dtype)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
             if not private:
                 _loaded[key] = model
         return model
+
+
+def package_folder(settings: ModelConfig) -> str:
+    """The folder of the installed package that a path names; ValueError where it, or what reads it, is
+    missing."""
+    name = settings.path.removeprefix(PACKAGE)
+    wanted = [name, *(GGUF if settings.gguf else ())]
+    if missing := [package for package in wanted if find_spec(package) is None]:
+        raise ValueError(
+            f"model {settings.name}: needs the Python packages {', '.join(missing)}: `make real` "
+            "installs them"
+        )
+    return next(iter(find_spec(name).submodule_search_locations))
 
 
 def asked_for(settings: ModelConfig) -> dict:
