@@ -10,7 +10,7 @@ that scoring twice generates once.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -37,6 +37,7 @@ class DecoderLM(TemplateLM):
     run: the record that answers are read from and appended to; may be set later, before anything is
         generated.
     warm_up: documents that are decoded before the clock starts, and again under it.
+    chat_options: for the tokenizer's chat template.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class DecoderLM(TemplateLM):
         seed: int = 0,
         run: Run | None = None,
         warm_up: int = 5,
+        chat_options: Mapping | None = None,
     ):
         super().__init__()
         self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
         self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
         self.batch_size, self.seed, self.warm_up = batch_size, seed, warm_up
+        self.chat_options = dict(chat_options or {})
         self.turns: str | None = None  # number of the session in which settings answer in turns
         self.decoded = 0  # documents decoded by this process, not read from the record
         self._first: dict | None = None  # ids of the warm-up by document; None before it
@@ -81,6 +84,7 @@ class DecoderLM(TemplateLM):
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
+            **self.chat_options,
         )
 
     def tok_encode(self, string: str, **kwargs) -> list[int]:
@@ -187,7 +191,7 @@ class DecoderLM(TemplateLM):
         """
         if not self.decoder.lossless or getattr(self.decoder, "temperature", 0) != 0:
             return [None] * len(samples)
-        target = Models({"target": self.models["target"]})
+        target = replace(self.models, by_role={"target": self.models["target"]})
         baseline = Autoregressive().decode(target, prompts, self.budget, self.stop, [0] * len(prompts))
         exact = []
         for ours, theirs in zip(samples, baseline, strict=True):

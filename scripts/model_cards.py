@@ -131,8 +131,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "| | |",
         "|---|---|",
         f"| parameters | {story['parameters']:,} |",
-        "| layout | "
-        f"{', '.join(f'{k} {v}' for k, v in settings['architecture'].items() if not isinstance(v, dict))} |",
+        f"| layout | {layout(stages)} |",
         f"| objective | {settings['objective']} {json.dumps(settings['objective_options'] or {})} |",
         f"| starts from | {stages[0]['settings']['init_from'] or 'nothing'} |",
         f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; "

@@ -27,6 +27,8 @@ class ModelConfig:
     kind: str = MISSING  # diffusion | causal
     adapter: str | None = None  # PEFT folder or Hub repository, merged when the model is loaded
     end_tokens: list[str] = field(default_factory=list)  # tokens that end an answer
+    # for the chat template, as in {enable_thinking: false} for Qwen3
+    chat_options: dict[str, Any] = field(default_factory=dict)
     temperature: float = 0.0
     top_p: float = 1.0
     schedule: str = "even"  # of steps, for decoders that unmask in any order: even (LLaDA) | dream

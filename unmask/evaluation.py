@@ -74,6 +74,7 @@ class Evaluation:
             tasks=list(self.tasks),
             seed=cfg.seed,
             warm_up=cfg.warm_up,
+            chat_options=cfg.model.chat_options,
         )
         every = self._requests()
         prompts = {self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every}
@@ -152,10 +153,12 @@ class Evaluation:
 
     def _load(self) -> Models:
         torch.set_num_threads(self.cfg.threads)
-        compiled = self.cfg.compile
-        models = Models(
-            {r: s.load(self.device, self.dtype, private=compiled) for r, s in self.sources.items()}
-        )
+        compiled, found = self.cfg.compile, {}
+        for role, source in self.sources.items():
+            # A model of two roles is two models: each counts its forwards.
+            twin = source.place in [self.sources[other].place for other in found]
+            found[role] = source.load(self.device, self.dtype, private=compiled or twin)
+        models = Models(found)
         return models.compiled() if compiled else models
 
     @property

@@ -95,6 +95,8 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
                 f"decoder={name} needs a {kind} model as {role}, and {group}={settings.name} is "
                 f"{settings.kind}: try {advice}"
             )
+    if cfg.compile and not decoder.compiles:
+        raise ValueError(f"decoder={name} has forwards of every shape, so compile=true would never be done")
     if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:
         raise ValueError(
             f"decoder={name} runs on a block-causal student, and model={cfg.model.name} was trained to see "

@@ -33,7 +33,7 @@ DECODERS = {
     "prefix": Unmasking(quota="threshold", threshold=0.6, block_length=4, cache="prefix"),
     "dual": Unmasking(rank="entropy", quota="dream", steps=9, block_length=4, cache="dual"),
     "d2f": D2F(block_length=4, conf_min=0.6, share_add=0.25, share_act=0.5),
-    "d2f-uncached": D2F(block_length=5, conf_min=0.6, cache="none", fallback="margin"),
+    "d2f-uncached": D2F(block_length=5, conf_min=0.6, cache="off", fallback="margin"),
     "multiblock": MultiBlock(block_length=4, entropy_max=1.0),
     "multiblock-delayed": MultiBlock(block_length=3, entropy_max=1.0, cache="delayed", refresh_interval=4),
     "random-dual": Unmasking(rank="random", steps=9, block_length=6, cache="dual"),

@@ -39,7 +39,7 @@ def test_the_cache_is_exact(lab, denoiser, block_length, fallback, temperature):
     models, stop = lab.Models(denoiser), lab.Stop(frozenset({lab.EOS}))
     for prompt in PROMPTS:
         (one,) = cached.decode(models, [prompt], BUDGET, stop, [3])
-        (two,) = replace(cached, cache="none").decode(models, [prompt], BUDGET, stop, [3])
+        (two,) = replace(cached, cache="off").decode(models, [prompt], BUDGET, stop, [3])
         assert (one.ids, one.commits, one.forwards) == (two.ids, two.commits, two.forwards)
         if len(one.steps) > 1:
             assert one.positions["denoiser"] < two.positions["denoiser"]
@@ -155,3 +155,16 @@ def test_llada_commits_its_lowest_entropy_wherever_it_is(lab, rule, second):
 def test_multiblock_checks_its_entropy():
     with pytest.raises(ValueError, match=r"entropy_max=3.*above 2\.77"):
         MultiBlock(entropy_max=3).check(8, vocabulary=16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (D2F, {"block_length": None}),
+        (MultiBlock, {"block_length": None}),
+        (MultiBlock, {"cache_delay": None}),
+    ],
+)
+def test_none_is_refused_where_a_number_is_needed(kind, settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}=None"):
+        kind(**settings)

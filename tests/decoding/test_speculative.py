@@ -60,7 +60,8 @@ def cast(lab, qwen, drafter, small):
     """Models for a drafting decoder."""
 
     def models(decoder):
-        other = drafter if isinstance(decoder, DFlash) else small(qwen)
+        block = isinstance(decoder, DFlash | TransformersDFlash)
+        other = drafter if block else small(qwen)
         return lab.Roles({"target": qwen, "drafter": other})
 
     return models
@@ -243,6 +244,24 @@ def test_another_layout_is_refused():
     assert not is_drafter(Qwen3Config())
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"dflash_config": None}, "target_layer_ids"),
+        ({"dflash_config": {"target_layer_ids": [-1, 1], "mask_token_id": 3}}, "target_layer_ids"),
+        ({"dflash_config": {"target_layer_ids": [1], "mask_token_id": 99}}, "mask_token_id"),
+        ({"block_size": None}, "block_size"),
+        ({"layer_types": ["sliding_attention"]}, "layer_types"),
+    ],
+)
+def test_a_config_that_makes_no_drafter_is_refused(changes, what):
+    fields = {"block_size": 4, "num_target_layers": 2, "vocab_size": 40, "num_hidden_layers": 1}
+    fields["dflash_config"] = {"target_layer_ids": [0, 1], "mask_token_id": 39}
+    assert is_drafter(Qwen3Config(architectures=["DFlashDraftModel"], **fields))
+    with pytest.raises(ValueError, match=f"{what} is missing or cannot be used"):
+        is_drafter(Qwen3Config(architectures=["DFlashDraftModel"], **(fields | changes)))
+
+
 # transformers' own loops
 
 
@@ -263,3 +282,20 @@ def test_transformers_own_loop_gives_the_same_ids(lab, qwen, cast, ours, theirs,
             assert two.useful == one.useful and two.finish == one.finish
             # (Theirs drafts before it has read the prompt, and blocks do not shrink at the end.)
             assert abs(two.forwards["target"] - one.forwards["target"]) <= 2
+
+
+@pytest.mark.parametrize("theirs", [TransformersDFlash, TransformersAssisted])
+def test_transformers_own_loop_ends_at_a_stop_string(lab, qwen, cast, theirs):
+    stop = lab.Stop(match=lambda ids, known=0: 3 if len(ids) >= 3 else None)
+    decoder = theirs(block_length=2)
+    (generation,) = decoder.decode(cast(decoder), PROMPTS[:1], BUDGET, stop, [0])
+    assert (generation.useful, generation.finish) == (3, "stop") and len(generation.ids) <= 4
+
+
+def test_a_model_that_drafts_for_its_twin_is_counted_once_for_each_role(lab, qwen):
+    twin = AutoModelForCausalLM.from_config(qwen.config).eval().requires_grad_(False)
+    twin.load_state_dict(qwen.state_dict())
+    decoder = TransformersAssisted(block_length=4)
+    models = lab.Roles({"target": qwen, "drafter": twin})
+    (generation,) = decoder.decode(models, PROMPTS[:1], 12, lab.Stop(), [0])
+    assert generation.forwards["target"] <= 5 and generation.forwards["drafter"] >= 9

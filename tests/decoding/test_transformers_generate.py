@@ -80,11 +80,11 @@ def test_the_models_own_generation_config_changes_nothing(lab, qwen, stop, monke
     assert qwen.generation_config is own and own.repetition_penalty == 1.5
 
 
-def test_a_text_stop_ends_the_answer_though_generate_goes_on(lab, qwen):
+def test_a_text_stop_ends_generate(lab, qwen):
     models, prompt = lab.Models(qwen), [1, 2, 3]
     whole, _ = lab.trace(TransformersGenerate(), models, prompt, BUDGET, stop=())
     stop = Stop(match=lambda ids, known: 3 if len(ids) >= 5 else None)
     generation, steps = lab.trace(TransformersGenerate(), models, prompt, BUDGET, stop=stop)
     assert (generation.useful, generation.finish, generation.ids) == (3, "stop", whole.ids[:5])
-    assert generation.forwards == {"target": BUDGET} == whole.forwards
+    assert generation.forwards == {"target": 5} and whole.forwards == {"target": BUDGET}
     assert steps == [([i], [token]) for i, token in enumerate(whole.ids[:5])]

@@ -5,14 +5,15 @@ import pytest
 from unmask.plots.acceptance import conditional, lengths
 
 
-def sample(*steps):
+def sample(*steps, budget=100):
     """The record of an answer whose steps took so many tokens."""
-    return {"commits": [number for number, count in enumerate(steps) for _ in range(count)]}
+    return {"commits": [n for n, count in enumerate(steps) for _ in range(count)], "budget": budget}
 
 
-def test_the_prompts_step_and_the_last_one_do_not_count():
-    assert lengths(sample(1, 4, 2, 1, 3)) == [4, 2, 1]
-    assert lengths(sample(1, 2)) == [] == lengths(sample(1))
+def test_the_prompts_step_and_those_that_the_budget_cut_do_not_count():
+    assert lengths(sample(1, 4, 2, 1, 3), 4) == [4, 2, 1, 3]
+    assert lengths(sample(1), 4) == []
+    assert lengths(sample(1, 4, 2, 1, 2, budget=10), 4) == [4, 2]  # 7 and 8 tokens in: blocks of 3 and of 2
 
 
 def test_conditional_acceptance_in_closed_form():

@@ -50,7 +50,7 @@ class Models:
 
         torch._dynamo.config.recompile_limit = 64  # a graph for every multiple of the bucket
         for model in self.by_role.values():
-            model.model.compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
+            getattr(model, "model", model).compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
         return replace(self, bucket=bucket)
 
     def settled(self, measure: Callable[[], Measured]) -> Measured:

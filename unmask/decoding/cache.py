@@ -27,7 +27,8 @@ class SlotCache(Cache):
         """Allocate all layers now, outside of compiled code, where they stay: a CUDA graph writes to
         addresses."""
         c, heads = model.config, model.config.num_key_value_heads or model.config.num_attention_heads
-        shape = (2, self.size, heads, self.length + 1, c.hidden_size // c.num_attention_heads)
+        width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        shape = (2, self.size, heads, self.length + 1, width)
         layers = range(c.num_hidden_layers)
         self.kept = [list(torch.zeros(shape, dtype=model.dtype, device=model.device)) for _ in layers]
         for keys, values in self.kept:

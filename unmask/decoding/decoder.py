@@ -22,6 +22,7 @@ class Decoder:
 
     roles: the models that it needs, "diffusion", "causal" or "drafter" by role. The first one's forwards are
         the steps.
+    compiles: whether its forwards keep to few shapes, so that models may be compiled for it.
     attention: what the first role's model sees, if it is a denoiser: "full", or "block_causal", the blocks up
         to its own.
     lossless: greedy, its ids are those of `autoregressive` on its target; the harness checks it in every run.
@@ -30,6 +31,7 @@ class Decoder:
     roles: ClassVar[Mapping[str, str]] = {"denoiser": "diffusion"}
     attention: ClassVar[str] = "full"
     lossless: ClassVar[bool] = False
+    compiles: ClassVar[bool] = True
 
     def check(self, budget: int, vocabulary: int | None = None) -> None:
         """Raise ValueError where the settings do not fit a canvas of `budget` tokens, or a vocabulary of so

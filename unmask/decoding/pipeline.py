@@ -52,7 +52,7 @@ class Pipeline(Sampling, Decoder):
 
     def __post_init__(self):
         super().__post_init__()
-        at_least_one(block_length=self.block_length)
+        at_least_one(needed=True, block_length=self.block_length)
         share(share_add=self.share_add, share_act=self.share_act)
         if self.after_end not in ("none", "fill"):
             raise ValueError(f"after_end={self.after_end!r} must be one of none, fill")
@@ -150,7 +150,7 @@ class D2F(Pipeline):
     conf_min: a mask is committed if its token is likelier than this.
     fallback: which mask a full block commits where none is: default, the likeliest; neg_entropy, that of the
         lowest entropy; margin, that of the largest lead.
-    cache: exact, or none: the same ids from feeding everything.
+    cache: exact, or off: the same ids from feeding everything.
     block_length, share_add, share_act, after_end: see Pipeline.
 
     Two things that the published code does not do: once an end token is committed, blocks right of its own
@@ -166,7 +166,7 @@ class D2F(Pipeline):
     def __post_init__(self):
         super().__post_init__()
         share(conf_min=self.conf_min)
-        for name, known in (("fallback", FALLBACKS), ("cache", ("exact", "none"))):
+        for name, known in (("fallback", FALLBACKS), ("cache", ("exact", "off"))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
 
@@ -237,7 +237,8 @@ class MultiBlock(Pipeline):
 
     def __post_init__(self):
         super().__post_init__()
-        at_least_one(cache_delay=self.cache_delay, refresh_interval=self.refresh_interval)
+        at_least_one(needed=True, cache_delay=self.cache_delay)
+        at_least_one(refresh_interval=self.refresh_interval)
         if not number(self.entropy_max) or not 0 <= self.entropy_max < math.inf:
             raise ValueError(f"entropy_max={self.entropy_max!r} must be a number, 0 or more")
         for name, known in (("rule", ("llada", "dream", None)), ("cache", ("delayed", "none"))):

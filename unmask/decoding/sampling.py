@@ -142,10 +142,10 @@ def ban(logits: Tensor, token: int | None) -> Tensor:
     return logits
 
 
-def at_least_one(**settings: int | None) -> None:
-    """ValueError naming the setting that is not a whole number of 1 or more; None passes."""
+def at_least_one(needed: bool = False, **settings: int | None) -> None:
+    """ValueError naming the setting that is not a whole number of 1 or more; None passes unless `needed`."""
     for name, value in settings.items():
-        if value is not None and (type(value) is not int or value < 1):
+        if (needed or value is not None) and (type(value) is not int or value < 1):
             raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")
 
 

@@ -10,13 +10,12 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
 from unmask.decoding.board import Board, Row
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.generation import Observer
-from unmask.decoding.sampling import at_least_one
+from unmask.decoding.generation import Observer, Stop
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class TransformersGenerate(Decoder):
 
     roles: ClassVar = {"target": "causal"}
     lossless: ClassVar = True
+    compiles: ClassVar = False
 
     def run(self, board: Board, observer: Observer | None) -> None:
         rows, model, stop = board.rows, board.models["target"], board.stop
@@ -46,7 +46,9 @@ class TransformersGenerate(Decoder):
         # What `greedy` leaves open, generate would take from the model's own.
         own, model.generation_config = model.generation_config, GenerationConfig()
         try:
-            output = model.generate(ids, attention_mask=mask, generation_config=greedy)
+            output = model.generate(
+                ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[Ends(stop, width)]
+            )
         finally:
             model.generation_config = own
         written = output[:, width:].tolist()
@@ -72,9 +74,11 @@ class TransformersAssisted(Decoder):
     block_length: int = 8
     roles: ClassVar = {"target": "causal", "drafter": "causal"}
     lossless: ClassVar = True
+    compiles: ClassVar = False
 
     def __post_init__(self):
-        at_least_one(block_length=self.block_length)
+        if type(self.block_length) is not int or self.block_length < 2:
+            raise ValueError(f"block_length={self.block_length!r} must be 2 or more: one token is drafted")
 
     def settings(self) -> dict:
         """Of the generation, besides greedy."""
@@ -83,7 +87,7 @@ class TransformersAssisted(Decoder):
     def assistant(self, drafter: torch.nn.Module):
         """The drafter as `generate` takes it."""
         drafter.generation_config = GenerationConfig(
-            num_assistant_tokens=max(1, self.block_length - 1),
+            num_assistant_tokens=self.block_length - 1,
             num_assistant_tokens_schedule="constant",
             assistant_confidence_threshold=0.0,
         )
@@ -99,8 +103,8 @@ class TransformersAssisted(Decoder):
             **ends,
             **self.settings(),
         )
-        own, target.generation_config = target.generation_config, GenerationConfig()
-        theirs = getattr(drafter, "generation_config", None)
+        own, theirs = target.generation_config, getattr(drafter, "generation_config", None)
+        target.generation_config = GenerationConfig()
         try:
             for row in board.rows:
                 with counted(row, {"target": target, "drafter": drafter}):
@@ -109,6 +113,7 @@ class TransformersAssisted(Decoder):
                         ids,
                         attention_mask=torch.ones_like(ids),
                         generation_config=greedy,
+                        stopping_criteria=[Ends(stop, len(row.prompt))],
                         assistant_model=self.assistant(drafter),
                     )
                 tokens = output[0, len(row.prompt) :].tolist()
@@ -131,11 +136,27 @@ class TransformersDFlash(TransformersAssisted):
     block_length: int | None = None
     roles: ClassVar = {"target": "causal", "drafter": "drafter"}
 
+    def __post_init__(self):
+        if self.block_length is not None:
+            super().__post_init__()
+
     def settings(self) -> dict:
         return {"speculation_type": "dflash"}
 
     def assistant(self, drafter: torch.nn.Module):
         return ForTransformers(drafter, self.block_length)
+
+
+class Ends(StoppingCriteria):
+    """Stops a row where `stop` does (end ids transformers finds itself; this is for stop strings)."""
+
+    def __init__(self, stop: Stop, width: int):
+        self.stop, self.width = stop, width  # of the prompt, padding included
+
+    def __call__(self, input_ids, scores, **kwargs):
+        written = [ids[self.width :].tolist() if self.stop.match else [] for ids in input_ids]
+        ended = [self.stop.cut(ids) is not None for ids in written]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
 
 class ForTransformers(torch.nn.Module):

@@ -31,7 +31,28 @@ def is_drafter(config: PreTrainedConfig) -> bool:
     for name in config.architectures or []:
         if name in OTHERS:
             raise ValueError(f"{name} is a drafter of another layout ({OTHERS[name]}): not supported")
-    return ARCHITECTURE in (config.architectures or [])
+    if ARCHITECTURE not in (config.architectures or []):
+        return False
+    dflash = getattr(config, "dflash_config", None) or {}
+    layers, mask = dflash.get("target_layer_ids"), dflash.get("mask_token_id")
+    for what, right in (
+        ("block_size", at_least(getattr(config, "block_size", None), 2)),
+        ("num_target_layers", at_least(getattr(config, "num_target_layers", None), 1)),
+        ("dflash_config.target_layer_ids", bool(layers) and all(at_least(i, 0) for i in layers)),
+        ("dflash_config.mask_token_id", at_least(mask, 0) and mask < config.vocab_size),
+        (
+            "layer_types",
+            set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"},
+        ),
+    ):
+        if not right:
+            raise ValueError(f"config.json of the drafter: {what} is missing or cannot be used here")
+    return True
+
+
+def at_least(value: object, least: int) -> bool:
+    """Whether it is a whole number, `least` or more."""
+    return type(value) is int and value >= least
 
 
 class DFlashDraftModel(Qwen3PreTrainedModel):

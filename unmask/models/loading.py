@@ -6,7 +6,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, Qwen2Tokenizer
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -14,7 +14,7 @@ import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.config import ROOT, ModelConfig
 from unmask.models import adapters
-from unmask.models.drafter import DFlashDraftModel, is_drafter
+from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
 from unmask.models.fingerprint import fingerprint
 
 DIFFUSION = {"Dream", "llada"}
@@ -50,7 +50,8 @@ class Source:
             self.revision = extract_commit_hash(file, self.revision)
             self.options["revision"] = self.revision
             self.config = AutoConfig.from_pretrained(self.place, **self.options)
-            self.tokenizer = None if self.kind == "drafter" else self._tokenizer()
+            drafter = ARCHITECTURE in (self.config.architectures or [])
+            self.tokenizer = None if drafter or settings.kind == "drafter" else self._tokenizer()
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = str(error).splitlines()[0]
             raise ValueError(
@@ -58,6 +59,10 @@ class Source:
                 "the Hub, or is "
                 f"damaged ({reason}). Give model.path=FOLDER, or connect and try again"
             ) from error
+        try:
+            self.kind = kind_of(self.config)
+        except ValueError as error:
+            raise ValueError(f"model {settings.name}: {error}") from error
         if self.kind != settings.kind:
             raise ValueError(
                 f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {self.kind} model"
@@ -65,12 +70,6 @@ class Source:
         self.adapter = settings.adapter and adapters.adapter_folder(settings.adapter, ROOT)
         if self.adapter:
             adapters.check(self._shell(), self.adapter)
-
-    @property
-    def kind(self) -> str:
-        if is_drafter(self.config):
-            return "drafter"
-        return "diffusion" if self.config.model_type in DIFFUSION else "causal"
 
     def _tokenizer(self):
         """Dream's published folder names a tokenizer class that lives in remote code; its files are
@@ -105,12 +104,15 @@ class Source:
         """What the cost of a forward is estimated from: parameters of body and head, layers, width."""
         model = self._shell()
         if self.kind == "drafter":  # its head is the target's
-            c = self.config
+            c, named = self.config, list(model.named_parameters())
+            fused = model.fc.weight.numel()  # of a token of the context, not of the block
             return {
-                "body_parameters": sum(p.numel() for p in model.parameters()),
+                "body_parameters": sum(p.numel() for _, p in named) - fused,
                 "head_parameters": c.hidden_size * c.vocab_size,
                 "layers": c.num_hidden_layers,
-                "width": c.hidden_size,
+                "width": attention_width(c),
+                "context_parameters": sum(p.numel() for n, p in named if "k_proj" in n or "v_proj" in n)
+                + fused,
             }
         head = sum(p.numel() for p in model.lm_head.parameters())
         table = model.get_input_embeddings().weight.numel()  # looked up, not multiplied
@@ -120,7 +122,7 @@ class Source:
             "body_parameters": total - table - (0 if tied else head),
             "head_parameters": head,
             "layers": self.config.num_hidden_layers,
-            "width": self.config.hidden_size,
+            "width": attention_width(self.config),
         }
 
     @property
@@ -153,6 +155,19 @@ class Source:
         return model
 
 
+def kind_of(config: PretrainedConfig) -> str:
+    """diffusion | causal | drafter; ValueError for a drafter that cannot be used."""
+    if is_drafter(config):
+        return "drafter"
+    return "diffusion" if config.model_type in DIFFUSION else "causal"
+
+
+def attention_width(config: PretrainedConfig) -> int:
+    """Of all query heads together: the hidden size, but where heads have a size of their own (Qwen3)."""
+    heads = config.num_attention_heads
+    return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
 def package_folder(settings: ModelConfig) -> str:
     """The folder of the installed package that a path names; ValueError where it, or what reads it, is
     missing."""
@@ -173,7 +188,7 @@ def asked_for(settings: ModelConfig) -> dict:
         "kind": settings.kind,
         "end_tokens": list(settings.end_tokens),
         "adapter": settings.adapter,
-    }
+    } | ({"chat_options": dict(settings.chat_options)} if settings.chat_options else {})
 
 
 def check_same_vocabulary(sources: Mapping[str, Source]) -> None:
@@ -200,7 +215,7 @@ def check_drafter(target: Source, drafter: Source) -> None:
                 f"drafter={drafter.settings.name} is for another target: {what} {wanted}, and "
                 f"{target.settings.name} has {found}"
             )
-    if not 0 <= max(layers) < ours.num_hidden_layers:
+    if max(layers) >= ours.num_hidden_layers:
         raise ValueError(f"drafter={drafter.settings.name} reads layers {layers} of {ours.num_hidden_layers}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from unmask.models.loading import Source
+from unmask.models.loading import Source, attention_width
 
 
 def rows_that_fit(
@@ -35,7 +35,7 @@ def rows_that_fit(
     for source in sources:
         c = source.config
         free -= source.parameters * dtype.itemsize
-        kept = 2 * c.num_hidden_layers * c.hidden_size * c.num_key_value_heads / c.num_attention_heads
+        kept = 2 * c.num_hidden_layers * attention_width(c) * c.num_key_value_heads / c.num_attention_heads
         row += width * (kept + 3 * c.intermediate_size + 8 * c.hidden_size) * dtype.itemsize
     if free < row:
         raise ValueError(

@@ -19,9 +19,10 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.8))
     looks = styles([row.decoder for row in runs])
     for row, look in zip(runs, looks, strict=True):
-        block = found.configs[row.run]["decoder"]["block_length"]
-        documents = [lengths(sample) for sample in found.scored[row.run]]
-        longest = max(block or 0, max((max(d) for d in documents if d), default=1))
+        longest = found.configs[row.run]["decoder"]["block_length"]
+        if longest is None:  # the drafter's own: the most that a step took
+            longest = max(np.bincount(s["commits"])[1:].max(initial=1) for s in found.scored[row.run])
+        documents = [lengths(sample, longest) for sample in found.scored[row.run]]
         every = np.concatenate([np.array(d, int) for d in documents])
         counts = np.bincount(every, minlength=longest + 1)[1:]
         label = f"{row.label} ({every.mean():.2f})"
@@ -43,15 +44,17 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
 
 
 def drafts(row: pd.Series) -> bool:
-    """Whether a run's decoder drafts: it has a drafter's forwards beside the target's."""
-    return "drafter" in row.forwards
+    """Whether a run's decoder drafts and tells its steps: transformers' own loops do not."""
+    return "drafter" in row.forwards and not row.decoder.startswith("transformers")
 
 
-def lengths(sample: dict) -> list[int]:
-    """Tokens that each step took, without the first one, which reads the prompt, and the last one, which the
-    end cut."""
+def lengths(sample: dict, block: int) -> list[int]:
+    """Tokens that each step took: without the first one, which reads the prompt, and without those near the
+    end of the budget, whose blocks were cut short."""
     counts = np.bincount([step for step in sample["commits"] if step >= 0])
-    return counts[1:-1].tolist()
+    before = np.cumsum(counts) - counts
+    whole = before + block <= sample["budget"]
+    return counts[1:][whole[1:]].tolist()
 
 
 def conditional(documents: Sequence[Sequence[int]], k: int) -> Interval | None:

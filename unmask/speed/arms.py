@@ -91,18 +91,20 @@ def _random(name: str, settings) -> Arm:
 
 def _models(settings, decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Models:
     by_role = models_by_role(settings, decoder)
-    models = Models({role: _load(m, device, dtype, settings.compile) for role, m in by_role.items()})
+    models = Models({role: _load(m, role, device, dtype, settings.compile) for role, m in by_role.items()})
     return models.compiled() if settings.compile else models
 
 
 _loaded: dict = {}
 
 
-def _load(settings, device: torch.device, dtype: torch.dtype, compiled: bool) -> torch.nn.Module:
-    """Arms of the same model share its weights; compiling changes a model, so compiled ones are others."""
-    key = (repr(settings), device, dtype, compiled)
+def _load(settings, role: str, device: torch.device, dtype: torch.dtype, compiled: bool) -> torch.nn.Module:
+    """Arms of the same model share its weights; compiling changes a model, so compiled ones are others, and
+    so are those of drafters, since a model that drafts for itself counts its forwards twice."""
+    key = (repr(settings), role == "drafter", device, dtype, compiled)
     if key not in _loaded:
         random = isinstance(settings, RandomModel)
-        model = random_model(settings) if random else Source(settings).load(device, dtype, private=compiled)
+        private = compiled or role == "drafter"
+        model = random_model(settings) if random else Source(settings).load(device, dtype, private=private)
         _loaded[key] = model.to(device, dtype).eval()
     return _loaded[key]

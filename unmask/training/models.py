@@ -25,6 +25,8 @@ from unmask.training.objectives import STUDENT
 from unmask.training.recipe import TrainConfig, find_folder
 from unmask.training.refusal import reason
 
+# fields that a drafter takes over from its target
+TARGETS = {"hidden_size", "vocab_size", "max_position_embeddings", "rope_parameters", "rms_norm_eps"}
 PUBLISHED = {"rope_theta"}  # fields that a config.json has and transformers turns into others
 
 
@@ -93,9 +95,14 @@ def build_drafter(
 ) -> torch.nn.Module:
     """DFlash's drafter of the target: `architecture` has Qwen3's fields for its layers, target_layer_ids and,
     where the tokenizer has no mask token, mask_token_id. Width, vocabulary and rotation are the target's."""
+    block = objectives.typed(cfg.objective, cfg.objective_options)["block_length"]
     if cfg.init_from is not None:
-        return _pretrained(DFlashDraftModel, "init_from", cfg.init_from, dtype=torch.float32)
+        drafter = _pretrained(DFlashDraftModel, "init_from", cfg.init_from, dtype=torch.float32)
+        drafter.config.block_size = block
+        return drafter
     fields = dict(cfg.architecture)
+    if theirs := sorted(fields.keys() & TARGETS):
+        raise ValueError(f"architecture: a drafter's {', '.join(theirs)} are those of its target")
     dflash = {
         "target_layer_ids": fields.pop("target_layer_ids", None),
         "mask_token_id": fields.pop("mask_token_id", tokenizer.mask_token_id),
@@ -103,32 +110,33 @@ def build_drafter(
     for name, value in dflash.items():
         if value is None:
             raise ValueError(f"architecture.{name}: a drafter needs it")
-    if not all(0 <= layer < target.num_hidden_layers for layer in dflash["target_layer_ids"]):
+    layers = dflash["target_layer_ids"]
+    known = range(target.num_hidden_layers)
+    if not isinstance(layers, list) or not layers or not all(type(i) is int and i in known for i in layers):
         raise ValueError(
-            f"architecture.target_layer_ids={dflash['target_layer_ids']}: the target has "
-            f"{target.num_hidden_layers} layers"
+            f"architecture.target_layer_ids={layers}: must be a list of layers of the target, which has "
+            f"{len(known)}"
         )
     if fields.pop("model_type", "qwen3") != "qwen3":
         raise ValueError(f"architecture.model_type={cfg.architecture['model_type']}: a drafter is of qwen3")
     if unknown := [key for key in fields if not hasattr(Qwen3Config(), key)]:
         raise ValueError(f"architecture: a drafter has no {', '.join(unknown)}")
-    fields.setdefault("head_dim", target.hidden_size // fields.get("num_attention_heads", 1))
-    config = Qwen3Config(
-        **fields,
-        hidden_size=target.hidden_size,
-        vocab_size=target.vocab_size,
-        max_position_embeddings=target.max_position_embeddings,
-        rope_parameters=target.rope_parameters,
-        rms_norm_eps=target.rms_norm_eps,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
-        architectures=[ARCHITECTURE],
-    )
-    config.dflash_config, config.num_target_layers = dflash, target.num_hidden_layers
-    config.block_size = objectives.typed(cfg.objective, cfg.objective_options)["block_length"]
-    torch.manual_seed(cfg.seed)
-    return DFlashDraftModel(config)
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+    try:
+        heads, groups = fields["num_attention_heads"], fields["num_key_value_heads"]
+        if target.hidden_size % heads or heads % groups:
+            raise ValueError(f"{heads} heads and {groups} groups do not divide {target.hidden_size}")
+        fields.setdefault("head_dim", target.hidden_size // heads)
+        shared = {name: getattr(target, name) for name in TARGETS}
+        config = Qwen3Config(**fields, **shared, **ids, architectures=[ARCHITECTURE])
+        config.dflash_config, config.num_target_layers = dflash, target.num_hidden_layers
+        config.block_size = block
+        torch.manual_seed(cfg.seed)
+        return DFlashDraftModel(config)
+    except Exception as error:  # a field of another type, one that is missing: each its own type
+        raise ValueError(
+            f"architecture: makes no drafter ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
 
 
 def build_config(architecture: dict, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
