@@ -2,8 +2,8 @@
 
     python -m scripts.certainty_by_kind tiny_llada tiny_dparallel_llada
 
-Each model answers problems a token a forward in blocks of B. Then every block is looked at once more, all of it
-masked and all left of it known: the entropy of each of its tokens, and whether the likeliest one is right.
+Each model answers problems a token a forward in blocks of B. Then every block is looked at once more, all of
+it masked and all left of it known: the entropy of each of its tokens, and whether the likeliest one is right.
 """
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
