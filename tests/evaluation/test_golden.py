@@ -12,9 +12,10 @@ DOCUMENTS = 24
 GOLDEN = {
     "model=tiny_qwen_large decoder=autoregressive": (23 / 24, 0.98),
     "model=tiny_qwen decoder=autoregressive": (16 / 24, 0.98),
-    "model=tiny_dream decoder=leftright": (22 / 24, 0.98),
-    "model=tiny_dream decoder=apd decoder.mixture_weight=0.1": (20 / 24, 6.15),
-    "model=tiny_llada decoder=leftright": (20 / 24, 0.98),
+    "model=tiny_dream decoder=leftright": (23 / 24, 0.98),
+    "model=tiny_dream decoder=apd decoder.mixture_weight=0.1": (19 / 24, 6.25),
+    "model=tiny_llada decoder=leftright": (24 / 24, 0.98),
+    "model=tiny_dparallel_llada decoder=dparallel decoder.block_length=8": (16 / 24, 3.49),
 }
 
 
