@@ -1,5 +1,6 @@
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
 import llada  # noqa: F401
+import train
 from unmask.config import ROOT
 from unmask.training import data, sources
 from unmask.training.data import Batch, Stream
@@ -132,3 +134,43 @@ def distilled(monkeypatch):
     """An objective with a frozen teacher, registered as `distilled`."""
     monkeypatch.setitem(OBJECTIVES, "distilled", Distilled)
     return Distilled
+
+
+@pytest.fixture
+def trained_adapter(run_command, tmp_path, monkeypatch):
+    """trained_adapter(recipe, method, column) -> (story, names of the tensors that changed).
+
+    A published recipe at tiny scale: its settings on the tiny model that stands for its base, and a data set
+    in a folder, with answers in that column.
+    """
+
+    def train_adapter(recipe, method, column):
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        (tmp_path / "set").mkdir()
+        rows = [{"question": f"{n} + 1?", column: f"It is {n + 1}."} for n in range(40)]
+        (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        parent = ROOT / "checkpoints" / recipe.replace(method, "tiny")
+        code, _, err = run_command(
+            train,
+            f"recipe={recipe}",
+            f"init_from={parent}",
+            "~mixture",
+            f"+mixture={{hub\\:{tmp_path / 'set'}: 1}}",
+            "canvas=16",
+            "tokens=2000",
+            "batch_tokens=400",
+            "accumulate=1",
+            "lora.r=4",
+            "threads=1",
+            f"folder={tmp_path / 'state'}",
+            f"output={tmp_path / 'model'}",
+        )
+        assert code == 0, err
+        story = json.loads((tmp_path / "model" / "training.json").read_text())
+        assert 0 < story["trained_parameters"] < story["parameters"] / 10
+        before, after = (
+            AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (parent, tmp_path / "model")
+        )
+        return story, {name for name in before if not torch.equal(before[name], after[name])}
+
+    return train_adapter

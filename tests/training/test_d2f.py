@@ -2,15 +2,11 @@
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
-import json
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
 
-import train
-from unmask.config import ROOT
 from unmask.decoding import Board, Models, Row
 from unmask.training import objectives
 from unmask.training.data import Batch
@@ -138,33 +134,6 @@ def test_wrong_options_are_refused_by_name(options, message):
 
 
 @pytest.mark.parametrize("recipe", ["d2f_llada", "d2f_dream"])
-def test_the_published_recipes_train_an_adapter_beside_itself(recipe, run_command, tmp_path, monkeypatch):
-    """At tiny scale: the published settings on a small model and a data set in a folder."""
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "set").mkdir()
-    rows = [{"question": f"{n} + 1?", "qwen7b_answer": f"It is {n + 1}."} for n in range(40)]
-    (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    parent = ROOT / "checkpoints" / recipe.replace("d2f", "tiny")
-    code, _, err = run_command(
-        train,
-        f"recipe={recipe}",
-        f"init_from={parent}",
-        "~mixture",
-        f"+mixture={{hub\\:{tmp_path / 'set'}: 1}}",
-        "canvas=16",
-        "tokens=2000",
-        "batch_tokens=400",
-        "accumulate=1",
-        "lora.r=4",
-        "threads=1",
-        f"folder={tmp_path / 'state'}",
-        f"output={tmp_path / 'model'}",
-    )
-    assert code == 0, err
-    story = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert 0 < story["trained_parameters"] < story["parameters"] / 10
-    before, after = (
-        AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (parent, tmp_path / "model")
-    )
-    changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"q_proj", "k_proj", "v_proj", "o_proj"}
+def test_the_published_recipes_train_an_adapter_beside_itself(recipe, trained_adapter):
+    _, changed = trained_adapter(recipe, "d2f", "qwen7b_answer")
+    assert {name.split(".")[-2] for name in changed} == {"q_proj", "k_proj", "v_proj", "o_proj"}

@@ -71,7 +71,9 @@ class Pipeline(Sampling, Decoder):
             [[n + p for p in positions] for n, positions in zip(prompts, masked, strict=True)]
         )
         scores = self.scores(logits)
-        ids = (scores if self.temperature == 0 else scores + self._noise(board, masked, logits)).argmax(-1)
+        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
+        noise = self.row_noise(generators, list(map(len, masked)), logits)
+        ids = (scores if noise is None else scores + noise).argmax(-1)
         sure, order = self._judge(board, scores, ids)
         packed = torch.stack((sure.long(), order, ids), -1).tolist()  # one transfer a step
         commits = []
@@ -131,13 +133,6 @@ class Pipeline(Sampling, Decoder):
         """How much of a block is decoded."""
         places = self._places(row, block)
         return (len(places) - len(self._masks(row, places))) / len(places)
-
-    def _noise(self, board: Board, masked: list[list[int]], logits: Tensor) -> Tensor:
-        noise = torch.zeros_like(logits)
-        for row, mine, positions in zip(board.rows, noise, masked, strict=True):
-            generator = step_generator(row.seed, row.step, board.ids.device)
-            mine[: len(positions)] = self.noise(generator, (len(positions), logits.size(-1)))
-        return noise
 
 
 @dataclass(frozen=True)

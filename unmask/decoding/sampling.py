@@ -94,6 +94,16 @@ class Sampling:
         bits = torch.empty(*shape, dtype=torch.int32, device=generator.device)
         return standard_gumbel(bits.random_(generator=generator))
 
+    def row_noise(self, generators: Sequence, counts: Sequence[int], logits: Tensor) -> Tensor | None:
+        """Gumbel noise like `logits` (rows, k, V) for rows that ask for `counts` of the k positions, each
+        row's from its own generator and zero behind them; None when greedy."""
+        if self.temperature == 0:
+            return None
+        noise = torch.zeros_like(logits)
+        for row, generator, count in zip(noise, generators, counts, strict=True):
+            row[:count] = self.noise(generator, (count, logits.size(-1)))
+        return noise
+
 
 def least_of_top(probabilities: Tensor, mass: float, k: int = 256) -> Tensor:
     """The least probability that top-p keeps, (..., V) -> (..., 1): likelier ones sum to less than `mass`.

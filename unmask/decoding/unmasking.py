@@ -191,7 +191,7 @@ class Unmasking(Sampling, Decoder):
         prompts = [len(row.prompt) for row in board.rows]
         logits = marginals.logits([[n + p for p in some] for n, some in zip(prompts, asked, strict=True)])
         scores = self.scores(logits)
-        noise = self._noise(generators, asked, logits)
+        noise = self.row_noise(generators, list(map(len, asked)), logits)
         ids = (scores if noise is None else scores + noise).argmax(-1)
         if self.rank == "random":
             order = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
@@ -257,15 +257,6 @@ class Unmasking(Sampling, Decoder):
             share = self._share(row)
             return [p for p, draw in zip(masked, draws.tolist(), strict=True) if draw < share]
         return sorted(masked[i] for i in draws.topk(self._quota(row, len(masked))).indices.tolist())
-
-    def _noise(self, generators: list, asked: list[list[int]], logits: Tensor) -> Tensor | None:
-        """Gumbel noise (rows, k, V), each row's from its own generator; None when greedy."""
-        if self.temperature == 0:
-            return None
-        noise = torch.zeros_like(logits)
-        for row, generator, positions in zip(noise, generators, asked, strict=True):
-            row[: len(positions)] = self.noise(generator, (len(positions), logits.size(-1)))
-        return noise
 
     def _choose(self, board: Board, asked: list, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The asked masks of each row from the surest on, (rows, k), and how many to commit, (rows,).
