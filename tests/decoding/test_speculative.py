@@ -248,7 +248,7 @@ def test_another_layout_is_refused():
     ("changes", "what"),
     [
         ({"dflash_config": None}, "target_layer_ids"),
-        ({"dflash_config": {"target_layer_ids": [-1, 1], "mask_token_id": 3}}, "target_layer_ids"),
+        ({"dflash_config": {"target_layer_ids": [-2, 1], "mask_token_id": 3}}, "target_layer_ids"),
         ({"dflash_config": {"target_layer_ids": [1], "mask_token_id": 99}}, "mask_token_id"),
         ({"block_size": None}, "block_size"),
         ({"layer_types": ["sliding_attention"]}, "layer_types"),

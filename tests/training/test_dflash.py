@@ -48,15 +48,15 @@ def loss_of(pair, data, seed=0, **options):
     return objective(data, torch.Generator().manual_seed(seed)), objective
 
 
-def by_hand(pair, data, anchors, gamma, features=True):
+def by_hand(pair, data, anchors, gamma):
     """Every block alone, as it is drafted: context in a slot cache, one forward for the block."""
     drafter, target = pair[STUDENT], pair["target"]
     total, weights = 0.0, 0.0
     for row, anchor in anchors:
         hidden = target.model(data.ids[row : row + 1], output_hidden_states=True).hidden_states
-        context = drafter.features(hidden)[:, :anchor] if features else None
+        context = drafter.features(hidden)[:, :anchor]
         cache = SlotCache(1, 40)
-        if features and anchor:
+        if anchor:
             columns = torch.arange(anchor)[None]
             cache.place(torch.arange(1), columns, 0)
             for layer, (keys, values) in enumerate(drafter.context(context, columns)):
@@ -66,7 +66,6 @@ def by_hand(pair, data, anchors, gamma, features=True):
         block[0, 0] = data.ids[row, anchor]
         cache.place(torch.arange(1), places, anchor + BLOCK)
         sees = torch.ones(1, 1, BLOCK, anchor + BLOCK, dtype=torch.bool)
-        sees[..., :anchor] = features
         out = drafter(block, target.get_input_embeddings(), places, sees, cache, True)
         logits = target.lm_head(out[0])
         for k in range(1, BLOCK):
@@ -82,7 +81,6 @@ def by_hand(pair, data, anchors, gamma, features=True):
     [
         {"gamma": 4.0},
         {"gamma": math.inf},
-        {"features": False, "gamma": 2.0},
         {"places": "fixed", "gamma": 4.0},
     ],
 )
@@ -94,7 +92,7 @@ def test_many_blocks_in_one_forward_are_those_that_it_drafts(pair, data, options
             (r, int(a)) for r in range(2) for a, is_one in zip(places[r], real[r], strict=True) if is_one
         ]
         assert len(anchors) == (2 + 1 if "places" in options else 8 + 4)
-        expected = by_hand(pair, data, anchors, options["gamma"], options.get("features", True))
+        expected = by_hand(pair, data, anchors, options["gamma"])
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -154,3 +152,14 @@ def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path):
     assert isinstance(drafter, DFlashDraftModel) and drafter.config.block_size == 8
     curve = (tmp_path / "state" / "curve.csv").read_text().splitlines()
     assert "tokens_per_step" in curve[0]
+
+
+def test_layer_minus_one_is_the_embedding_of_the_text(pair, data):
+    """A drafter that reads it alone knows nothing of what the target made (the ablation of features)."""
+    drafter, target = pair[STUDENT], pair["target"]
+    drafter.config.dflash_config["target_layer_ids"], kept = [-1], drafter.feature_layers
+    try:
+        hidden = target.model(data.ids, output_hidden_states=True).hidden_states
+        assert torch.equal(drafter.features(hidden), target.get_input_embeddings()(data.ids))
+    finally:
+        drafter.config.dflash_config["target_layer_ids"] = kept

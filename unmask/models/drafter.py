@@ -38,7 +38,7 @@ def is_drafter(config: PreTrainedConfig) -> bool:
     for what, right in (
         ("block_size", at_least(getattr(config, "block_size", None), 2)),
         ("num_target_layers", at_least(getattr(config, "num_target_layers", None), 1)),
-        ("dflash_config.target_layer_ids", bool(layers) and all(at_least(i, 0) for i in layers)),
+        ("dflash_config.target_layer_ids", bool(layers) and all(at_least(i, -1) for i in layers)),
         ("dflash_config.mask_token_id", at_least(mask, 0) and mask < config.vocab_size),
         (
             "layer_types",
@@ -77,7 +77,7 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
 
     @property
     def feature_layers(self) -> list[int]:
-        """Layers of the target whose outputs are fused, counted from 0."""
+        """Layers of the target whose outputs are fused, counted from 0; -1 is its embedding."""
         return list(self.config.dflash_config["target_layer_ids"])
 
     @property

@@ -7,16 +7,20 @@ import numpy as np
 import pandas as pd
 
 from unmask.plots.definition import Acceptance
-from unmask.plots.style import caption, headline, plt, save, styles
+from unmask.plots.style import MARKERS, PUBLISHED, caption, headline, plt, save, styles
 from unmask.records.collection import Collection
 from unmask.records.stats import Interval, bootstrap_ratio
 
 
 def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, output: Path, note: str) -> None:
     """Left: how often a step takes so many tokens. Right: how often the k-th drafted token is taken when
-    those before it are, with 95% intervals over documents."""
+    those before it are, with 95% intervals over documents. Below, what was published, by task."""
     runs = [row for _, row in found.rows.iterrows() if drafts(row)]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.8))
+    height = 2.8 if published.empty else 5.2
+    figure, grid = plt.subplots(1 if published.empty else 2, 2, squeeze=False, figsize=(7, height))
+    left, right = grid[0]
+    if not published.empty:
+        _published(grid[1], published)
     looks = styles([row.decoder for row in runs])
     for row, look in zip(runs, looks, strict=True):
         longest = found.configs[row.run]["decoder"]["block_length"]
@@ -41,6 +45,30 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
     headline(figure, acceptance.title)
     caption(figure, f"In brackets: mean acceptance length. {note}")
     save(figure, output)
+
+
+def _published(row: Sequence, points: pd.DataFrame) -> None:
+    """Acceptance length and speed-up, a mark for each task and series."""
+    tasks = list(dict.fromkeys(points.task))
+    speed_up = points.x_name.iloc[0]
+    values = points.assign(x=points.x.astype(float))
+    for axes, column, label in zip(
+        row, ("tokens_per_step", "x"), ("tokens of a step (acceptance length)", speed_up), strict=True
+    ):
+        for mark, (series, here) in zip(MARKERS, values.groupby("series", sort=False), strict=False):
+            axes.plot(
+                here[column],
+                list(map(tasks.index, here.task)),
+                mark,
+                color=PUBLISHED,
+                fillstyle="none",
+                label=series,
+            )
+        axes.set_yticks(range(len(tasks)), tasks)
+        axes.invert_yaxis()
+        axes.set(xlabel=label, xlim=(0, None))
+        axes.set_title("published, blocks of 16", color=PUBLISHED)
+    row[0].legend(fontsize=6.5, frameon=False, loc="lower left")
 
 
 def drafts(row: pd.Series) -> bool:

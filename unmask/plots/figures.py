@@ -80,7 +80,7 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         total = len(found.missing) + len(rows)
         words.append(f"missing: {len(found.missing)} of {total} settings ({named}{more})")
     if with_published:
-        sources = {"dparallel": "2509.26488", "d2f": "2508.09192, A100"}
+        sources = {"dparallel": "2509.26488", "d2f": "2508.09192, A100", "dflash": "2602.06036, H200"}
         theirs = sources.get(definition.published.split("_")[0], "2506.00413, RTX A5000")
         words.append(f"published points: arXiv {theirs}")
     return ". ".join(words) + "."

@@ -111,11 +111,11 @@ def build_drafter(
         if value is None:
             raise ValueError(f"architecture.{name}: a drafter needs it")
     layers = dflash["target_layer_ids"]
-    known = range(target.num_hidden_layers)
+    known = range(-1, target.num_hidden_layers)  # -1: the embedding
     if not isinstance(layers, list) or not layers or not all(type(i) is int and i in known for i in layers):
         raise ValueError(
             f"architecture.target_layer_ids={layers}: must be a list of layers of the target, which has "
-            f"{len(known)}"
+            f"{target.num_hidden_layers}"
         )
     if fields.pop("model_type", "qwen3") != "qwen3":
         raise ValueError(f"architecture.model_type={cfg.architecture['model_type']}: a drafter is of qwen3")

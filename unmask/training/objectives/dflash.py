@@ -34,14 +34,12 @@ class DFlash(Objective):
         places: random, anchors anywhere in the answer; fixed, every B-th token of it.
         gamma: how fast the weight falls (published: 7, 5, 4 for B = 16, 10, 8; null = 1 + 3/8 B, which is
             near these); .inf = it does not.
-        features: false = what the target made is kept back.
         """
 
         block_length: int = 8
         anchors: int = 16
         places: str = "random"
         gamma: float | None = None
-        features: bool = True
 
         def __post_init__(self):
             for name, least in (("block_length", 2), ("anchors", 1)):
@@ -69,8 +67,6 @@ class DFlash(Objective):
 
         columns = torch.arange(n, device=anchors.device)
         known = columns < anchors[..., None]  # (rows, m, n)
-        if not options.features:
-            known = torch.zeros_like(known)
         own = torch.eye(anchors.size(1), dtype=torch.bool, device=anchors.device)
         sees = torch.cat(
             (known, own.repeat_interleave(options.block_length, 1).expand(len(known), -1, -1)), -1

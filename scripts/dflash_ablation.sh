@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Drafters of tiny_qwen_large that each lack a part of DFlash, trained for equally many tokens, and their table:
+#   scripts/dflash_ablation.sh [settings of eval.py]      TOKENS=1_000_000 and THREADS=2 change the trainings
+# It needs the answers of recipe=tiny_dflash. Stopped, it goes on; finished, it only draws.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+[ -x $python ] || python=python
+train() { # name, what is changed
+  [ -e "runs/ablation/dflash_$1/training.json" ] || $python train.py recipe=tiny_dflash name="$1" output="runs/ablation/dflash_$1" \
+    folder="runs/train/ablation/dflash_$1" tokens="${TOKENS:-1_000_000}" threads="${THREADS:-2}" validation_problems=0 ${2:+"$2"}
+}
+train full
+train no_features "architecture.target_layer_ids=[-1]" # the embeddings of the text instead
+train one_feature "architecture.target_layer_ids=[2]"
+train gamma_inf objective_options.gamma=.inf
+train fixed_blocks objective_options.places=fixed
+train one_layer architecture.num_hidden_layers=1
+scripts/figure.sh dflash_training "$@"
