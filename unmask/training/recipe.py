@@ -25,6 +25,8 @@ from unmask.training.optimization import Schedule
 from unmask.training.refusal import reason
 from unmask.training.sources import HUB, check_name
 
+MODEL = "model:"  # before a choice of eval.py's group `model`
+
 
 @dataclass
 class TrainConfig:
@@ -42,7 +44,7 @@ class TrainConfig:
     # null: train all weights
     lora: Any = None
     # folders of the objective's frozen models, by role. One left out is a frozen copy of the start (with
-    # LoRA: the model itself with its adapter switched off)
+    # LoRA: the model itself with its adapter switched off). model:NAME: what eval.py loads for model=NAME
     frozen: dict[str, str | None] = field(default_factory=dict)
     # source -> share of the tokens: gsm_symbolic, chain_sum, drill; run:FOLDER, the answers of a run, or
     # correct:FOLDER, the right ones; hub:NAME, a data set
@@ -169,8 +171,15 @@ def check_mixture(key: str, mixture: Mapping[str, float]) -> None:
 
 
 def find_folder(key: str, folder: str) -> Path | str:
-    """A model's folder (a relative one is looked up in the project too), or of hub:NAME the name on the Hub;
-    ValueError where there is no such folder."""
+    """A model's folder (a relative one is looked up in the project too), or of hub:NAME the name on the Hub,
+    and of model:NAME itself; ValueError where there is no such folder or choice."""
+    if folder.startswith(MODEL):
+        if not key.startswith("frozen."):
+            raise ValueError(f"{key}={folder}: only a frozen model may be a choice of eval.py; name a folder")
+        name = folder.removeprefix(MODEL)
+        if not (ROOT / "eval_config" / "model" / f"{name}.yaml").is_file():
+            raise ValueError(f"{key}={folder}: eval.py has no model={name}")
+        return folder
     if folder.startswith(HUB):
         return folder.removeprefix(HUB)
     for place in (Path(folder), ROOT / folder):

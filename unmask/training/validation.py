@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,7 +17,7 @@ from unmask.config import ROOT
 from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
-from unmask.settings import build_decoder
+from unmask.settings import build_decoder, composed
 from unmask.tasks import problems
 from unmask.training.objectives import STUDENT, Objective
 from unmask.training.refusal import reason
@@ -121,12 +118,8 @@ def build(words: str, model: str) -> Decoder:
     overrides = [f"decoder={name}", *(f"decoder.{setting}" for setting in settings)]
     if (ROOT / "eval_config" / "model" / f"{model}.yaml").exists():
         overrides.append(f"model={model}")
-    # Under train.py Hydra is at work already, on the same folder.
-    ready = GlobalHydra.instance().is_initialized()
     try:
-        with nullcontext() if ready else initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-            chosen = compose("eval", overrides).decoder
-        return build_decoder(OmegaConf.to_container(chosen, resolve=True))
+        return build_decoder(OmegaConf.to_container(composed(overrides).decoder, resolve=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ValueError(
             f"validation_decoders: {words!r} is no decoder of eval.py: {reason(error)}"
