@@ -96,6 +96,19 @@ def test_many_blocks_in_one_forward_are_those_that_it_drafts(pair, data, options
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_kept_features_are_those_of_the_target_and_it_runs_once_a_text(pair, data):
+    with torch.no_grad():
+        expected, _ = loss_of(pair, data)
+        objective = DFlash(pair, block_length=BLOCK, keep_features=True)
+        calls = []
+        hook = pair["target"].model.register_forward_hook(lambda *_: calls.append(1))
+        for _ in range(2):
+            loss = objective(data, torch.Generator().manual_seed(0))
+            torch.testing.assert_close(loss, expected)
+        hook.remove()
+    assert len(calls) == 1 and len(objective.kept) == 2
+
+
 def test_the_target_gets_no_gradient_and_every_weight_of_the_drafter_does(pair, data):
     loss, objective = loss_of(pair, data)
     loss.backward()

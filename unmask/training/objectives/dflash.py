@@ -2,12 +2,14 @@
 before it (arXiv 2602.06036, app. A.1)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache
 
 from unmask.training.data import Batch
@@ -34,12 +36,15 @@ class DFlash(Objective):
         places: random, anchors anywhere in the answer; fixed, every B-th token of it.
         gamma: how fast the weight falls (published: 7, 5, 4 for B = 16, 10, 8; null = 1 + 3/8 B, which is
             near these); .inf = it does not.
+        keep_features: what the target made of a text stays in memory, for when the text comes again: a
+            target that costs more than its drafter runs once, and 4 bytes x layers x hidden a token stay.
         """
 
         block_length: int = 8
         anchors: int = 16
         places: str = "random"
         gamma: float | None = None
+        keep_features: bool = False
 
         def __post_init__(self):
             for name, least in (("block_length", 2), ("anchors", 1)):
@@ -50,11 +55,13 @@ class DFlash(Objective):
             if self.gamma is not None and not self.gamma > 0:
                 raise ValueError(f"objective_options.gamma={self.gamma} must be above 0")
 
+    def __init__(self, models: Mapping[str, nn.Module], **options):
+        super().__init__(models, **options)
+        self.kept: dict[tuple[int, ...], Tensor] = {}  # features by text
+
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         options, drafter = self.options, self.student
-        with self.frozen("target") as target:
-            hidden = target.model(batch.ids, output_hidden_states=True, use_cache=False).hidden_states
-            features = drafter.features(hidden)
+        features = self.kept_features(batch) if options.keep_features else self.features(batch.ids)
         anchors, real = chosen_anchors(batch.answer, options, generator)  # (rows, m)
         offsets = torch.arange(options.block_length, device=anchors.device)
         places = anchors[..., None] + offsets  # (rows, m, B)
@@ -85,6 +92,22 @@ class DFlash(Objective):
         weight = weight.expand_as(places)[asked]
         loss = cross_entropy(logits, wanted[asked], reduction="none")
         return (loss * weight).sum() / weight.sum().clamp(min=1e-9)
+
+    def features(self, ids: Tensor) -> Tensor:
+        """(rows, n, layers * hidden) that the target made of ids (rows, n)."""
+        with self.frozen("target") as target:
+            hidden = target.model(ids, output_hidden_states=True, use_cache=False).hidden_states
+            return self.student.features(hidden)
+
+    def kept_features(self, batch: Batch) -> Tensor:
+        """`features`, of the texts that came before from memory. What stands behind a text is zero."""
+        lengths = (batch.answer.size(1) - batch.answer.flip(1).long().argmax(1)).tolist()
+        texts = [tuple(row[:n]) for row, n in zip(batch.ids.tolist(), lengths, strict=True)]
+        if new := [i for i, text in enumerate(texts) if text not in self.kept]:
+            for i, row in zip(new, self.features(batch.ids[new]), strict=True):
+                self.kept[texts[i]] = row[: lengths[i]].cpu()
+        rows = pad_sequence([self.kept[text] for text in texts], batch_first=True).to(batch.ids.device)
+        return pad(rows, (0, 0, 0, batch.ids.size(1) - rows.size(1)))
 
 
 class Beside(Cache):
