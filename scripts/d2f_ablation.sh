@@ -12,6 +12,7 @@ train() { # name, what is changed
 }
 train full
 train random_noise objective_options.noise=random
-train published_range objective_options.p_min=0.2 objective_options.p_max=0.7
+train unfinished objective_options.finished=false
+train published_noise objective_options.finished=false objective_options.p_min=0.2 objective_options.p_max=0.7
 train hard_labels objective_options.targets=data
 scripts/figure.sh d2f_training "$@"

@@ -116,6 +116,21 @@ def test_random_noise_is_drawn_block_by_block():
     assert abs(torch.corrcoef(shares.T)[0, 1]) < 0.15
 
 
+def test_finished_blocks_have_no_masks_and_the_noise_begins_behind_them(pair, problems):
+    """With p = 1 a row is clean up to one of the blocks of its answer, and all masks from there on."""
+    prompts, firsts = [3, 5, 8, 2], [set() for _ in range(4)]
+    answered = (problems.answer.int() * torch.arange(24)).amax(1)
+    for seed in range(30):
+        run(pair, problems, seed=seed, p_min=1.0, finished=True)
+        masked = pair[STUDENT].kwargs["logits_to_keep"]
+        asked = problems.answer | problems.silence
+        for row, first in enumerate(masked.int().argmax(1).tolist()):
+            assert torch.equal(masked[row, first:], asked[row, first:]) and not masked[row, :first].any()
+            firsts[row].add((first - prompts[row]) / BLOCK)
+    for row, found in enumerate(firsts):
+        assert found == set(range((int(answered[row]) - prompts[row]) // BLOCK + 1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -32,6 +32,9 @@ class D2F(Objective):
         """block_length: of the blocks (published: 16).
         noise: monotone, p grows from block to block, as in a pipeline; random, each block draws its own.
         p_min, p_max: range of p (published: 0.2 to 0.7). A new block is decoded from all masks, p = 1.
+        finished: in each row, what stands left of a block of its answer, drawn evenly, has no masks, as a
+            pipeline has finished it; that block is the first of the noise. Published: false, and a student
+            never sees a clean block of an answer.
         targets: teacher, its distribution; data, the text itself (no distillation).
         """
 
@@ -39,6 +42,7 @@ class D2F(Objective):
         noise: str = "monotone"
         p_min: float = 0.2
         p_max: float = 0.7
+        finished: bool = False
         targets: str = "teacher"
 
         def __post_init__(self):
@@ -58,8 +62,14 @@ class D2F(Objective):
         columns = torch.arange(asked.size(1), device=asked.device).expand_as(asked)
         prompts = asked.int().argmax(1)  # columns before the first token that is asked for
         block = (columns - prompts[:, None]).div(options.block_length, rounding_mode="floor").clamp(min=0)
-        shares = block_shares(block.amax(1) + 1, options.noise, options.p_min, options.p_max, generator)
-        share = shares.to(asked.device).gather(1, block)
+        start = torch.zeros_like(prompts)
+        if options.finished:
+            answered = (block * batch.answer).amax(1).cpu() + 1
+            start = (torch.rand(len(answered), generator=generator) * answered).long().to(asked.device)
+        blocks = block.amax(1) + 1 - start
+        shares = block_shares(blocks, options.noise, options.p_min, options.p_max, generator)
+        share = shares.to(asked.device).gather(1, (block - start[:, None]).clamp(min=0))
+        share = share * (block >= start[:, None])
         drawn = torch.rand(asked.shape, generator=generator).to(asked.device)
         masked = asked & (drawn < share)
         noisy = torch.where(masked, self.student.config.mask_token_id, batch.ids)
