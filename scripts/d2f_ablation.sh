@@ -11,8 +11,8 @@ train() { # name, what is changed
     folder="runs/train/ablation/d2f_$1" tokens="${TOKENS:-1_000_000}" threads="${THREADS:-2}" validation_problems=0 "${@:2}"
 }
 train full
-train random_noise objective_options.noise=random
-train unfinished objective_options.finished=false
-train published_noise objective_options.finished=false objective_options.p_min=0.2 objective_options.p_max=0.7
-train hard_labels objective_options.targets=data
+train random_noise ++objective_options.noise=random
+train unfinished ++objective_options.finished=false
+train published_noise ++objective_options.finished=false ++objective_options.p_min=0.2 ++objective_options.p_max=0.7
+train hard_labels ++objective_options.targets=data
 scripts/figure.sh d2f_training "$@"

@@ -11,10 +11,10 @@ train() { # name, what is left out
     folder="runs/train/ablation/$1" tokens="${TOKENS:-300_000}" threads="${THREADS:-2}" validation_problems=0 ${2:+"$2"}
 }
 train full
-train no_certainty objective_options.beta=0
-train no_consistency objective_options.consistency=0
-train whole_answer objective_options.block_length=null
-train ratio25 objective_options.mask_ratio=0.25
-train ratio75 objective_options.mask_ratio=0.75
-train ratio100 objective_options.mask_ratio=1.0
+train no_certainty ++objective_options.beta=0
+train no_consistency ++objective_options.consistency=0
+train whole_answer ++objective_options.block_length=null
+train ratio25 ++objective_options.mask_ratio=0.25
+train ratio75 ++objective_options.mask_ratio=0.75
+train ratio100 ++objective_options.mask_ratio=1.0
 scripts/figure.sh dparallel_ablation "$@"
