@@ -14,7 +14,7 @@ from unmask.records.files import RecordError
 from unmask.records.naming import label, labels, main_model, symbols
 from unmask.records.recipe import ABSENT, canonical, config_hash, differences
 from unmask.records.run import Run
-from unmask.records.summary import summarise
+from unmask.records.summary import positions_per_useful_token, summarise
 
 NEAR = 3  # settings in which a run may differ from the wanted one to be worth naming
 
@@ -193,7 +193,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
 def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
     config = run.config
     summary = summarise(scored, run.info.get("shapes"))
-    decoder, task, useful = config["decoder"], config["task"], summary["useful_tokens"]
+    decoder, task = config["decoder"], config["task"]
     conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
     return {
         "run": run.folder.name,
@@ -210,7 +210,7 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
         "device": config["device"],
         "dtype": config["dtype"],
         "threads": config["threads"],
-        "positions_per_useful_token": sum(summary["positions"].values()) / useful if useful else None,
+        "positions_per_useful_token": positions_per_useful_token(summary),
     } | summary
 
 

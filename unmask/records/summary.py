@@ -7,7 +7,7 @@ resampled together: they share its clock.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 
 import numpy as np
@@ -78,6 +78,12 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     )
 
 
+def positions_per_useful_token(summary: Mapping) -> float | None:
+    """Query positions fed, of all roles, for every useful token of a run; None without any."""
+    useful = summary["useful_tokens"]
+    return sum(summary["positions"].values()) / useful if useful else None
+
+
 def times_void(scored: Iterable[dict]) -> str | None:
     """Why the seconds of these samples do not make one measurement, in a few words; None where they do."""
     scored = list(scored)
@@ -92,8 +98,9 @@ def times_void(scored: Iterable[dict]) -> str | None:
 class Documents:
     """Samples gathered by document, in order of doc_id.
 
-    ids (n,); tasks (n,) task of each; task_names in the order of their documents; useful, seconds (n,) totals
-    (seconds are nan where a time is missing); correct (n,) mean, nan where no repeat can be scored.
+    ids (n,); tasks (n,) task of each; task_names in the order of their documents; useful, steps, positions
+    (of all roles), seconds (n,) totals (seconds are nan where a time is missing); correct (n,) mean, nan
+    where no repeat can be scored.
     """
 
     def __init__(self, scored: Sequence[dict]):
@@ -106,6 +113,8 @@ class Documents:
         self.tasks = np.array([scored[i]["task"] for i in first])
         self.task_names = list(dict.fromkeys(self.tasks.tolist()))
         self.useful = self.total(lambda sample: sample["useful"])
+        self.steps = self.total(lambda sample: sample["forwards"][step_role(sample)])
+        self.positions = self.total(lambda sample: sum(sample["positions"].values()))
         self.seconds = self.total(lambda sample: np.nan if sample["seconds"] is None else sample["seconds"])
         answers = self.total(lambda sample: sample["correct"] is not None)
         points = self.total(lambda sample: sample["correct"] or 0)
@@ -161,14 +170,12 @@ def _work(documents: Documents, shapes: Shapes | None) -> dict:
     scored = documents.scored
     if len(roles := {tuple(sample["forwards"]) for sample in scored}) > 1:
         raise RecordError(f"samples of different roles make no common sum: {sorted(map(list, roles))}")
-    role = step_role(scored[0])
     forwards, positions = (_totals(scored, name) for name in ("forwards", "positions"))
-    steps = documents.total(lambda sample: sample["forwards"][role])
-    per_step = bootstrap_ratio(documents.useful, steps) if steps.any() else None
+    per_step = bootstrap_ratio(documents.useful, documents.steps) if documents.steps.any() else None
     useful = documents.useful.sum()
     flops = sum(flops_of(sample, shapes) for sample in scored) / useful if shapes and useful else None
     return {
-        "step_role": role,
+        "step_role": step_role(scored[0]),
         "forwards": forwards,
         "positions": positions,
         "forwards_per_answer": {name: total / len(scored) for name, total in forwards.items()},
