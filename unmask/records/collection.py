@@ -73,6 +73,9 @@ def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights |
     found, missing = [], []
     for name, setting in zip(names, settings, strict=True):
         fits, why = _fitting(runs, setting)
+        if len(fits) > 1:  # a number may be written as 0 or 0.0, which are two identities
+            written = canonical(setting.recipe["decoder"])
+            fits = [fit for fit in fits if canonical(fit[0].config["decoder"]) == written] or fits
         if len(fits) > 1 and weights:
             wanted = [fit for fit in fits if _has_weights(fit[0].config, weights)]
             fits = wanted or fits
@@ -139,7 +142,8 @@ def _disagreements(config: Mapping, recipe: Mapping) -> dict[str, tuple[object, 
     found = {}
     for key, (theirs, ours) in differences(config, recipe).items():
         open_ = ours == "auto" or key.endswith(".weights") or key == "task.prompts"
-        if not open_ and (ours != ABSENT or key.split(".")[0] in whole):
+        alike = {type(theirs), type(ours)} == {int, float} and theirs == ours  # 0 and 0.0
+        if not (open_ or alike) and (ours != ABSENT or key.split(".")[0] in whole):
             found[key] = theirs, ours
     return found
 
