@@ -3,11 +3,16 @@
     python report.py                                        # every figure that results/ has runs of
     python report.py figure=tab1 results=results/reference  # one figure of another collection
     python report.py figure=fig3 limit=50 seed=1            # the runs of eval.py with the same settings
+    python report.py compare RUN_A RUN_B                    # two runs against each other, by document
+    python report.py compare decoder=leftright "decoder=apd decoder.mixture_weight=0.5"
 
 A figure is its sweep: the settings are those of `eval.py figure=NAME` with the same overrides, and exactly
 their runs are read; what is missing is named. For every figure: PNG, SVG and the CSV behind it, for tables
 Markdown and LaTeX, in <results>/figures/ (of results/reference: in figures/). Runs no model. Published points
 stand in panels of their own, with their hardware, and are never joined with ours.
+
+`compare A B` prints and writes nothing. Each side is a run's folder (inside results= its name is enough), or
+in quotes the settings of eval.py that made it.
 """
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
@@ -15,6 +20,8 @@ import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,28 +31,33 @@ from unmask.cli import door
 from unmask.config import ROOT
 from unmask.models.loading import Source
 from unmask.models.resources import choose_device
+from unmask.plots.comparison import Scored, show
 from unmask.plots.definition import Definition, define
 from unmask.plots.figures import draw, drawable
-from unmask.records import find_runs
+from unmask.records import Run, find_runs
 from unmask.records.collection import Collection, Setting, collect
+from unmask.records.reading import RUN
 from unmask.settings import recipe, typed
 
 FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 REFERENCE = ROOT / "results" / "reference"
-OWN = ("figure", "results", "published", "pictures")  # settings that choose no run
+OWN = ("figure", "results", "published", "pictures", "changed")  # settings that choose no run
+OF_A_FOLDER = ("limit", "task.limit", "task.metric")  # settings that choose of a run
+A_RUN = "a run's folder, or in quotes the settings of eval.py that made it"
 
 
 def main() -> None:
-    with sweeps.lists_allowed():
-        report()
+    if sys.argv[1:2] == ["compare"]:
+        compare_door(sys.argv[2:])
+    else:
+        with sweeps.lists_allowed():
+            report()
 
 
 @door("report")
 def report(cfg: DictConfig) -> None:
     given = sweeps.given()
-    results = ROOT / cfg.results
-    if not results.is_dir():
-        raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
+    results = results_of(cfg)
     wanted = sweeps.figure_named(given)
     given = [line for line in given if not line.startswith("figure=")]
     (runs, problems), drawn, refused = find_runs(results), {}, []
@@ -75,6 +87,14 @@ def report(cfg: DictConfig) -> None:
     print(json.dumps(drawn))
 
 
+def results_of(cfg: DictConfig) -> Path:
+    """The folder of runs; ValueError where there is none."""
+    results = ROOT / cfg.results
+    if not results.is_dir():
+        raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
+    return results
+
+
 def none_of(name: str, found: Collection, results: str) -> str:
     """Why there is nothing to draw."""
     reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
@@ -90,18 +110,23 @@ def pictures(cfg: DictConfig, given: list[str]) -> Path:
     if cfg.pictures:
         return ROOT / cfg.pictures
     results = (ROOT / cfg.results).resolve()
-    changed = [line for line in given if line.partition("=")[0].lstrip("+") not in OWN]
+    changed = [line for line in given if key_of(line) not in OWN]
     return ROOT / "figures" if results == REFERENCE.resolve() and not changed else results / "figures"
 
 
-def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, Definition]:
-    """(the runs of a figure's sweep, its definition).
-
-    device=auto means the device that made the runs: this machine's kind, or else the other.
-    """
+def runs_of(name: str, given: list[str], runs: list[Run]) -> tuple[Collection, Definition]:
+    """(the runs of a figure's sweep, its definition)."""
     configs = sweeps.settings([*given, f"figure={name}"], "report")
     first = OmegaConf.to_container(configs[0])
     definition = define(name, first.get("draw"))
+    return runs_with(configs, runs), definition
+
+
+def runs_with(configs: list[DictConfig], runs: list[Run]) -> Collection:
+    """The runs of these settings.
+
+    device=auto means the device that made the runs: this machine's kind, or else the other.
+    """
     here = choose_device("auto").type
     found = None
     for device in (here, "cpu" if here == "cuda" else "cuda"):
@@ -111,7 +136,7 @@ def runs_of(name: str, given: list[str], runs: list) -> tuple[Collection, Defini
             found = other
         if not found.rows.empty or all(cfg.device != "auto" for cfg in configs):
             break
-    return found, definition
+    return found
 
 
 def recipe_on(cfg: DictConfig, device: str) -> dict:
@@ -144,6 +169,83 @@ def weights_of(configs: list[DictConfig]):
         return known.get(name)
 
     return lookup
+
+
+# compare A B
+
+
+def compare_door(words: list[str]) -> None:
+    """The command `compare`: two words that name runs, then settings as for a figure."""
+    options = [word for word in words if word.startswith("-")]
+    words = [word for word in words if word not in options]
+    before = sys.argv
+    sys.argv = [before[0], *options, *words[2:]]  # the two are no overrides, so Hydra does not see them
+    try:
+        door("report")(lambda cfg: compare(cfg, words[:2]))()
+    finally:
+        sys.argv = before
+
+
+def compare(cfg: DictConfig, words: list[str]) -> None:
+    if len(words) < 2:
+        raise ValueError(f"compare takes two runs, each {A_RUN}")
+    if cfg.changed is not None and cfg.changed < 0:
+        raise ValueError(f"changed={cfg.changed}: must be 0 or more, or null for all")
+    given = sweeps.given()
+    folders = [run_folder(word, cfg) for word in words]
+    idle = {key_of(line) for line in given} - {"results", "changed", *OF_A_FOLDER}
+    if idle and all(folders):
+        raise ValueError(f"{', '.join(sorted(idle))}: chooses no run, since both sides are folders")
+    read = cache(find_runs)  # both may lie in one collection
+    a, b = (
+        run_in(folder, cfg, given) if folder else run_of_settings(word, given, read)
+        for word, folder in zip(words, folders, strict=True)
+    )
+    print(json.dumps(show(a, b, cfg.changed)))
+
+
+def run_folder(word: str, cfg: DictConfig) -> Path | None:
+    """The run's folder that a word names; None where it names settings, ValueError where neither."""
+    for place in (Path(word), ROOT / word, ROOT / cfg.results / word):
+        if os.path.isfile(place / RUN):
+            return place
+    if "=" not in word:
+        raise ValueError(f"{word}: no run there, nor in results={cfg.results}; give {A_RUN}")
+    return None
+
+
+def run_in(folder: Path, cfg: DictConfig, given: list[str]) -> Scored:
+    """A run and its scored documents: all, or those that a limit takes."""
+    run, said = Run.read(folder), {key_of(line) for line in given}
+    metric = cfg.task.metric if "task.metric" in said else run.info.get("metric")
+    if not said & {"limit", "task.limit"}:
+        return run, run.scored(metric)
+    return the_run(collect([run], [Setting(run.config, metric, cfg.limit)]), [run])
+
+
+def run_of_settings(word: str, given: list[str], read: Callable) -> Scored:
+    """The run that eval.py made with these settings, and the documents that their limit takes."""
+    configs = sweeps.settings([*given, *word.split()], "report")
+    if len(configs) > 1:
+        raise ValueError(f"{word}: {len(configs)} settings; compare takes one on each side")
+    runs, problems = read(results_of(configs[0]))
+    try:
+        return the_run(runs_with(configs, runs), runs)
+    except ValueError as error:  # it may be one of those that cannot be read
+        raise ValueError("; ".join([str(error), *problems])) from error
+
+
+def the_run(found: Collection, runs: list[Run]) -> Scored:
+    """The only run of a collection, and its scored documents; ValueError where it is missing."""
+    for label, why in found.missing:
+        raise ValueError(f"{label}: {why}")
+    ((name, scored),) = found.scored.items()
+    return next(run for run in runs if run.folder.name == name), scored
+
+
+def key_of(line: str) -> str:
+    """The key of an override."""
+    return line.partition("=")[0].lstrip("+")
 
 
 if __name__ == "__main__":

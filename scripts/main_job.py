@@ -19,7 +19,7 @@ from unmask.config import ROOT
 from unmask.evaluation import Evaluation, answer
 from unmask.plots.tables import summary_table, with_interval
 from unmask.plots.tradeoff import tradeoff
-from unmask.records.summary import compare
+from unmask.records.comparing import compare
 
 DOCUMENTS = 60
 RESULTS = "results/main_job"  # of its own: runs made elsewhere were not made in turns

@@ -19,7 +19,7 @@ from unmask.cli import refusals
 from unmask.config import ROOT
 from unmask.evaluation import Evaluation
 from unmask.plots.tables import summary_table
-from unmask.records.summary import compare
+from unmask.records.comparing import compare
 
 DOCUMENTS = 500
 EFFECTS = 0.4  # share of the documents that the effects are measured on: they are paired, and many

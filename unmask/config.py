@@ -106,6 +106,8 @@ class ReportConfig(EvalConfig):
 
     published: bool = True  # the paper's points in panels of their own
     pictures: str | None = None  # folder for figures and tables; None = <results>/figures
+    # report.py compare: answers that became right, and wrong, that are shown; None = all
+    changed: int | None = 3
 
 
 @dataclass

@@ -126,7 +126,7 @@ def _sample(doc_id, task, config, facts):
         "doc_id": doc_id,
         "repeat": 0,
         "task": task,
-        "prompt_hash": "ab",
+        "prompt_hash": facts["prompts"],
         "prompt_length": 10,
         "seed": doc_id,
         "ids": list(range(7)),

@@ -50,6 +50,14 @@ def test_strays_change_nothing(record, read):
     assert after.rows.equals(before.rows) and after.missing == before.missing
 
 
+def test_a_number_is_found_however_it_was_written(record, read):
+    (whole,) = record("decoder=apd", "decoder.mixture_weight=0")
+    assert read("decoder=apd", "decoder.mixture_weight=0.0").rows.run.tolist() == [whole.name]
+    (point,) = record("decoder=apd", "decoder.mixture_weight=0.0")
+    for value, folder in ((0, whole), (0.0, point)):
+        assert read("decoder=apd", f"decoder.mixture_weight={value}").rows.run.tolist() == [folder.name]
+
+
 def test_a_stray_of_other_weights_is_refused_or_told_apart(record, read):
     record(*FIG4)
     before = read(*FIG4)

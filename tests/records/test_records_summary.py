@@ -5,9 +5,10 @@ import json
 import pytest
 
 from unmask.records import RecordError
+from unmask.records.comparing import compare
 from unmask.records.flops import flops_of
 from unmask.records.stats import unweighted_mean, wilson
-from unmask.records.summary import compare, summarise, times_void
+from unmask.records.summary import summarise, times_void
 
 TIMES = [
     "seconds",

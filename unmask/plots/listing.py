@@ -9,7 +9,7 @@ from unmask.plots.fronts import front
 from unmask.plots.measures import MEASURES, comparable
 from unmask.plots.tables import exactness, forwards, with_interval
 from unmask.records.collection import Collection
-from unmask.records.summary import compare
+from unmask.records.comparing import compare
 
 FRONTS = {"tokens_per_step": "tokens/step", "positions_per_useful_token": "positions"}
 

@@ -12,7 +12,7 @@ def summary_table(summaries: dict[str, dict]) -> Table:
     values; "exact" only where a lossless decoder is among them."""
     lossless = any(s["exact"] for s in summaries.values())
     names = ["n", "accuracy %", "no\nanswer", "tokens\nper step", "forwards\nper answer", "tokens/s"]
-    table = _table("setting", 16, [*names, "exact"] if lossless else names)
+    table = empty_table("setting", 16, [*names, "exact"] if lossless else names)
     for label, s in summaries.items():
         cells = [
             str(s["n"]),
@@ -26,7 +26,7 @@ def summary_table(summaries: dict[str, dict]) -> Table:
     return table
 
 
-def _table(first: str, width: int, names: Sequence[str]) -> Table:
+def empty_table(first: str, width: int, names: Sequence[str]) -> Table:
     """An empty table: a column of labels at least `width` wide, then numbers to the right."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, min_width=width)
@@ -72,7 +72,7 @@ def speed_table(arms: dict[str, dict]) -> Table:
         "forwards\nper answer",
         "positions\nper answer",
     ]
-    table = _table("arm", 12, names)
+    table = empty_table("arm", 12, names)
     for name, arm in arms.items():
         costs = {
             what: {
@@ -108,7 +108,7 @@ def anatomy_table(arms: dict[str, dict]) -> Table:
         "MFLOP per\nuseful token",
         "peak MB\n+ weights",
     ]
-    table = _table("arm", 12, names)
+    table = empty_table("arm", 12, names)
     for name, arm in arms.items():
         ceiling = arm["ceiling_tokens_per_second"]
         table.add_row(

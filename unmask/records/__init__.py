@@ -17,11 +17,12 @@ Rooms:
     recipe         the config as an identity; naming: what it is called
     environment    the circumstances, machine and commit
     stats, flops   intervals and tests; an estimate of the work
-    summary        the accounting
+    summary        the accounting of a run
+    comparing      of two runs, paired by document
     collection     the runs of a sweep
 
-Those that need scipy or pandas (stats, summary, collection) are imported by name, so that writing a record
-needs the standard library alone.
+Those that need scipy or pandas (stats, summary, comparing, collection) are imported by name, so that writing
+a record needs the standard library alone.
 """
 
 from unmask.records.environment import environment

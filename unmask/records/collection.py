@@ -14,7 +14,7 @@ from unmask.records.files import RecordError
 from unmask.records.naming import label, labels, main_model, symbols
 from unmask.records.recipe import ABSENT, canonical, config_hash, differences
 from unmask.records.run import Run
-from unmask.records.summary import summarise
+from unmask.records.summary import positions_per_useful_token, summarise
 
 NEAR = 3  # settings in which a run may differ from the wanted one to be worth naming
 
@@ -73,6 +73,9 @@ def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights |
     found, missing = [], []
     for name, setting in zip(names, settings, strict=True):
         fits, why = _fitting(runs, setting)
+        if len(fits) > 1:  # a number may be written as 0 or 0.0, which are two identities
+            written = canonical(setting.recipe["decoder"])
+            fits = [fit for fit in fits if canonical(fit[0].config["decoder"]) == written] or fits
         if len(fits) > 1 and weights:
             wanted = [fit for fit in fits if _has_weights(fit[0].config, weights)]
             fits = wanted or fits
@@ -139,7 +142,8 @@ def _disagreements(config: Mapping, recipe: Mapping) -> dict[str, tuple[object, 
     found = {}
     for key, (theirs, ours) in differences(config, recipe).items():
         open_ = ours == "auto" or key.endswith(".weights") or key == "task.prompts"
-        if not open_ and (ours != ABSENT or key.split(".")[0] in whole):
+        alike = {type(theirs), type(ours)} == {int, float} and theirs == ours  # 0 and 0.0
+        if not (open_ or alike) and (ours != ABSENT or key.split(".")[0] in whole):
             found[key] = theirs, ours
     return found
 
@@ -193,7 +197,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
 def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
     config = run.config
     summary = summarise(scored, run.info.get("shapes"))
-    decoder, task, useful = config["decoder"], config["task"], summary["useful_tokens"]
+    decoder, task = config["decoder"], config["task"]
     conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
     return {
         "run": run.folder.name,
@@ -210,7 +214,7 @@ def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
         "device": config["device"],
         "dtype": config["dtype"],
         "threads": config["threads"],
-        "positions_per_useful_token": sum(summary["positions"].values()) / useful if useful else None,
+        "positions_per_useful_token": positions_per_useful_token(summary),
     } | summary
 
 

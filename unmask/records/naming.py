@@ -64,6 +64,13 @@ def labels(configs: Sequence[Mapping], without: str | None = None) -> list[str]:
     return found
 
 
+def telling(differing: Sequence[str]) -> list[str]:
+    """Of the dotted keys in which recipes differ, those that tell it: of another model, task or decoder the
+    name is enough."""
+    named = tuple(key.removesuffix("name") for key in differing if key.endswith(".name"))
+    return [key for key in differing if key.endswith(".name") or not key.startswith(named)]
+
+
 def main_model(config: Mapping) -> Mapping:
     """The model of the first role, whose forwards are the steps."""
     return config["models"][config["roles"][0]]
@@ -80,8 +87,7 @@ def _additions(mine: Mapping, twins: Sequence[Mapping], without: str | None) -> 
     differing = [
         key for key in mine if key != without and len({canonical(twin.get(key)) for twin in twins}) > 1
     ]
-    named = {key.removesuffix("name") for key in differing if key.endswith(".name")}
-    kept = [key for key in differing if key.endswith(".name") or not key.startswith(tuple(named))]
+    kept = telling(differing)
     return [f"{_short(key)}={'null' if mine[key] is None else mine[key]}" for key in kept]
 
 

@@ -1,4 +1,5 @@
-"""The accounting: every number that is printed or plotted is made here, from scored samples and nothing else.
+"""The accounting: every number of a run that is printed or plotted is made here, from scored samples and
+nothing else. Numbers of two runs are made in `comparing`.
 
 With repeats, a document's answers are averaged and its costs added before anything is resampled, so that
 intervals never take two answers to one question for two questions. For times, documents of one batch are
@@ -6,7 +7,7 @@ resampled together: they share its clock.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 
 import numpy as np
@@ -18,9 +19,7 @@ from unmask.records.stats import (
     Difference,
     Interval,
     bootstrap_ratio,
-    bootstrap_speedup,
     connected,
-    paired_difference,
     unweighted_mean,
 )
 
@@ -62,8 +61,8 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     Intervals are [low, high] at 95 %, None where too few documents (for times: batches) leave nothing to
     resample. RecordError without samples, or where samples are of several metrics or roles.
     """
-    metric = _the_metric(scored)
-    documents = _Documents(scored)
+    metric = the_metric(scored)
+    documents = Documents(scored)
     return (
         {"metric": metric, "n": documents.ids.size, "samples": len(scored)}
         | _accuracy(documents)
@@ -79,42 +78,10 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     )
 
 
-def compare(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool = True) -> dict:
-    """`other` against `baseline`, paired over the documents that both have. Keys:
-
-    n                                  common documents
-    n_scored                           of these, with an answer that can be scored in both
-    accuracy_difference, _interval     other - baseline; None where n_scored is 0, see below
-    improved, worsened, p_value        documents that went up and down, McNemar's exact two-sided p, over all
-                                       documents alike; None when n_scored is 0
-    speedup, speedup_interval          tokens/s (micro) of other over the baseline's, paired bootstrap;
-                                       documents that shared a batch in either run are resampled together
-    speedup_void                       why there is no speed-up, else None: times of either side are void,
-                                       machines or commits differ, the baseline has no useful token, or
-                                       they did not answer in turns (asked for by in_turns; only a GPU's
-                                       speed can do without)
-
-    accuracy_difference of several tasks is the unweighted mean of the tasks' differences, with documents
-    resampled within their task; it is None where a task has no document that can be scored in both.
-
-    RecordError if the runs are of different tasks or metrics, or have no document in common.
-    """
-    if tasks := {s["task"] for s in baseline} ^ {s["task"] for s in other}:
-        raise RecordError(f"runs of different tasks cannot be paired: {sorted(tasks)}")
-    _the_metric([*baseline, *other])
-    common = {s["doc_id"] for s in baseline} & {s["doc_id"] for s in other}
-    base, new = (_Documents([s for s in scored if s["doc_id"] in common]) for scored in (baseline, other))
-    result = {"n": len(common)} | _difference(base, new)
-    void = _no_speedup(baseline, other, in_turns)
-    if void is None and not base.useful.any():
-        void = "the baseline has no useful token"
-    costs = base.useful, base.seconds, new.useful, new.seconds
-    speedup = None if void else bootstrap_speedup(*costs, groups=_shared_clocks(base, new))
-    return result | {
-        "speedup": speedup and speedup.value,
-        "speedup_interval": speedup and _ends(speedup),
-        "speedup_void": void,
-    }
+def positions_per_useful_token(summary: Mapping) -> float | None:
+    """Query positions fed, of all roles, for every useful token of a run; None without any."""
+    useful = summary["useful_tokens"]
+    return sum(summary["positions"].values()) / useful if useful else None
 
 
 def times_void(scored: Iterable[dict]) -> str | None:
@@ -128,11 +95,12 @@ def times_void(scored: Iterable[dict]) -> str | None:
     return None
 
 
-class _Documents:
+class Documents:
     """Samples gathered by document, in order of doc_id.
 
-    ids (n,); tasks (n,) task of each; task_names in the order of their documents; useful, seconds (n,) totals
-    (seconds are nan where a time is missing); correct (n,) mean, nan where no repeat can be scored.
+    ids (n,); tasks (n,) task of each; task_names in the order of their documents; useful, steps, positions
+    (of all roles), seconds (n,) totals (seconds are nan where a time is missing); correct (n,) mean, nan
+    where no repeat can be scored.
     """
 
     def __init__(self, scored: Sequence[dict]):
@@ -145,23 +113,29 @@ class _Documents:
         self.tasks = np.array([scored[i]["task"] for i in first])
         self.task_names = list(dict.fromkeys(self.tasks.tolist()))
         self.useful = self.total(lambda sample: sample["useful"])
+        self.steps = self.total(lambda sample: sample["forwards"][step_role(sample)])
+        self.positions = self.total(lambda sample: sum(sample["positions"].values()))
         self.seconds = self.total(lambda sample: np.nan if sample["seconds"] is None else sample["seconds"])
         answers = self.total(lambda sample: sample["correct"] is not None)
         points = self.total(lambda sample: sample["correct"] or 0)
         self.correct = np.where(answers > 0, points / np.maximum(answers, 1), np.nan)
 
     def total(self, value: Callable[[dict], float]) -> np.ndarray:
+        """A value of each sample, (n,) added up by document."""
         return np.bincount(self.index, weights=[value(sample) for sample in self.scored])
 
 
-def _the_metric(scored: Sequence[dict]) -> str | None:
+def the_metric(scored: Sequence[dict]) -> str | None:
+    """The one metric that these samples are scored by; RecordError where they are several."""
     metrics = sorted({sample["metric"] for sample in scored})
     if len(metrics) > 1:
-        raise RecordError(f"correct by {' and by '.join(metrics)}: take the rows of one metric (Run.scored)")
+        raise RecordError(
+            f"correct by {' and by '.join(metrics)}: take the rows of one metric (task.metric=NAME)"
+        )
     return metrics[0] if metrics else None
 
 
-def _accuracy(documents: _Documents) -> dict:
+def _accuracy(documents: Documents) -> dict:
     can = ~np.isnan(documents.correct)
     several = len(documents.task_names) > 1
     parts = [documents.correct[can & (documents.tasks == task)] for task in documents.task_names]
@@ -176,7 +150,7 @@ def _accuracy(documents: _Documents) -> dict:
     return {
         "n_scored": every.size,
         "accuracy": accuracy and accuracy.value,
-        "accuracy_interval": accuracy and _ends(accuracy),
+        "accuracy_interval": accuracy and ends(accuracy),
         "accuracy_per_task": per_task if several else None,
         "accuracy_pooled": float(every.mean()) if several and every.size else None,
         "extraction_failures": sum(sample["extraction_failed"] for sample in documents.scored),
@@ -192,24 +166,22 @@ def _tokens(scored: Sequence[dict]) -> dict:
     }
 
 
-def _work(documents: _Documents, shapes: Shapes | None) -> dict:
+def _work(documents: Documents, shapes: Shapes | None) -> dict:
     scored = documents.scored
     if len(roles := {tuple(sample["forwards"]) for sample in scored}) > 1:
         raise RecordError(f"samples of different roles make no common sum: {sorted(map(list, roles))}")
-    role = step_role(scored[0])
     forwards, positions = (_totals(scored, name) for name in ("forwards", "positions"))
-    steps = documents.total(lambda sample: sample["forwards"][role])
-    per_step = bootstrap_ratio(documents.useful, steps) if steps.any() else None
+    per_step = bootstrap_ratio(documents.useful, documents.steps) if documents.steps.any() else None
     useful = documents.useful.sum()
     flops = sum(flops_of(sample, shapes) for sample in scored) / useful if shapes and useful else None
     return {
-        "step_role": role,
+        "step_role": step_role(scored[0]),
         "forwards": forwards,
         "positions": positions,
         "forwards_per_answer": {name: total / len(scored) for name, total in forwards.items()},
         "positions_per_answer": sum(positions.values()) / len(scored),
         "tokens_per_step": per_step and per_step.value,
-        "tokens_per_step_interval": per_step and _ends(per_step),
+        "tokens_per_step_interval": per_step and ends(per_step),
         "flops_per_useful_token": flops and float(flops),
     }
 
@@ -219,7 +191,7 @@ def _exact(scored: Sequence[dict]) -> list[int] | None:
     return [len(claims), sum(claims)] if claims else None
 
 
-def _times(documents: _Documents) -> dict:
+def _times(documents: Documents) -> dict:
     names = ["seconds", "tokens_per_second", "tokens_per_second_interval", "tokens_per_second_macro"]
     names += ["latency_p50", "latency_p90"]
     void = times_void(documents.scored)
@@ -228,43 +200,14 @@ def _times(documents: _Documents) -> dict:
     useful, seconds = (
         np.array([sample[name] for sample in documents.scored]) for name in ("useful", "seconds")
     )
-    micro = bootstrap_ratio(documents.useful, documents.seconds, groups=_shared_clocks(documents))
+    micro = bootstrap_ratio(documents.useful, documents.seconds, groups=shared_clocks(documents))
     alone = documents.scored[0]["batch_size"] == 1
     latency = np.percentile(seconds, [50, 90]).tolist() if alone else [None, None]
-    values = [float(seconds.sum()), micro.value, _ends(micro), float((useful / seconds).mean()), *latency]
+    values = [float(seconds.sum()), micro.value, ends(micro), float((useful / seconds).mean()), *latency]
     return {"times_void": None} | dict(zip(names, values, strict=True))
 
 
-def _difference(base: _Documents, new: _Documents) -> dict:
-    both = ~np.isnan(base.correct) & ~np.isnan(new.correct)
-    tasks = base.tasks[both]
-    change = paired_difference(base.correct[both], new.correct[both], tasks=tasks) if both.any() else None
-    whole = change is not None and set(tasks) == set(base.task_names)
-    return {
-        "n_scored": int(both.sum()),
-        "accuracy_difference": change.value if whole else None,
-        "accuracy_difference_interval": _ends(change) if whole else None,
-        "improved": change and change.up,
-        "worsened": change and change.down,
-        "p_value": change and change.p,
-    }
-
-
-def _no_speedup(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool) -> str | None:
-    for name, scored in (("the baseline", baseline), ("the other run", other)):
-        if void := times_void(scored):
-            return f"times of {name} are void: {void}"
-    for what in ("machine", "commit"):
-        found = sorted({sample[what] or "unknown" for sample in [*baseline, *other]})
-        if len(found) > 1:
-            return f"different {what}s: {' and '.join(found)}"
-    ours, theirs = ({sample["turns"] for sample in scored} for scored in (baseline, other))
-    if in_turns and (ours != theirs or None in ours):
-        return "they did not answer in turns"
-    return None
-
-
-def _shared_clocks(*runs: _Documents) -> np.ndarray:
+def shared_clocks(*runs: Documents) -> np.ndarray:
     """A group per document (runs of the same documents): those that shared a batch in any of the runs, or are
     joined by others that did."""
     ids = [sample["doc_id"] for run in runs for sample in run.scored]
@@ -281,6 +224,7 @@ def _totals(scored: Sequence[dict], name: str) -> dict[str, int]:
     return dict(totals)
 
 
-def _ends(interval: Interval | Difference) -> list[float] | None:
+def ends(interval: Interval | Difference) -> list[float] | None:
+    """[low, high] as they are written; None where there was too little to resample."""
     ends = [interval.low, interval.high]
     return ends if all(map(isfinite, ends)) else None
