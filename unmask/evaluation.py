@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 from lm_eval.api.instance import Instance
 from omegaconf import DictConfig
 
-from harness import DecoderLM, text_stop
+from harness import DecoderLM
 from unmask.cli import progress_bar
 from unmask.config import ROOT
+from unmask.lm import text_stop
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
 from unmask.records.naming import label
@@ -49,18 +50,7 @@ class Evaluation(Setup):
                 raise ValueError(f"task.metric={task.metric}: task {name} has {', '.join(metrics_of(each))}")
         self.decoder.check(task.budget, self.main.config.vocab_size)
         self.stop = text_stop(self.main.end_ids, task.stop, self.main.tokenizer)
-        self.lm = DecoderLM(
-            decoder=self.decoder,
-            load=self.load,
-            tokenizer=self.main.tokenizer,
-            stop=self.stop,
-            budget=task.budget,
-            context=self.main.config.max_position_embeddings,
-            tasks=list(self.tasks),
-            seed=cfg.seed,
-            warm_up=cfg.warm_up,
-            chat_options=cfg.model.chat_options,
-        )
+        self.lm = DecoderLM(self, list(self.tasks), self.stop, task.budget, warm_up=cfg.warm_up)
         every = self._requests()
         prompts = {self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every}
         self.prompts_hash = config_hash(prompts)
