@@ -1,13 +1,18 @@
-"""lm-eval's view of a decoder, and this project's view of lm-eval.
+"""lm-eval's command line with this project's decoders:  python harness.py --model unmask --tasks gsm8k ...
 
-`DecoderLM` is an in-process lm-eval model over any decoder: lm-eval builds prompts (chat template and system
+    python harness.py --model unmask \\
+        --model_args pretrained=checkpoints/tiny_dream,decoder=apd,auxiliary=checkpoints/tiny_qwen \\
+        --tasks gsm8k --num_fewshot 5 --apply_chat_template --limit 20
+
+All flags are lm-eval's; docs/lm_eval.md has the model_args.
+
+eval.py evaluates with a record instead, through `DecoderLM`: lm-eval builds prompts (chat template and system
 prompt included) and scores answers; the decoding between the two, its accounting and its record are ours.
 Every document is on disk as soon as it is decoded, and a document that is on disk is never decoded again, so
 that scoring twice generates once.
-
-    lm = DecoderLM(setup, ["gsm8k"], stop, budget, run)
-    results = simple_evaluate(lm, tasks=["gsm8k"], apply_chat_template=True, ...)
 """
+
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,16 +20,19 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
 
-from unmask.cli import Sweep, progress_bar
+from unmask.cli import Sweep, progress_bar, refusals
 from unmask.decoding import Generation, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
-from unmask.lm import GenerativeLM
+from unmask.lm import GenerativeLM, UnmaskLM
 from unmask.records import Run
 from unmask.records.environment import commit, machine
 from unmask.records.recipe import prompt_hash
 from unmask.setup import Setup
+
+__all__ = ["DecoderLM", "ForwardCounter", "UnmaskLM"]
 
 
 class DecoderLM(GenerativeLM):
@@ -213,3 +221,13 @@ class ForwardCounter:
 
     def _count(self, role, module, args, kwargs) -> None:
         self.rows[role] += kwargs["input_ids"].size(0)
+
+
+def main() -> None:
+    """lm-eval's command, which knows `--model unmask` by now: importing `UnmaskLM` has registered it."""
+    with refusals(interrupted="interrupted; nothing is kept, but for what --use_cache has stored"):
+        cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()
