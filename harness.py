@@ -1,96 +1,66 @@
-"""lm-eval's view of a decoder, and this project's view of lm-eval.
+"""lm-eval's command line with this project's decoders:  python harness.py --model unmask --tasks gsm8k ...
 
-`DecoderLM` is an in-process lm-eval model over any decoder: lm-eval builds prompts (chat template and system
+    python harness.py --model unmask \\
+        --model_args pretrained=checkpoints/tiny_dream,decoder=apd,auxiliary=checkpoints/tiny_qwen \\
+        --tasks gsm8k --num_fewshot 5 --apply_chat_template --limit 20
+
+All flags are lm-eval's; docs/lm_eval.md has the model_args.
+
+eval.py evaluates with a record instead, through `DecoderLM`: lm-eval builds prompts (chat template and system
 prompt included) and scores answers; the decoding between the two, its accounting and its record are ours.
 Every document is on disk as soon as it is decoded, and a document that is on disk is never decoded again, so
 that scoring twice generates once.
-
-    lm = DecoderLM(decoder, load, tokenizer, stop, budget, run)
-    results = simple_evaluate(lm, tasks=["gsm8k"], apply_chat_template=True, ...)
 """
 
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 
 import torch
+from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
 
-from unmask.cli import Sweep, progress_bar
-from unmask.decoding import Decoder, Generation, Models, Stop
+from unmask.cli import Sweep, progress_bar, refusals
+from unmask.decoding import Generation, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
+from unmask.lm import GenerativeLM, UnmaskLM
 from unmask.records import Run
-from unmask.records.documents import TASK_STRIDE
 from unmask.records.environment import commit, machine
 from unmask.records.recipe import prompt_hash
+from unmask.setup import Setup
+
+__all__ = ["DecoderLM", "ForwardCounter", "UnmaskLM"]
 
 
-class DecoderLM(TemplateLM):
-    """A decoder on loaded models, as lm-eval's language model.
+class DecoderLM(GenerativeLM):
+    """A `GenerativeLM` whose answers are read from a record, and appended to it.
 
-    load: returns the Models; called once, and only when something has to be decoded.
-    stop: where answers end. budget: new tokens at most. context: positions of prompt and answer together at
-        most.
     tasks: names of the tasks, in the order that numbers their documents.
+    stop: where answers end. budget: new tokens at most.
     run: the record that answers are read from and appended to; may be set later, before anything is
         generated.
     warm_up: documents that are decoded before the clock starts, and again under it.
-    chat_options: for the tokenizer's chat template.
     """
 
     def __init__(
         self,
-        decoder: Decoder,
-        load: Callable[[], Models],
-        tokenizer,
+        setup: Setup,
+        tasks: Sequence[str],
         stop: Stop,
         budget: int,
-        context: int,
-        tasks: Sequence[str],
-        batch_size: int = 1,
-        seed: int = 0,
         run: Run | None = None,
         warm_up: int = 5,
-        chat_options: Mapping | None = None,
     ):
-        super().__init__()
-        self.decoder, self._load, self.tokenizer, self.stop = decoder, load, tokenizer, stop
-        self.budget, self.context, self.tasks, self.run = budget, context, list(tasks), run
-        self.batch_size, self.seed, self.warm_up = batch_size, seed, warm_up
-        self.chat_options = dict(chat_options or {})
+        super().__init__(setup, tasks)
+        self.stop, self.budget, self.run, self.warm_up = stop, budget, run, warm_up
         self.turns: str | None = None  # number of the session in which settings answer in turns
         self.decoded = 0  # documents decoded by this process, not read from the record
         self._first: dict | None = None  # ids of the warm-up by document; None before it
 
-    @cached_property
-    def models(self) -> Models:
-        return self._load()
-
-    def release(self) -> None:
-        """Forget the models, so that memory serves the next evaluation."""
-        self.__dict__.pop("models", None)
-
     # lm-eval's side
-
-    tokenizer_name = property(lambda self: self.tokenizer.name_or_path.replace("/", "__"))
-    eot_token_id = property(lambda self: self.tokenizer.eos_token_id)
-
-    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
-        # lm-eval asks for no generation prompt where the task begins the assistant's turn itself (humaneval).
-        return self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            **self.chat_options,
-        )
-
-    def tok_encode(self, string: str, **kwargs) -> list[int]:
-        # The chat template has written all special tokens that the model expects (a second BOS changes
-        # scores).
-        return self.tokenizer.encode(string, add_special_tokens=False)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers of all requests, decoding those that the record lacks. Stop strings come from the config,
@@ -99,22 +69,11 @@ class DecoderLM(TemplateLM):
         texts = {(s["doc_id"], s["repeat"]): s["text"] for s in self.run.samples()}
         return [texts[self.key(request)] for request in requests]
 
-    def loglikelihood(self, requests, **kwargs):
-        raise NotImplementedError(
-            "DecoderLM generates; it computes no likelihoods (a diffusion model has only bounds). "
-            "Choose a generate_until task, for example task=gsm8k"
-        )
-
-    _loglikelihood_tokens = loglikelihood_rolling = loglikelihood
-
     # Our side
 
     def key(self, request: Instance) -> tuple[int, int]:
         """(document, repeat) as the record numbers them: unique over the tasks of a group."""
         return self.number(request.task_name, request.doc_id), request.idx
-
-    def number(self, task: str, document: int) -> int:
-        return self.tasks.index(task) * TASK_STRIDE + document
 
     def prompts(self, requests: Iterable[Instance]) -> list[torch.Tensor]:
         """Prompt ids, each 1-D; ValueError for one that does not fit the context together with the budget."""
@@ -174,8 +133,7 @@ class DecoderLM(TemplateLM):
 
     def seed_of(self, request: Instance) -> int:
         """The seed of a document's noise."""
-        document, repeat = self.key(request)
-        return self.seed * 1_000_003 + document * 101 + repeat
+        return self.noise_seed(*self.key(request))
 
     def decode(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> list[dict]:
         """One batch, as samples for the record but for its number, exactness and where it was made."""
@@ -215,7 +173,7 @@ class DecoderLM(TemplateLM):
             "prompt_hash": prompt_hash(prompt.tolist()),
             "prompt_length": len(prompt),
             "seed": seed,
-            "text": self.tokenizer.decode(generation.ids[: generation.useful], skip_special_tokens=True),
+            "text": self.text(generation),
             "budget": self.budget,
             "batch_size": self.batch_size,
             **vars(generation),
@@ -265,30 +223,11 @@ class ForwardCounter:
         self.rows[role] += kwargs["input_ids"].size(0)
 
 
-def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:
-    """Stop at any of the token ids, and before the first of the strings, found in the decoded text."""
-    strings = [s for s in strings if s]
-    stop = Stop(frozenset(ids))
-    if not strings:
-        return stop
-    # A token is a byte or more: a string that ends in new tokens begins no further left of them than this.
-    # (And a few more: the first tokens of a piece may decode otherwise, as half a character.)
-    reach = max(len(s.encode()) for s in strings) + 8
+def main() -> None:
+    """lm-eval's command, which knows `--model unmask` by now: importing `UnmaskLM` has registered it."""
+    with refusals(interrupted="interrupted; nothing is kept, but for what --use_cache has stored"):
+        cli_evaluate()
 
-    def match(tokens: Sequence[int], known: int = 0) -> int | None:
-        recent = tokenizer.decode(tokens[max(0, known - reach) :])  # the clock runs: not all of it every step
-        if not any(s in recent for s in strings):
-            return None
-        text = tokenizer.decode(tokens)
-        cut = min((text.index(s) for s in strings if s in text), default=None)
-        if cut is None:
-            return None
-        # The most tokens whose text ends before the stop string: a string inside a token cuts before that
-        # token.
-        low, high = 0, len(tokens)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if len(tokenizer.decode(tokens[:middle])) <= cut else (low, middle - 1)
-        return low
 
-    return replace(stop, match=match)
+if __name__ == "__main__":
+    main()

@@ -30,12 +30,15 @@ from unmask.config import ROOT
 TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))  # asked for by the user, as of Hydra itself
 
 
+RESUMES = "interrupted; what was finished is kept, and the same command goes on from there"
+
+
 @contextmanager
-def refusals() -> Iterator[None]:
+def refusals(interrupted: str = RESUMES) -> Iterator[None]:
     """Whatever is wrong with the input (a ValueError) becomes one message on stderr and exit code 2.
 
-    Ctrl-C becomes one message too. HYDRA_FULL_ERROR=1 shows the traceback, as it does for Hydra's own
-    messages.
+    So does Ctrl-C: `interrupted`, with exit code 130. HYDRA_FULL_ERROR=1 shows the traceback, as it does for
+    Hydra's own messages.
     """
     try:
         yield
@@ -45,9 +48,7 @@ def refusals() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(
-            "interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr
-        )
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
 
 
@@ -95,10 +96,11 @@ def _reason(error: Exception) -> str:
     return f"{error} ({str(cause).splitlines()[0]})" if cause and str(cause) else str(error)
 
 
-def progress_bar() -> Progress:
+def progress_bar(disable: bool = False) -> Progress:
     """A bar with ETA on stderr, so that stdout stays for results."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True))
+    columns += (TextColumn("ETA"), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=disable)
 
 
 class Sweep(Callback):

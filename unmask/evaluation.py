@@ -9,24 +9,23 @@ from hydra import compose, initialize_config_dir
 from lm_eval.api.instance import Instance
 from omegaconf import DictConfig
 
-from harness import DecoderLM, text_stop
+from harness import DecoderLM
 from unmask.cli import progress_bar
-from unmask.config import ROOT, RandomModel
-from unmask.decoding import Models
-from unmask.models.loading import Source, check_block_length, check_same_vocabulary
-from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
+from unmask.config import ROOT
+from unmask.lm import text_stop
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
 from unmask.records.naming import label
 from unmask.records.summary import summarise
-from unmask.settings import build_decoder, models_by_role, recipe, remarks, typed
+from unmask.settings import typed
+from unmask.setup import Setup
 from unmask.tasks import check_task, metrics_of, prepare, score_answers
 
 TURN = 5  # documents that one setting answers before the next one's turn
 
 
-class Evaluation:
-    """A checked configuration, ready to run.
+class Evaluation(Setup):
+    """A checked configuration with its task and its record, ready to run.
 
     Building one loads no weights and writes nothing; whatever is wrong is a ValueError that says what to
     change.
@@ -39,17 +38,9 @@ class Evaluation:
             return cls(compose("eval", list(overrides)))
 
     def __init__(self, cfg: DictConfig):
-        self.cfg = cfg = typed(cfg)
+        cfg = typed(cfg)
         check_task(cfg.task)
-        self.decoder = build_decoder(cfg.decoder)
-        settings = models_by_role(cfg, self.decoder)
-        if any(isinstance(model, RandomModel) for model in settings.values()):
-            raise ValueError(
-                "random models have no tokenizer and no answers, only costs: python bench.py model=random"
-            )
-        self.remarks = remarks(cfg, self.decoder)
-        self.device = choose_device(cfg.device)
-        self.dtype = choose_dtype(cfg.dtype, self.device)
+        super().__init__(cfg)
         number, count = parse_shard(cfg.shard)
         task = cfg.task
         _, self.tasks = prepare(task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot)
@@ -57,32 +48,15 @@ class Evaluation:
         for name, each in self.tasks.items():
             if task.metric not in metrics_of(each):
                 raise ValueError(f"task.metric={task.metric}: task {name} has {', '.join(metrics_of(each))}")
-        self.sources = {role: Source(model) for role, model in settings.items()}
-        check_same_vocabulary(self.sources)
-        if "drafter" in self.sources:
-            check_block_length(self.sources["drafter"], getattr(self.decoder, "block_length", None))
-        self.main = next(iter(self.sources.values()))
         self.decoder.check(task.budget, self.main.config.vocab_size)
         self.stop = text_stop(self.main.end_ids, task.stop, self.main.tokenizer)
-        self.lm = DecoderLM(
-            decoder=self.decoder,
-            load=self._load,
-            tokenizer=self.main.tokenizer,
-            stop=self.stop,
-            budget=task.budget,
-            context=self.main.config.max_position_embeddings,
-            tasks=list(self.tasks),
-            seed=cfg.seed,
-            warm_up=cfg.warm_up,
-            chat_options=cfg.model.chat_options,
-        )
+        self.lm = DecoderLM(self, list(self.tasks), self.stop, task.budget, warm_up=cfg.warm_up)
         every = self._requests()
         prompts = {self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every}
         self.prompts_hash = config_hash(prompts)
         if cfg.batch_size == "auto":  # of all documents, so that a larger limit goes on with the same run
             longest = min(max(map(len, prompts.values())) + task.budget, self.lm.context)
-            sources = list(self.sources.values())
-            cfg.batch_size = rows_that_fit(sources, longest, task.budget, self.device, self.dtype)
+            cfg.batch_size = self.rows_that_fit(longest, task.budget)
         self.lm.batch_size = cfg.batch_size
         self.documents = {name: len(each.eval_docs) for name, each in self.tasks.items()}
         wanted = chosen(self.documents, cfg.limit, task.subset_seed)
@@ -99,8 +73,7 @@ class Evaluation:
 
         Prompts count as the ids that they become, whatever file, template or tokenizer they came from.
         """
-        found = recipe(self.cfg)
-        found["models"] = {role: source.identity for role, source in self.sources.items()}
+        found = super().identity
         return found | {"task": found["task"] | {"prompts": self.prompts_hash}}
 
     @property
@@ -150,16 +123,6 @@ class Evaluation:
                 chat_template=self.lm.apply_chat_template, tokenizer_name=self.lm.tokenizer_name, **self.chat
             )
         return [request for task in self.tasks.values() for request in task.instances]
-
-    def _load(self) -> Models:
-        torch.set_num_threads(self.cfg.threads)
-        compiled, found = self.cfg.compile, {}
-        for role, source in self.sources.items():
-            # A model of two roles is two models: each counts its forwards.
-            twin = source.place in [self.sources[other].place for other in found]
-            found[role] = source.load(self.device, self.dtype, private=compiled or twin)
-        models = Models(found)
-        return models.compiled() if compiled else models
 
     @property
     def missing(self) -> list[Instance]:

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from harness import ForwardCounter, text_stop
+from harness import ForwardCounter
 from unmask.decoding import Stop
 from unmask.evaluation import take_turns
+from unmask.lm import text_stop
 from unmask.records import Run
 
 DECODERS = ["apd", "leftright", "confidence", "margin", "entropy", "random"]

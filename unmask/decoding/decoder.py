@@ -25,7 +25,7 @@ class Decoder:
     compiles: whether its forwards keep to few shapes, so that models may be compiled for it.
     attention: what the first role's model sees, if it is a denoiser: "full", or "block_causal", the blocks up
         to its own.
-    lossless: greedy, its ids are those of `autoregressive` on its target; the harness checks it in every run.
+    lossless: greedy, its ids are those of `autoregressive` on its target; eval.py checks it in every run.
     """
 
     roles: ClassVar[Mapping[str, str]] = {"denoiser": "diffusion"}

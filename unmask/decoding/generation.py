@@ -12,7 +12,7 @@ Observer = Callable[[int, list[int], list[int]], None]
 
 @dataclass(frozen=True)
 class Stop:
-    """Where an answer ends: at a stop id, or where `match` says (the harness finds stop strings with it).
+    """Where an answer ends: at a stop id, or where `match` says (`lm.text_stop` finds stop strings with it).
 
     `match(ids, known)` returns the number of ids that lie wholly before the first stop string, or None. The
     first `known` ids hold no whole one.

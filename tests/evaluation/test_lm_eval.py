@@ -1,0 +1,190 @@
+"""lm-eval's own command and `simple_evaluate` with our decoders, on its stock gsm8k from files."""
+
+import json
+from pathlib import Path
+
+import lm_eval
+import pytest
+import yaml
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+
+import harness
+from harness import UnmaskLM
+from unmask.config import ROOT
+
+STOCK = Path(lm_eval.__file__).parent / "tasks" / "gsm8k"  # indexing all of lm-eval's tasks takes seconds
+ROWS = [
+    {"question": f"Ann has {n} pens and finds {n}. How many has she?", "answer": f"{n}+{n}\n#### {2 * n}"}
+    for n in range(2, 8)
+]
+
+
+@pytest.fixture(scope="module")
+def args(models):
+    """Model_args of the random models."""
+    paths = dict(override.split("=", 1) for override in models if ".path=" in override)
+    return {"pretrained": "tiny_dream", "decoder": "apd", "auxiliary": "tiny_qwen", "threads": 1, **paths}
+
+
+@pytest.fixture(scope="module")
+def lm(args):
+    return UnmaskLM(**args, max_gen_toks=24)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder with gsm8k's splits, and gsm8k_local.yaml, which is docs/lm_eval.md's."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    files = {"test": ROWS[:4], "train": ROWS[4:]}
+    for split, rows in files.items():
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = (ROOT / "docs" / "lm_eval.md").read_text()
+    task = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    (gsm8k,) = task["task"]
+    gsm8k["dataset_kwargs"]["data_files"] = {split: str(tmp_path / f"{split}.jsonl") for split in files}
+    gsm8k["fewshot_config"] = {"sampler": "first_n"}  # eval.py's examples; lm-eval draws them
+    (tmp_path / "gsm8k_local.yaml").write_text(yaml.safe_dump(task))
+    return tmp_path
+
+
+@pytest.fixture
+def command(run_command, monkeypatch, args, data):
+    """command(flag, ..., setting=value) -> (exit code, stdout, stderr) of `python harness.py`."""
+    monkeypatch.setattr(TaskManager.__init__, "__defaults__", (None, None, False, None))
+    monkeypatch.setattr("lm_eval.__main__.setup_logging", lambda: None)  # it would outlive the test
+
+    def run(*flags, **settings):
+        given = ",".join(f"{key}={value}" for key, value in (args | settings).items())
+        task = ("--tasks", str(data / "gsm8k_local.yaml"), "--include_path", str(STOCK))
+        return run_command(harness, "--model", "unmask", "--model_args", given, *task, *flags)
+
+    return run
+
+
+def asked(text="Ann has 3 pens.", document=0, **gen_kwargs):
+    return Instance("generate_until", {}, (text, gen_kwargs), 0, ("gsm8k", document, 1))
+
+
+def test_a_stock_task_has_the_ids_and_costs_of_eval_py(args, data, evaluate):
+    lm = UnmaskLM(**args, max_gen_toks=24, temperature=0.7, seed=3, batch_size=3)
+    manager = TaskManager(include_path=[STOCK, data], include_defaults=False)
+    chat = {"apply_chat_template": True, "system_instruction": "Be brief.", "num_fewshot": 2}
+    found = lm_eval.simple_evaluate(lm, tasks=["gsm8k_local"], task_manager=manager, **chat)
+    ours = evaluate(
+        *("task=gsm8k", f"task.data={data}", "task.num_fewshot=2", "task.system_prompt=Be brief."),
+        *("task.stop=['Question:', '</s>', '<|im_end|>']", "decoder.temperature=0.7", "seed=3"),
+    )
+    summary = ours.score()
+    assert [g.ids for g in lm.generations] == [sample["ids"] for sample in ours.run.samples()]
+    assert len(lm.generations) == 4 and lm.costs["useful_tokens"] > 0
+    assert lm.costs == {key: summary[key] for key in lm.costs}
+    assert found["config"]["unmask"]["models"] == ours.identity["models"]
+
+
+def test_the_command_writes_lm_evals_own_results(command, data):
+    flags = ["--apply_chat_template", "--system_instruction", "Be brief.", "--num_fewshot", "1"]
+    flags += ["--gen_kwargs", "max_gen_toks=9", "--output_path", str(data / "out"), "--log_samples"]
+    code, out, err = command(*flags, "--limit", "2", mixture_weight=0.1)
+    assert code == 0, err
+    assert "exact_match" in out and "tokens per step" in err
+    (results,) = (data / "out").rglob("results*.json")
+    costs = json.loads(results.read_text())["config"]["unmask"]
+    assert costs["samples"] == 2 and costs["useful_tokens"] <= 18
+    assert costs["decoder"]["mixture_weight"] == 0.1
+    (samples,) = (data / "out").rglob("samples*.jsonl")
+    arguments = json.loads(samples.read_text().splitlines()[0])["arguments"]["gen_args_0"]
+    turns = [turn.split("\n")[0] for turn in arguments["arg_0"].split("<|im_start|>")[1:]]
+    assert turns == ["system", "user", "assistant", "user", "assistant"]
+    assert ROWS[4]["answer"] in arguments["arg_0"] and arguments["arg_1"]["max_gen_toks"] == 9
+
+
+def test_an_unknown_setting_is_refused_with_those_that_there_are(command, data, monkeypatch):
+    monkeypatch.setattr("unmask.setup.Setup.load", lambda setup: pytest.fail("weights were loaded"))
+    code, _, err = command("--output_path", str(data / "out"), mixture_wieght=0.1)
+    assert code == 2
+    assert "unknown mixture_wieght; decoder=apd takes pretrained, decoder, auxiliary, mixture_weight" in err
+    assert "Traceback" not in err and not (data / "out").exists()
+
+
+def test_every_request_has_its_own_stop_strings_and_budget(lm):
+    lm.generate_until([asked(until=[])], disable_tqdm=True)
+    (free,) = lm.generations
+    word = lm.tokenizer.decode(free.ids[5:7])
+    requests = [asked(until=word), asked(max_gen_toks=7), asked(until=["", word]), asked()]
+    texts = lm.generate_until(requests, disable_tqdm=True)
+    stopped, short, listed, again = lm.generations
+    assert again.ids == free.ids and len(free.ids) == 24
+    assert len(short.ids) == 7 and short.finish == "length"
+    assert 0 < stopped.useful <= 5 and stopped.finish == "stop" and word not in texts[0]
+    assert listed.ids == stopped.ids and texts[2] == texts[0]
+    assert texts[3].startswith(texts[0] + word)
+
+
+def test_repeats_and_documents_have_noise_of_their_own(args):
+    lm = UnmaskLM(**args, max_gen_toks=24, temperature=1, batch_size=2)
+    lm.generate_until([asked(), asked(), asked(document=1)], disable_tqdm=True)
+    assert len({tuple(g.ids) for g in lm.generations}) == 3
+
+
+def test_a_long_prompt_loses_its_left_end(lm, capsys):
+    ids = lm.tok_encode("Ann has 3 pens. " * 200)[-(lm.context - 24) :]
+    cut = lm.tokenizer.decode(ids)
+    assert lm.tok_encode(cut) == ids
+    lm.generate_until([asked("Ann has 3 pens. " * 200), asked(cut)])
+    whole, kept = lm.generations
+    assert whole.ids == kept.ids
+    assert "1 of 2 prompts do not fit" in capsys.readouterr().err
+
+
+def test_flags_give_way_to_model_args(args):
+    given = ",".join(f"{key}={value}" for key, value in args.items())
+    flags = {"batch_size": "2", "max_batch_size": None, "device": "cuda:0"}  # the device is lm-eval's default
+    assert UnmaskLM.create_from_arg_string(given, flags).batch_size == 2
+    lm = UnmaskLM.create_from_arg_obj(args | {"batch_size": 4, "device": "cpu"}, flags)
+    assert lm.batch_size == 4 and lm.setup.device.type == "cpu"
+
+
+REFUSED = {
+    "no decoder": ({"pretrained": "tiny_dream"}, "decoder= is missing; there are apd"),
+    "another path": ({"pretrained": "my/model", "decoder": "apd"}, "model.path=my/model"),
+    "a role that the decoder has not": (
+        {"pretrained": "tiny_dream", "decoder": "leftright", "auxiliary": "tiny_qwen"},
+        "unknown auxiliary",
+    ),
+    "a role that is missing": (
+        {"pretrained": "checkpoints/tiny_dream", "decoder": "apd"},
+        "decoder=apd needs auxiliary",
+    ),
+    "a word for a number": ({"pretrained": "tiny_dream", "decoder": "leftright", "seed": "one"}, "seed=one"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_settings_are_refused_in_words(case):
+    given, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        UnmaskLM(**given)
+
+
+@pytest.mark.parametrize(
+    ("gen_kwargs", "message"),
+    [
+        ({"temperature": 0.7, "do_sample": True}, "temperature': 0.7.*set temperature.*in model_args"),
+        ({"num_beams": 4}, "num_beams: unknown"),
+        ({"max_gen_toks": 512}, "max_gen_toks=512: the model's context is 512"),
+    ],
+)
+def test_requests_are_refused_in_words(lm, gen_kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        lm.generate_until([asked(**gen_kwargs)])
+
+
+def test_greedy_as_tasks_say_it_is_accepted(lm):
+    asks = asked(do_sample=False, temperature=0.0, top_p=0.95, num_beams=1, max_gen_toks=2)
+    assert lm.generate_until([asks], disable_tqdm=True)
+
+
+def test_likelihoods_are_refused_as_a_wrong_task(lm):
+    with pytest.raises(ValueError, match="generate_until"):
+        lm.loglikelihood([])
