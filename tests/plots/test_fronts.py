@@ -57,7 +57,7 @@ def test_aup_by_hand_and_beside_the_published_values():
 def test_aup_of_a_sweep_begins_at_one_token_a_step(record, read):
     write_fig3(record)
     found = read("figure=fig3", limit=40)
-    ((place, area),) = aups(found.rows, found.scored, BASELINE).items()
+    ((place, area),) = aups(found.rows, found.scored, [BASELINE]).items()
     assert (place[0], place[1], place[3]) == ("tiny_dream", "gsm_symbolic", "apd")
     # Settings at 52.5% are more than 5 points below 80% and do not count.
     assert area.value == pytest.approx(aup([1, 2, 2], [80, 77.5, 77.5], 80))
@@ -68,7 +68,7 @@ def test_aup_resamples_the_same_documents_for_all_settings(record, read):
     """With equal answers everywhere, AUP is the accuracy times a constant, and so is its interval."""
     record("figure=fig3", documents=40, total=40, right=20, per_step=lambda c: 1 + (c.decoder.name == "apd"))
     found = read("figure=fig3", limit=40)
-    (area,) = aups(found.rows, found.scored, BASELINE).values()
+    (area,) = aups(found.rows, found.scored, [BASELINE]).values()
     constant = area.value / 0.5
     assert area.value == pytest.approx(50 + 50)
     spread = 1.96 * math.sqrt(0.25 / 40)
@@ -83,7 +83,7 @@ def test_runs_of_another_figure_change_neither_aup_nor_front(record, read):
     record("figure=fig4", documents=40, total=40, right=38, per_step=6)
     record("figure=fig6", "task=gsm_symbolic", documents=40, total=40, right=39, per_step=6)
     after = read("figure=fig3", limit=40)
-    assert aups(after.rows, after.scored, BASELINE) == aups(before.rows, before.scored, BASELINE)
+    assert aups(after.rows, after.scored, [BASELINE]) == aups(before.rows, before.scored, [BASELINE])
     on = [front(found.rows.tokens_per_step, found.rows.accuracy).tolist() for found in (before, after)]
     assert on[0] == on[1]
 
@@ -91,9 +91,9 @@ def test_runs_of_another_figure_change_neither_aup_nor_front(record, read):
 def test_no_aup_without_baseline_or_of_two_points(record, read):
     write_fig3(record)
     two = read("figure=fig3", "arm=one,r01", limit=40)
-    assert aups(two.rows, two.scored, BASELINE) == {}
+    assert aups(two.rows, two.scored, [BASELINE]) == {}
     none = read("figure=fig3", "arm=r00,r01,r03,r05", limit=40)
-    assert aups(none.rows, none.scored, BASELINE) == {}
+    assert aups(none.rows, none.scored, [BASELINE]) == {}
 
 
 def test_aup_of_a_group_weighs_its_tasks_alike():
@@ -110,5 +110,5 @@ def test_aup_of_a_group_weighs_its_tasks_alike():
     scored = {name: documents((30, 5)) for name in ("a", "b", "c")}
     rows = pd.DataFrame({"run": list(scored), "accuracy": 0.75, "plain": [BASELINE, "apd", "apd"]})
     rows = rows.assign(model="m", task="t", conditions="x", decoder=["leftright", "apd", "apd"])
-    (area,) = aups(rows, scored, BASELINE).values()
+    (area,) = aups(rows, scored, [BASELINE]).values()
     assert area.value == pytest.approx(2 * 75)  # pooled, it were 2 * 87.5

@@ -8,9 +8,9 @@
       measures: [accuracy, tokens_per_second, tokens_per_step]
       published: 3                     # of paper_figures.csv, drawn in panels of their own
 
-`kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind:
-acceptance` shows how much of a draft is taken. So a new figure is a file of settings: the code knows kinds,
-and no figure by name.
+`kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind: board`
+does both for many methods; `kind: acceptance` shows how much of a draft is taken. So a new figure is a file
+of settings: the code knows kinds, and no figure by name.
 """
 
 from collections.abc import Mapping
@@ -41,6 +41,11 @@ class Definition:
         for accuracy in self.pb:
             if type(accuracy) not in (int, float) or not 0 < accuracy <= 100:
                 _refuse(self.name, "pb", accuracy, "must be percentages above 0")
+
+    @property
+    def first_points(self) -> tuple[list[str], dict[str, str]]:
+        """(labels of the settings where an AUP begins, the model that has one, by model: else its own)."""
+        return [self.baseline], {}
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,24 @@ class Acceptance(Definition):
     """How much of a draft the target takes, of every setting that drafts."""
 
 
-KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing, "acceptance": Acceptance}
+@dataclass(frozen=True)
+class Board(Pareto):
+    """Every method at its best setting within a loss of accuracy, beside the picture of all settings.
+
+    losses: points that may be lost. one_token: labels of the settings that losses are counted against, one of
+        each model. parents: a student's model -> the model that it comes from, whose setting that is.
+    """
+
+    losses: list[float] = field(default_factory=lambda: [1, 3])
+    one_token: list[str] = field(default_factory=lambda: [BASELINE, "autoregressive"])
+    parents: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first_points(self) -> tuple[list[str], dict[str, str]]:
+        return self.one_token, self.parents
+
+
+KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing, "acceptance": Acceptance, "board": Board}
 
 
 def define(name: str, draw: Any) -> Definition:
@@ -108,9 +130,9 @@ def define(name: str, draw: Any) -> Definition:
     for key, value in given.items():
         if key not in known:
             _refuse(name, key, value, f"is no key of a {kind}; it has {', '.join(known)}")
-        if get_origin(known[key].type) is list:
-            if not isinstance(value, list):
-                _refuse(name, key, value, "must be a list")
+        if (wanted := get_origin(known[key].type)) in (list, dict):
+            if not isinstance(value, wanted):
+                _refuse(name, key, value, f"must be a {wanted.__name__}")
         elif not isinstance(value, str | int):
             _refuse(name, key, value, "must be text")
     if "title" not in given:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from unmask.plots import acceptance, curves, listing, pareto
-from unmask.plots.definition import Acceptance, Curve, Definition, Listing, Pareto
+from unmask.plots import acceptance, board, curves, listing, pareto
+from unmask.plots.definition import Acceptance, Board, Curve, Definition, Listing, Pareto
 from unmask.plots.fronts import aups, pb
 from unmask.plots.measures import comparable, every
 from unmask.records.collection import Collection
 from unmask.records.recipe import flatten
+from unmask.records.stats import Interval
 
 PUBLISHED = Path(__file__).with_name("paper_figures.csv")
 NAMED = 4  # missing settings that a caption names
@@ -23,17 +24,22 @@ def draw(definition: Definition, found: Collection, folder: Path, with_published
     """
     output = folder / definition.name
     published = read_published(definition.published if with_published else None)
-    kinds = {Listing: listing, Pareto: pareto, Acceptance: acceptance, Curve: curves}
+    kinds = {Listing: listing, Pareto: pareto, Board: board, Acceptance: acceptance, Curve: curves}
     kind = kinds[type(definition)]
-    areas = aups(found.rows, found.scored, definition.baseline)
+    areas = aups(found.rows, found.scored, *definition.first_points)
+    found = with_areas(found, areas)
+    kind.draw(definition, found, published, output, note(definition, found, areas, len(published) > 0))
+    found.rows.to_csv(output.with_suffix(".csv"), index=False)
+    return output.with_suffix(".md" if kind is listing else ".png")
+
+
+def with_areas(found: Collection, areas: dict[tuple[str, str, str, str], Interval]) -> Collection:
+    """The collection with columns aup and aup_interval; areas: of `aups`."""
     rows = found.rows.copy()
     keys = list(zip(rows.model, rows.task, rows.conditions, rows.decoder, strict=True))
     rows["aup"] = [areas[key].value if key in areas else None for key in keys]
     rows["aup_interval"] = [list(areas[key][1:]) if key in areas else None for key in keys]
-    found = replace(found, rows=rows)
-    kind.draw(definition, found, published, output, note(definition, found, areas, len(published) > 0))
-    rows.to_csv(output.with_suffix(".csv"), index=False)
-    return output.with_suffix(".md" if kind is listing else ".png")
+    return replace(found, rows=rows)
 
 
 def drawable(definition: Definition, found: Collection) -> bool:

@@ -36,6 +36,12 @@ def pb(tokens_per_step: Sequence[float], accuracy: Sequence[float], least: float
     return max(good, default=None)
 
 
+def best_within(tokens_per_step: Sequence[float], accuracy: Sequence[float], loss: float) -> float:
+    """The most tokens a step of all settings that lose at most `loss` points against the first one, which is
+    among them. accuracy in points."""
+    return pb(tokens_per_step, accuracy, accuracy[0] - loss - 1e-9)
+
+
 def aup(tokens_per_step: Sequence[float], accuracy: Sequence[float], best: float) -> float:
     """Accuracy under parallelism (d3LLM, arXiv 2601.07568) of a method's settings.
 
@@ -54,23 +60,28 @@ def aup(tokens_per_step: Sequence[float], accuracy: Sequence[float], best: float
 
 
 def aups(
-    rows: pd.DataFrame, scored: Mapping[str, Sequence[dict]], baseline: str, seed: int = 0
+    rows: pd.DataFrame,
+    scored: Mapping[str, Sequence[dict]],
+    baselines: Sequence[str],
+    parents: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> dict[tuple[str, str, str, str], Interval]:
     """AUP of every method (model, task, conditions, decoder) of a sweep, with a 95% bootstrap interval over
     documents.
 
-    rows, scored: of a collection, one sweep's. baseline: label of the setting of the same model that is the
-    first point of all its methods, one token a step; a method without it, or with fewer than 3 points, has
-    no AUP. In each draw all settings of a task have the same documents, so that the interval is of the
-    comparison; documents of a group task are drawn within their subject.
+    rows, scored: of a collection, one sweep's. baselines: labels, one of each model, of the setting that is
+    the first point of all its methods, one token a step; parents: a student -> the model that has it. A
+    method without it, or with fewer than 3 points, has no AUP. In each draw all settings of a task have the
+    same documents, so that the interval is of the comparison; documents of a group task are drawn within
+    their subject.
     """
     found = {}
     for task, here in rows.dropna(subset="accuracy").groupby("task", sort=False):
         methods = {}
         for place, mine in here.groupby(["model", "conditions", "decoder"], sort=False):
             model, conditions, _ = place
-            same = (here.model == model) & (here.conditions == conditions)
-            base = here[same & (here.plain == baseline)]
+            same = (here.model == (parents or {}).get(model, model)) & (here.conditions == conditions)
+            base = here[same & here.plain.isin(baselines)]
             runs = list(dict.fromkeys([*base.run, *mine.run]))
             if len(base) and len(runs) >= AUP_POINTS:
                 methods[place] = runs
@@ -81,13 +92,13 @@ def aups(
 
 def _with_intervals(task: str, here: pd.DataFrame, scored, methods: dict, seed: int) -> dict:
     order = {run: i for i, run in enumerate(here.run)}
-    draws = _draws([scored[run] for run in here.run], seed)
+    found_draws = draws([scored[run] for run in here.run], seed)
     found = {}
     for (model, conditions, decoder), runs in methods.items():
         columns = [order[run] for run in runs]
         values = [
             aup(per_step[columns], 100 * accuracy[columns], 100 * accuracy.max())
-            for per_step, accuracy in draws
+            for per_step, accuracy in found_draws
             if np.isfinite(per_step).all() and accuracy.max() > 0
         ]
         if values:
@@ -96,7 +107,7 @@ def _with_intervals(task: str, here: pd.DataFrame, scored, methods: dict, seed: 
     return found
 
 
-def _draws(runs: Sequence[Sequence[dict]], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def draws(runs: Sequence[Sequence[dict]], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """(tokens per step, accuracy) of each run over all documents, then over every resampling of them.
 
     Documents that not all runs have, or that cannot be scored in one of them, are left out.

@@ -16,7 +16,11 @@ FRONTS = {"tokens_per_step": "tokens/step", "positions_per_useful_token": "posit
 
 def draw(listing: Listing, found: Collection, published: pd.DataFrame, output: Path, note: str) -> None:
     """Write the table, the note below it. What was published (not in this form) is left out."""
-    table = table_of(listing, found)
+    write(table_of(listing, found), output, note)
+
+
+def write(table: pd.DataFrame, output: Path, note: str) -> None:
+    """A table as Markdown, the note below it, and as LaTeX."""
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
     lines = [f"| {' | '.join(line)} |\n" for line in cells]
@@ -44,22 +48,30 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
                 "task": row.task,
                 "setting": row.label,
                 "n": row.n,
-                "accuracy %": _one_line(row, "accuracy", "{:.1f}", scale=100),
+                "accuracy %": one_line(row, "accuracy", "{:.1f}", scale=100),
                 f"difference to {listing.baseline}": _difference(row, rivals, found, listing.baseline),
-                "exact": exactness(row.exact),
-                "tokens per step": _one_line(row, "tokens_per_step", "{:.2f}"),
-                "all committed per step": f"{_committed(row):.2f}",
-                "forwards per answer": forwards(row).replace("\n", ", "),
-                "positions per answer": f"{row.positions_per_answer:,.0f}",
-                "MFLOPs per useful token": _number(row.flops_per_useful_token, "{:,.1f}", scale=1e-6),
-                "tokens/s": _one_line(row, "tokens_per_second", "{:.0f}") if row.run in timed else "-",
-                "latency p50 / p90 (s)": _latency(row) if row.run in timed else "-",
+                **cost_cells(row, row.run in timed),
                 "no answer": row.extraction_failures,
                 "on the front of": ", ".join(name for name, runs in fronts.items() if row.run in runs),
-                "AUP": "" if pd.isna(row.aup) else _one_line(row, "aup", "{:.0f}"),
+                "AUP": "" if pd.isna(row.aup) else one_line(row, "aup", "{:.0f}"),
             }
             lines.append(line)
     return pd.DataFrame(lines)
+
+
+def cost_cells(row: pd.Series, timed: bool) -> dict[str, str]:
+    """What a setting cost, and whether its ids are the autoregressive ones, by column. timed: its times
+    compare with others'."""
+    return {
+        "exact": exactness(row.exact),
+        "tokens per step": one_line(row, "tokens_per_step", "{:.2f}"),
+        "all committed per step": f"{_committed(row):.2f}",
+        "forwards per answer": forwards(row).replace("\n", ", "),
+        "positions per answer": f"{row.positions_per_answer:,.0f}",
+        "MFLOPs per useful token": _number(row.flops_per_useful_token, "{:,.1f}", scale=1e-6),
+        "tokens/s": one_line(row, "tokens_per_second", "{:.0f}") if timed else "-",
+        "latency p50 / p90 (s)": _latency(row) if timed else "-",
+    }
 
 
 def _fronts(rows: pd.DataFrame) -> dict[str, set[str]]:
@@ -81,10 +93,10 @@ def _difference(row: pd.Series, rivals: pd.DataFrame, found: Collection, baselin
     if base.empty or base.run.iloc[0] == row.run:
         return ""
     change = compare(found.scored[base.run.iloc[0]], found.scored[row.run])
-    return _one_line(change, "accuracy_difference", "{:+.1f}", scale=100)
+    return one_line(change, "accuracy_difference", "{:+.1f}", scale=100)
 
 
-def _one_line(summary, name: str, form: str, scale: float = 1) -> str:
+def one_line(summary, name: str, form: str, scale: float = 1) -> str:
     return with_interval(summary, name, form, form, scale=scale).replace("\n", " ")
 
 

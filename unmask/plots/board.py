@@ -1,0 +1,80 @@
+"""Kind `board`: every method at its best setting within a loss of accuracy, and all settings in one picture.
+
+A method is a decoder on a model. Its loss is counted against one token a forward by the model that it comes
+from, paired by document. The best of several settings is chosen on the documents that it is reported on, so
+its loss is a little too good: the interval is of the setting, not of the choice.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unmask.plots import pareto
+from unmask.plots.definition import Board
+from unmask.plots.fronts import best_within, draws
+from unmask.plots.listing import cost_cells, one_line, write
+from unmask.plots.measures import comparable
+from unmask.records.collection import Collection
+from unmask.records.comparing import compare
+
+
+def draw(board: Board, found: Collection, published: pd.DataFrame, output: Path, note: str) -> None:
+    """The picture of all settings, and the table of the best ones."""
+    pareto.draw(board, found, published, output, note)
+    write(table_of(board, found), output, note)
+
+
+def table_of(board: Board, found: Collection) -> pd.DataFrame:
+    """A row per task, method and allowed loss, as text; methods in the order of the sweep."""
+    lines = []
+    for task, here in found.rows.dropna(subset="accuracy").groupby("task", sort=False):
+        timed = set(here.run[comparable(here)[0]])
+        for (model, decoder), mine, base in methods(board, here):
+            changes = {r.run: compare(found.scored[base.run], found.scored[r.run]) for r in mine.itertuples()}
+            for loss in board.losses:
+                fits = [run for run, c in changes.items() if 100 * c["accuracy_difference"] >= -loss - 1e-9]
+                line = {"task": task, "model": model, "method": decoder, "points lost, at most": f"{loss:g}"}
+                if not fits:
+                    lines.append(line | {"setting": "none"})
+                    continue
+                row = mine[mine.run.isin(fits)].sort_values("tokens_per_step").iloc[-1]
+                line |= {
+                    "setting": row.label.removeprefix(decoder).strip() or "-",
+                    "n": row.n,
+                    "accuracy %": one_line(row, "accuracy", "{:.1f}", scale=100),
+                    "against one token": one_line(
+                        changes[row.run], "accuracy_difference", "{:+.1f}", scale=100
+                    ),
+                    **cost_cells(row, row.run in timed),
+                    f"PB{loss:g}": _best(found, base.run, mine.run, loss),
+                    "AUP": "" if pd.isna(row.aup) else one_line(row, "aup", "{:.0f}"),
+                }
+                lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def methods(board: Board, here: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame, pd.Series]]:
+    """((model, decoder), its settings, the run that its loss is counted against) of one task's rows.
+
+    A method whose model has no such run is left out.
+    """
+    plain = here[here.plain.isin(board.one_token)]
+    for place, mine in here.groupby(["model", "decoder"], sort=False):
+        base = plain[plain.model == board.parents.get(place[0], place[0])]
+        if len(base):
+            yield place, mine, base.iloc[0]
+
+
+def _best(found: Collection, base: str, runs: pd.Series, loss: float) -> str:
+    """Tokens a step of the best setting that loses at most so much, chosen anew in each resampling."""
+    order = [base, *(run for run in runs if run != base)]
+    values = [
+        best_within(per_step, 100 * accuracy, loss)
+        for per_step, accuracy in draws([found.scored[run] for run in order])
+    ]
+    if not values:
+        return "-"
+    low, high = np.percentile(values[1:], (2.5, 97.5)) if len(values) > 1 else (np.nan, np.nan)
+    return f"{values[0]:.2f} [{low:.2f}, {high:.2f}]"
