@@ -44,7 +44,9 @@ WHAT = {
         f"tiny_d2f_{base}": f"tiny_{base} made block-causal (D2F, arXiv 2508.09192), for decoder=d2f."
         for base in ("dream", "llada")
     },
+    "tiny_dflash": "DFlash's drafter (arXiv 2602.06036) of tiny_qwen_large, for decoder=dflash.",
 }
+TARGETS = {"tiny_dflash": "tiny_qwen_large"}  # drafter -> the model that it drafts for
 BLOCKS = ["decoder=confidence", "decoder.quota=even"]
 ONE = [*BLOCKS, "decoder.block_length=8"]  # one token a forward, in blocks of 8
 CAUSAL = {"greedy": ["decoder=autoregressive"]}
@@ -66,11 +68,12 @@ ENTROPY = {
     f"entropy at most {tau} nats": ["decoder=dparallel", "decoder.block_length=8", f"decoder.threshold={tau}"]
     for tau in (0.1, 0.5, 1.0)
 }
-PIPELINE = ["decoder=d2f", "decoder.block_length=8"]
+PIPELINE = ["decoder=d2f", "decoder.block_length=8", "decoder.share_add=0.7"]
+DFLASH = {f"dflash, B = {b}": ["decoder=dflash", f"decoder.block_length={b}"] for b in (8, 4, 2)}
 STUDENTS = {  # method -> (its own one token a forward, what it is made for)
     "dparallel": (ONE, ENTROPY),
     "d2f": (
-        [*PIPELINE, "decoder.conf_min=1", "decoder.share_add=1", "decoder.share_act=1"],
+        [*PIPELINE[:2], "decoder.conf_min=1", "decoder.share_add=1", "decoder.share_act=1"],
         {f"d2f, confidence above {c}": [*PIPELINE, f"decoder.conf_min={c}"] for c in (0.95, 0.9, 0.7)},
     ),
 }
@@ -86,7 +89,8 @@ def measure(
 ) -> Evaluation:
     """A finished evaluation of one setting; `overrides` are eval.py's."""
     # In batches: what is reported here, answers and steps, does not depend on them.
-    shared = [f"model={name}", f"task={task}", f"limit={documents}", "batch_size=16", "results=results/cards"]
+    models = [f"model={TARGETS[name]}", f"drafter={name}"] if name in TARGETS else [f"model={name}"]
+    shared = [*models, f"task={task}", f"limit={documents}", "batch_size=16", "results=results/cards"]
     evaluation = Evaluation.of(*shared, *setting, *overrides)
     with evaluation.run:
         evaluation.score()
@@ -197,6 +201,12 @@ def orders_and_effects(
         return {"blocks of 8": one}, effects(title, rows, documents, overrides)
     if "qwen" in name:
         return CAUSAL, []
+    if target := TARGETS.get(name):
+        rows = {f"{target}, autoregressive": (target, CAUSAL["greedy"])}
+        rows |= {label: (name, setting) for label, setting in DFLASH.items()}
+        return {"dflash": DFLASH["dflash, B = 8"]}, effects(
+            f"What {target} takes of its drafts", rows, documents, overrides
+        )
     rows = {label: (name, setting) for label, setting in (GREEDY | DIFFUSION).items()}
     title = "What parallel decoding does to it"
     return {"left to right": GREEDY["K = 1"], **ORDERS}, effects(title, rows, documents, overrides)
