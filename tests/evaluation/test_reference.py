@@ -30,6 +30,8 @@ SETTINGS = [
     "model=tiny_llada decoder=threshold decoder.block_length=8 decoder.cache=dual",
     "model=tiny_dparallel_dream decoder=dparallel decoder.block_length=8",
     "model=tiny_dparallel_llada decoder=dparallel decoder.block_length=8",
+    "model=tiny_d2f_dream decoder=d2f decoder.block_length=8",
+    "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.share_add=0.7",
     "model=tiny_llada decoder=leftright decoder.tokens_per_step=4",
     "model=tiny_qwen_large decoder=autoregressive",
     "model=tiny_qwen decoder=autoregressive task=chain_sum",
