@@ -3,6 +3,7 @@
     python report.py                                        # every figure that results/ has runs of
     python report.py figure=tab1 results=results/reference  # one figure of another collection
     python report.py figure=fig3 limit=50 seed=1            # the runs of eval.py with the same settings
+    python report.py page=true                              # all finished runs in a page for the browser
 
 A figure is its sweep: the settings are those of `eval.py figure=NAME` with the same overrides, and exactly
 their runs are read; what is missing is named. For every figure: PNG, SVG and the CSV behind it, for tables
@@ -32,7 +33,7 @@ from unmask.settings import recipe, typed
 
 FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 REFERENCE = ROOT / "results" / "reference"
-OWN = ("figure", "results", "published", "pictures")  # settings that choose no run
+OWN = ("figure", "results", "published", "pictures", "page")  # settings that choose no run
 
 
 def main() -> None:
@@ -46,6 +47,8 @@ def report(cfg: DictConfig) -> None:
     results = ROOT / cfg.results
     if not results.is_dir():
         raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
+    if cfg.page:
+        return page(cfg, given, results)
     wanted = sweeps.figure_named(given)
     given = [line for line in given if not line.startswith("figure=")]
     (runs, problems), drawn, refused = find_runs(results), {}, []
@@ -75,6 +78,24 @@ def report(cfg: DictConfig) -> None:
     print(json.dumps(drawn))
 
 
+def page(cfg: DictConfig, given: list[str], results: Path) -> None:
+    """Write the page; it shows all finished runs, so that settings which choose runs are refused."""
+    if chosen := [line for line in given if line.startswith("figure=") or setting_of(line) not in OWN]:
+        raise ValueError(f"page=true shows every finished run of results: leave out {' '.join(chosen)}")
+    from unmask.page.build import write  # its libraries are for the page alone
+
+    file, count, left_out = write(results, pictures(cfg, given) / "page")
+    for why in left_out:
+        print(f"left out: {why}", file=sys.stderr)
+    print(f"page: {os.path.relpath(file)} ({count} runs, {file.stat().st_size / 1e6:.1f} MB)")
+    print(json.dumps({"page": os.path.relpath(file)}))
+
+
+def setting_of(line: str) -> str:
+    """The key of an override."""
+    return line.partition("=")[0].lstrip("+")
+
+
 def none_of(name: str, found: Collection, results: str) -> str:
     """Why there is nothing to draw."""
     reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
@@ -90,7 +111,7 @@ def pictures(cfg: DictConfig, given: list[str]) -> Path:
     if cfg.pictures:
         return ROOT / cfg.pictures
     results = (ROOT / cfg.results).resolve()
-    changed = [line for line in given if line.partition("=")[0].lstrip("+") not in OWN]
+    changed = [line for line in given if setting_of(line) not in OWN]
     return ROOT / "figures" if results == REFERENCE.resolve() and not changed else results / "figures"
 
 

@@ -106,6 +106,7 @@ class ReportConfig(EvalConfig):
 
     published: bool = True  # the paper's points in panels of their own
     pictures: str | None = None  # folder for figures and tables; None = <results>/figures
+    page: bool = False  # one HTML page of all finished runs, in <pictures>/page, in place of figures
 
 
 @dataclass

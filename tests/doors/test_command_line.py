@@ -26,7 +26,7 @@ TOP = words(
 )
 TASK = words("budget data limit metric name num_fewshot split stop subset_seed system_prompt")
 MORE = {
-    "report": words("published pictures"),
+    "report": words("published pictures page"),
     "bench": words("prompts prompt_length rounds tokens anatomy sweep points report"),
     "demo": words("prompt document compare save"),
 }
