@@ -22,7 +22,7 @@ SAMPLING = "temperature top_k top_p"
 ANY_ORDER = f"after_end block_length cache quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
     """arm arms auxiliary allow_code_execution batch_size compile decoder device draw drafter dtype force
-    interleave limit model results run_folder seed shard task threads warm_up"""
+    interleave limit model results run_folder seed shard task threads trace warm_up"""
 )
 TASK = words("budget data limit metric name num_fewshot split stop subset_seed system_prompt")
 MORE = {

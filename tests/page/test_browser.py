@@ -8,6 +8,8 @@ import pytest
 
 from unmask.config import ROOT
 from unmask.page.build import write
+from unmask.records import Run
+from unmask.records.trace import write_traces
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -26,7 +28,22 @@ def context():
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    return write(ROOT / "tests" / "reference", tmp_path_factory.mktemp("page"))[0]
+    results = shutil.copytree(ROOT / "tests" / "reference", tmp_path_factory.mktemp("page") / "results")
+    trace(next(results.glob("*-apd-8862f166dcbe")))
+    return write(results, results.parent)[0]
+
+
+def trace(folder):
+    """Write a trace of the first answer, whose every draft has one more token, which was refused."""
+    sample = Run.read(folder).samples()[0]
+    steps = [step for step in sample["commits"] if step >= 0]
+    drafted = [
+        [token for token, at in zip(sample["ids"], steps, strict=True) if at == step] + sample["ids"][:1]
+        for step in range(sample["forwards"]["denoiser"])
+    ]
+    forwards = {role: [count] * len(drafted) for role, count in sample["forwards"].items()}
+    found = {"doc_id": 0, "repeat": 0, "question": "How many?", "drafted": drafted, "forwards": forwards}
+    write_traces(folder, [found])
 
 
 @pytest.fixture
@@ -132,6 +149,7 @@ def test_an_answer_plays_to_its_end(page):
     page.locator("#step").fill("1")
     assert panel.locator(".masked").count() and panel.locator(".committed.latest").count()
     assert "denoiser 1 of " in panel.inner_text() and "accepted" in panel.inner_text()
+    assert page.locator("#question").inner_text() == "How many?" and "refused “" in panel.inner_text()
     page.locator("#step").press("ArrowRight")
     assert "denoiser 2 of " in panel.inner_text()
     page.locator("#choice [name=setting]").nth(1).select_option("")

@@ -23,6 +23,7 @@ from unmask.records import Run, find_runs
 from unmask.records.collection import everything
 from unmask.records.stats import Interval
 from unmask.records.summary import summarise
+from unmask.records.trace import write_traces
 
 METRIC = "exact_match,flexible-extract"
 
@@ -144,6 +145,23 @@ def test_an_answer_is_told_by_its_commits(record, page):
     assert answer["steps"] == [0, 0, 0, 1, 1, 1, 1] and answer["taken"] == [3, 4] and answer["ended"]
     assert answer["drafts"] == [[8, 3], [8, 4]] and not answer["own"]
     assert answers["2"]["correct"] == 1 and answers["3"]["correct"] == 0
+
+
+def test_a_trace_adds_what_was_refused_and_the_forwards_of_each_step(record, page):
+    (folder,) = record("figure=fig3", "arm=r05", per_step=3)
+    forwards = {"denoiser": [1, 2], "auxiliary": [1, 2]}
+    drafted = [[0, 1, 2, 9, 8], [3, 4, 5, 6]]
+    trace = {"doc_id": 0, "repeat": 0, "question": "What?", "drafted": drafted, "forwards": forwards}
+    other = trace | {"doc_id": 1, "forwards": {"denoiser": [1], "auxiliary": [1]}}  # of another answer
+    write_traces(folder, [trace, other])
+    _, data, left_out = page()
+    (answers,) = data["answers"].values()
+    assert answers["0"]["spent"] == forwards and answers["0"]["refused"] == ["⟨9⟩⟨8⟩", ""]
+    assert "spent" not in answers["1"] and not left_out
+    assert data["tasks"]["gsm_symbolic"]["documents"][0]["question"] == "What?"
+    (folder / "trace.jsonl").write_text("{}\n")
+    _, data, left_out = page()
+    assert folder.name in data["runs"] and "trace.jsonl:1" in left_out[0]
 
 
 def test_a_section_is_a_table_of_any_columns(record, page):

@@ -4,6 +4,7 @@
     boards     the board of each task
     data       one JSON of plain data for charts, recipes and answers
     tables     a section: a DataFrame as cells, and as CSV
+    answers    answers as the page replays them
     replay     what the commit order of a record says about each step
     pieces     the text of each token
     colours    the figures' colours on a dark page

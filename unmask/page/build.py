@@ -16,8 +16,9 @@ from unmask.page.data import plain_data
 from unmask.page.tables import Cell, Section, cell, csv, kinds, number
 from unmask.plots.measures import every
 from unmask.records.collection import Collection, everything
-from unmask.records.files import write_atomic
+from unmask.records.files import RecordError, write_atomic
 from unmask.records.run import find_runs
+from unmask.records.trace import read_traces
 
 HERE = Path(__file__).parent
 
@@ -35,7 +36,14 @@ def write(results: Path, folder: Path, extra: Sequence[Section] = ()) -> tuple[P
         raise ValueError("; ".join([f"{results}: has no finished run to show", *left_out[:2]]))
     found.rows = told_apart(found)
     sections = [*boards(found), *extra]
-    data = plain_data(found, {run.folder.name: run.info for run in runs})
+    traces = {}
+    for run in runs:
+        try:
+            traces[run.folder.name] = read_traces(run.folder)
+        except RecordError as error:  # the answers themselves are unharmed
+            traces[run.folder.name] = {}
+            left_out.append(str(error).replace(f"{results}/", ""))
+    data = plain_data(found, {run.folder.name: run.info for run in runs}, traces)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "index.html", html(found, sections, data, left_out))
     return folder / "index.html", len(found.rows), left_out

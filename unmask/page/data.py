@@ -1,16 +1,14 @@
 """What the page's script draws: charts, recipes and answers, as plain data for JSON."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from unmask.page import replay
+from unmask.page.answers import Traces, answers_of, documents_of
 from unmask.page.boards import estimate
 from unmask.page.colours import on_both
-from unmask.page.pieces import Decode, decode_of, pieces
 from unmask.page.tables import cell
 from unmask.plots.fronts import front
 from unmask.plots.measures import MEASURES, comparable
@@ -19,7 +17,6 @@ from unmask.records.collection import Collection
 from unmask.records.recipe import flatten
 from unmask.records.stats import Interval
 
-DOCUMENTS = 12  # of each task, whose answers the page replays
 PLOTLY = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "x")
 SYMBOLS = dict(
     zip(MARKERS, zip(PLOTLY, "●■◆▲▼✚★✖", strict=True), strict=True)
@@ -27,20 +24,22 @@ SYMBOLS = dict(
 CIRCUMSTANCES = ("time", "git_commit", "git_dirty", "machine", "gpu", "platform", "packages")
 
 
-def plain_data(found: Collection, infos: Mapping[str, Mapping]) -> dict:
+def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[str, Traces]) -> dict:
     """All that the script draws, as JSON takes it.
+
+    infos, traces: by run folder, its run.json and what `records.trace` holds of it.
 
     measures: name -> label, higher, time, of those that some run has. tasks: task -> {"documents": [...],
     "fronts": {measure: [run]}, "why": of times that are left out}. runs: folder -> what is known of it, its
     numbers and its recipe. pieces: text of tokens, which answers name by number. answers: run -> document ->
-    see `answer`.
+    see `answers.answer`.
     """
     vocabulary: dict[str, int] = {}
     tasks, runs, answers = {}, {}, {}
     models = list(dict.fromkeys(found.rows.model))
     for task, rows in found.rows.groupby("task", sort=False):
         timed, reason = comparable(rows)
-        documents = _documents([found.scored[run] for run in rows.run])
+        documents = documents_of([found.scored[run] for run in rows.run], [traces[run] for run in rows.run])
         tasks[task] = {"documents": documents, "fronts": _fronts(rows, timed), "why": reason}
         for (_, row), on_time in zip(rows.iterrows(), timed, strict=True):
             scored, config, info = found.scored[row.run], found.configs[row.run], infos[row.run]
@@ -56,14 +55,8 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping]) -> dict:
                 "words": {name: _words(value) for name, value in numbers.items()},
                 "recipe": _recipe(row, config, info),
             }
-            decode = decode_of(config, scored[0])
             known = {document["id"] for document in documents}
-            longest = max(max(replay.tokens(sample)) for sample in scored)
-            answers[row.run] = {
-                sample["doc_id"]: answer(sample, config, decode, longest, vocabulary)
-                for sample in scored
-                if sample["doc_id"] in known and sample["repeat"] == 0
-            }
+            answers[row.run] = answers_of(scored, config, known, traces[row.run], vocabulary)
     return {
         "measures": {
             name: {"label": measure.label, "higher": measure.higher, "time": measure.time}
@@ -78,44 +71,6 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping]) -> dict:
         "pieces": list(vocabulary),
         "answers": answers,
     }
-
-
-def answer(
-    sample: Mapping, config: Mapping, decode: Decode | None, longest: int, vocabulary: dict[str, int]
-) -> dict:
-    """An answer up to its end, as the page replays it.
-
-    tokens: numbers of pieces, which `vocabulary` collects. steps: the step that committed each. taken: how
-    many each step committed, those after the end included. after: how many stand after the end. The rest is
-    of `sample`, `replay.drafts` and `replay.blocks`.
-    """
-    stop = sample["useful"] + (sample["finish"] == "stop")  # with the end token
-    texts = pieces(sample["ids"][:stop], decode)
-    found = {
-        "tokens": [vocabulary.setdefault(text, len(vocabulary)) for text in texts],
-        "steps": sample["commits"][:stop],
-        "taken": replay.tokens(sample),
-        "after": len(sample["ids"]) - stop,
-        "useful": sample["useful"],
-        "ended": sample["finish"] == "stop",
-        "correct": sample["correct"],
-        "answer": sample["extracted"],
-        "forwards": sample["forwards"],
-    }
-    if (drafts := replay.drafts(sample, config, longest)) is not None:
-        found["drafts"] = drafts
-        found["own"] = "drafter" in config["roles"]  # the last token of a step is the target's own
-    if (blocks := replay.blocks(sample, config)) is not None:
-        found["blocks"] = blocks
-    return found
-
-
-def _documents(runs: Sequence[Sequence[dict]]) -> list[dict]:
-    """The documents that most runs have, the first ones of these: their numbers and wanted answers."""
-    counts = Counter(sample["doc_id"] for scored in runs for sample in scored if not sample["repeat"])
-    chosen = sorted(counts, key=lambda document: (-counts[document], document))[:DOCUMENTS]
-    targets = {sample["doc_id"]: sample["target"] for scored in runs for sample in scored}
-    return [{"id": document, "target": targets[document]} for document in sorted(chosen)]
 
 
 def _fronts(rows: pd.DataFrame, timed: np.ndarray) -> dict[str, list[str]]:

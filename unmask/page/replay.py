@@ -45,7 +45,8 @@ def blocks(sample: Mapping, config: Mapping) -> list[str] | None:
     """The states of a pipeline's blocks after each step, a letter a block; None for other decoders.
 
     w: waiting, or given up. b: begun. f: full, it commits a token every step. d: decoded. The rules are those
-    of `decoding.pipeline`.
+    of `decoding.pipeline`. Where MultiBlock writes over what stood right of an end, a record has the last
+    step alone: blocks from there on may count as decoded later than they were.
     """
     decoder = config["decoder"]
     if "share_add" not in decoder:

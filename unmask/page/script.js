@@ -25,8 +25,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 let dark = system.matches;
 function theme(isDark) {
   dark = isDark;
-  root.classList.toggle("dark", dark);
-  root.classList.toggle("light", !dark);
+  root.className = dark ? "dark" : "light";
   $("theme").textContent = dark ? "Light" : "Dark";
   $("theme").setAttribute("aria-label", `Switch to the ${dark ? "light" : "dark"} page`);
   if (window.Plotly) chart();
@@ -75,8 +74,7 @@ function points(measure, runs, front) {
     symmetric: false,
     array: runs.map(([name, run]) => best(name, run, axis, 2) - run.numbers[axis][0]),
     arrayminus: runs.map(([name, run]) => run.numbers[axis][0] - best(name, run, axis, 1)),
-    thickness: 1,
-    width: 0,
+    ...{ thickness: 1, width: 0 },
   });
   return {
     mode: "markers",
@@ -173,6 +171,8 @@ function documents() {
 }
 
 function settings() {
+  const document = data.tasks[choice.task.value].documents.find(({ id }) => String(id) === choice.document.value);
+  $("question").textContent = document.question ?? "";
   const runs = Object.entries(data.runs).filter(([name, run]) => run.task === choice.task.value && data.answers[name][choice.document.value]);
   const pairs = runs.map(([name, run]) => [name, `${run.label} on ${run.model}`]);
   const first = {}; // run of each method
@@ -210,10 +210,9 @@ function panel(name, answer, wanted) {
   const verdict = answer.correct === null ? ["", "not scored"] : answer.correct ? ["right", "✓ right"] : ["wrong", "✗ wrong"];
   const element = make("article", { className: "panel" }, make("h3", {}, make("a", { href: `#run=${name}` }, `${run.label} on ${run.model}`)));
   const result = make("p", {}, make("span", { className: verdict[0] }, verdict[1]), `, answer: ${answer.answer ?? "none could be read"}`);
-  if (step === total) element.append(result);
-  else element.append(make("p", {}, "not finished"));
-  element.append(tokens(answer, step));
-  const others = Object.entries(answer.forwards).slice(1).map(([role, count]) => `${role} ${count} in all`);
+  element.append(step === total ? result : make("p", {}, "not finished"), tokens(answer, step));
+  const spent = (role) => (step && answer.spent ? `${answer.spent[role][step - 1]} of` : "in all");
+  const others = Object.entries(answer.forwards).slice(1).map(([role, count]) => `${role} ${spent(role)} ${count}`);
   element.append(make("p", {}, `Forwards: ${[`${main} ${step} of ${total}`, ...others].join(", ")}.`));
   element.append(make("p", {}, `Tokens: ${Math.min(done, answer.useful)} of ${answer.useful} useful${step === total ? ending(answer) : ""}.`));
   if (answer.drafts && step) element.append(make("p", {}, drafting(answer, step - 1)));
@@ -245,9 +244,10 @@ function tokens(answer, step) {
   return box;
 }
 
-function drafting({ drafts, own }, step) {
+function drafting({ drafts, own, refused }, step) {
   const [drafted, accepted] = drafts[step];
-  const broke = accepted < drafted ? `broke at its token ${accepted + 1}` : "all of it";
+  const text = refused?.[step] ? `, refused “${refused[step]}”` : ""; // known from a trace
+  const broke = accepted < drafted ? `broke at its token ${accepted + 1}${text}` : "all of it";
   if (!drafted) return "Draft: none in this step.";
   return `Draft: ${drafted} tokens, ${accepted} accepted, ${broke}${own ? "; the last token of the step is the target's own" : ""}.`;
 }
