@@ -1,9 +1,10 @@
 # The two commands: `make eval` (the main job on the tiny family) and `make test`. Each sets up what is missing.
+# `make test-page` opens the page of report.py in a browser: pip and, as root, apt-get fetch that.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: eval test test-all setup cluster real
+.PHONY: eval test test-all test-page setup cluster real
 
 eval: .venv/ready
 	$(BIN)/python -m scripts.main_job
@@ -11,10 +12,16 @@ eval: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not browser"
 
 test-all: .venv/ready
 	$(BIN)/python -m pytest
+
+test-page: .venv/ready
+	$(BIN)/pip install --quiet -e ".[browser]"
+	@command -v chromium > /dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; } \
+		|| { echo "make test-page needs Debian's chromium: apt-get install chromium, as root" >&2; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/page
 
 setup: .venv/ready
 

@@ -136,7 +136,7 @@ def answer(evaluation: Evaluation, trace: Trace, request: Instance, refresh) -> 
     shown, ids = 0.0, {}
     decode = evaluation.lm.tokenizer.decode
 
-    def observe(row: int, positions: list[int], tokens: list[int]) -> None:
+    def observe(row, positions: list[int], tokens: list[int]) -> None:
         nonlocal shown
         start = time.perf_counter()
         ids.update(zip(positions, tokens, strict=True))

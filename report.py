@@ -5,6 +5,7 @@
     python report.py figure=fig3 limit=50 seed=1            # the runs of eval.py with the same settings
     python report.py compare RUN_A RUN_B                    # two runs against each other, by document
     python report.py compare decoder=leftright "decoder=apd decoder.mixture_weight=0.5"
+    python report.py page=true                              # all finished runs in a page for the browser
 
 A figure is its sweep: the settings are those of `eval.py figure=NAME` with the same overrides, and exactly
 their runs are read; what is missing is named. For every figure: PNG, SVG and the CSV behind it, for tables
@@ -41,7 +42,7 @@ from unmask.settings import recipe, typed
 
 FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 REFERENCE = ROOT / "results" / "reference"
-OWN = ("figure", "results", "published", "pictures", "changed")  # settings that choose no run
+OWN = ("figure", "results", "published", "pictures", "changed", "page")  # settings that choose no run
 OF_A_FOLDER = ("limit", "task.limit", "task.metric")  # settings that choose of a run
 A_RUN = "a run's folder, or in quotes the settings of eval.py that made it"
 
@@ -58,6 +59,8 @@ def main() -> None:
 def report(cfg: DictConfig) -> None:
     given = sweeps.given()
     results = results_of(cfg)
+    if cfg.page:
+        return page(cfg, given, results)
     wanted = sweeps.figure_named(given)
     given = [line for line in given if not line.startswith("figure=")]
     (runs, problems), drawn, refused = find_runs(results), {}, []
@@ -93,6 +96,19 @@ def results_of(cfg: DictConfig) -> Path:
     if not results.is_dir():
         raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
     return results
+
+
+def page(cfg: DictConfig, given: list[str], results: Path) -> None:
+    """Write the page; it shows all finished runs, so that settings which choose runs are refused."""
+    if chosen := [line for line in given if line.startswith("figure=") or key_of(line) not in OWN]:
+        raise ValueError(f"page=true shows every finished run of results: leave out {' '.join(chosen)}")
+    from unmask.page.build import write  # its libraries are for the page alone
+
+    file, count, left_out = write(results, pictures(cfg, given) / "page")
+    for why in left_out:
+        print(f"left out: {why}", file=sys.stderr)
+    print(f"page: {os.path.relpath(file)} ({count} runs, {file.stat().st_size / 1e6:.1f} MB)")
+    print(json.dumps({"page": os.path.relpath(file)}))
 
 
 def none_of(name: str, found: Collection, results: str) -> str:

@@ -88,6 +88,7 @@ class EvalConfig:
     run_folder: str | None = None  # this run's own folder; None = <results>/<run id>
     force: bool = False  # run a decoder on a model that was trained with another attention
     allow_code_execution: bool = False  # humaneval runs programs that a model wrote
+    trace: bool = False  # record how the first 12 answers came about, for the page (report.py page=true)
     warm_up: int = 5  # documents decoded before the clock starts, and again under it: the ids must repeat
     # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
     shard: str | None = None
@@ -108,6 +109,7 @@ class ReportConfig(EvalConfig):
     pictures: str | None = None  # folder for figures and tables; None = <results>/figures
     # report.py compare: answers that became right, and wrong, that are shown; None = all
     changed: int | None = 3
+    page: bool = False  # one HTML page of all finished runs, in <pictures>/page, in place of figures
 
 
 @dataclass

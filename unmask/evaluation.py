@@ -17,10 +17,12 @@ from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
 from unmask.records.naming import label
 from unmask.records.summary import summarise
+from unmask.records.trace import agrees, read_traces, write_traces
 from unmask.settings import typed
 from unmask.setup import Setup
 from unmask.tasks import check_task, metrics_of, prepare, score_answers
 
+TRACED = 12  # documents whose steps trace=true records
 TURN = 5  # documents that one setting answers before the next one's turn
 
 
@@ -181,8 +183,37 @@ class Evaluation(Setup):
             others = {m: summarise(self.run.scored(m, wanted))["accuracy"] for m in self.metrics}
             summary["accuracy_per_metric"] = others
         self.run.update(status="finished", metric=metric, summary=summary)
+        if self.cfg.trace:
+            self.trace()
         self.summary = summary
         return summary
+
+    def trace(self) -> None:
+        """Decode the first documents once more, off the clock, and record each step (records.trace)."""
+        found = read_traces(self.run.folder)
+        samples = {(s["doc_id"], s["repeat"]): s for s in self.run.samples()}
+        for request in self.requests[:TRACED]:
+            key = self.lm.key(request)
+            if key in found and agrees(found[key], samples[key]):
+                continue
+            steps: list[tuple[list[int], dict[str, int]]] = []
+
+            def observe(row, positions, ids, steps=steps):
+                steps.append((list(row.drafted), dict(row.forwards)))
+
+            prompts, seeds = self.lm.prompts([request]), [self.lm.seed_of(request)]
+            budget = self.cfg.task.budget
+            (again,) = self.decoder.decode(self.lm.models, prompts, budget, self.stop, seeds, observe)
+            if again.ids != samples[key]["ids"]:
+                raise AssertionError(f"document {key[0]} decoded for its trace gave other ids than recorded")
+            found[key] = {
+                "doc_id": key[0],
+                "repeat": key[1],
+                "question": request.doc.get("question"),
+                "drafted": [drafted for drafted, _ in steps],
+                "forwards": {role: [counts[role] for _, counts in steps] for role in again.forwards},
+            }
+        write_traces(self.run.folder, [found[key] for key in sorted(found)])
 
     def headline(self, summary: dict) -> dict:
         """What the last line of stdout says."""

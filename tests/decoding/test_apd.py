@@ -160,7 +160,7 @@ def first_steps(lab, decoder, logits, auxiliary, n=2500):
     models = lab.Models(lab.Scripted(lab.on_canvas(logits, 1), lab.MASK), lab.Scripted(constant(auxiliary)))
     prompts = [torch.tensor([0])] * n
     once = lab.Stop(match=lambda ids, known: 0)
-    decoder.decode(models, prompts, 2, once, range(n), lambda row, _, ids: steps.setdefault(row, ids))
+    decoder.decode(models, prompts, 2, once, range(n), lambda row, _, ids: steps.setdefault(row.index, ids))
     return [(ids[0], len(ids)) for _, ids in sorted(steps.items())]
 
 

@@ -22,11 +22,11 @@ SAMPLING = "temperature top_k top_p"
 ANY_ORDER = f"after_end block_length cache quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
     """arm arms auxiliary allow_code_execution batch_size compile decoder device draw drafter dtype force
-    interleave limit model results run_folder seed shard task threads warm_up"""
+    interleave limit model results run_folder seed shard task threads trace warm_up"""
 )
 TASK = words("budget data limit metric name num_fewshot split stop subset_seed system_prompt")
 MORE = {
-    "report": words("published pictures changed"),
+    "report": words("published pictures changed page"),
     "bench": words("prompts prompt_length rounds tokens anatomy sweep points report"),
     "demo": words("prompt document compare save"),
 }
@@ -37,7 +37,7 @@ CHOICES = {
         tiny_llada tiny_qwen tiny_qwen_large"""
     ),
     "auxiliary": words("none qwen_0.5b random tiny_qwen"),
-    "drafter": words("dflash_qwen3_4b dflash_qwen3_8b none qwen_0.5b tiny_dflash tiny_qwen"),
+    "drafter": words("dflash_qwen3_4b dflash_qwen3_8b dflash_smollm2 none qwen_0.5b tiny_dflash tiny_qwen"),
     "decoder": words(
         """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright margin
         multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""

@@ -21,6 +21,7 @@ COMMANDS = [
 SMALL = {  # what is added, so that a command ends soon and writes nothing into the project
     "eval.py": "limit=1 warm_up=0 task.budget=48 threads=1 results={tmp}/results",
     "report.py": "limit=1 task.budget=48 threads=1 results={tmp}/results",
+    "page": "results={tmp}/results",  # of report.py: it shows all runs that the commands before it made
     "demo.py": "task.budget=48 threads=1",
     "bench.py": "prompts=16 rounds=1 tokens=2 anatomy=false threads=1",
     "train.py": "tokens=2000 validation_problems=0 threads=1 folder={tmp}/state output={tmp}/model",
@@ -43,7 +44,8 @@ def test_a_command_of_the_readme_runs(command, folder, monkeypatch, capsys):
     if program == "-m":
         pytest.skip("the golden traces have a test of their own")
     if "--help" not in arguments:
-        arguments += SMALL[program].format(tmp=folder).split()
+        small = SMALL["page" if "page=true" in arguments else program]
+        arguments += small.format(tmp=folder).split()
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     monkeypatch.chdir(ROOT)
     GlobalHydra.instance().clear()

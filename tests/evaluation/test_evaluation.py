@@ -9,6 +9,7 @@ from unmask.decoding import Stop
 from unmask.evaluation import take_turns
 from unmask.lm import text_stop
 from unmask.records import Run
+from unmask.records.trace import TRACES, agrees, read_traces
 
 DECODERS = ["apd", "leftright", "confidence", "margin", "entropy", "random"]
 
@@ -55,6 +56,31 @@ def test_finished_run_decodes_nothing_and_loads_no_model(evaluate):
     again.lm._load = lambda: pytest.fail("a finished run must not load models")
     assert again.score() == summary
     assert again.lm.decoded == 0
+
+
+def test_a_trace_tells_the_steps_of_the_recorded_answers(evaluate):
+    first = evaluate("limit=3")
+    first.score()
+    first.run.close()
+    times = [sample["seconds"] for sample in first.run.samples()]
+    traced = evaluate("limit=3", "trace=true")
+    traced.score()
+    assert traced.lm.decoded == 0 and [sample["seconds"] for sample in traced.run.samples()] == times
+    found = read_traces(traced.run.folder)
+    assert len(found) == 3
+    for sample in traced.run.samples():
+        trace = found[sample["doc_id"], 0]
+        assert agrees(trace, sample) and trace["question"]
+        assert len(trace["drafted"]) == sample["forwards"]["denoiser"] == trace["forwards"]["denoiser"][-1]
+        assert sum(map(len, trace["drafted"])) >= len(sample["ids"])
+    before = (traced.run.folder / TRACES).read_bytes()
+    again = evaluate("limit=3", "trace=true")
+    again.lm._load = lambda: pytest.fail("a traced run must not load models")
+    again.score()
+    assert (again.run.folder / TRACES).read_bytes() == before
+    (again.run.folder / TRACES).write_bytes(before.replace(b"denoiser", b"denoised", 1))
+    with pytest.raises(ValueError, match=r"trace\.jsonl:1: does not match its checksum.*Delete the file"):
+        read_traces(again.run.folder)
 
 
 def test_larger_limit_extends_the_same_run(evaluate):

@@ -65,6 +65,7 @@ class APD(Windowed):
             packed = torch.cat((draft, agreed), -1).tolist()  # one transfer a chunk
             for i, columns, (*tokens, count) in zip(going, chunk, packed, strict=True):
                 accepted[i] += tokens[: min(count, len(columns))]
+                board.rows[i].drafted = (*board.rows[i].drafted, *tokens[: len(columns)])
                 if count >= len(columns) and columns.stop < masks[i].stop:
                     still.append(i)
             going, begin = still, begin + size

@@ -100,6 +100,7 @@ class Row:
     end: int | None = None  # useful length, once a stop lies in the gapless prefix
     fills: bool = False  # goes on after an end token until every wanted slot is filled
     wanted: int | None = None  # of the canvas, if a decoder gives up what stands right of it
+    drafted: Sequence[int] = ()  # the ids that the step at work judges, if its decoder drafts
     state: Any = None
 
     @classmethod
@@ -137,8 +138,8 @@ class Row:
         for position, token in zip(positions, ids, strict=True):
             self.canvas[position], self.commits[position] = token, self.step
         if observer:
-            observer(self.index, list(positions), list(ids))
-        self.step += 1
+            observer(self, list(positions), list(ids))
+        self.step, self.drafted = self.step + 1, ()
         self.idle = 0 if positions else self.idle + 1
         if self.idle > len(self.canvas):
             raise AssertionError(f"no token in {self.idle} steps: this decoder may never end")

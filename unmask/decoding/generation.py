@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-# Called once per step with the row of the prompt, the canvas positions (0 = first generated token) and the
-# ids committed there.
-Observer = Callable[[int, list[int], list[int]], None]
+if TYPE_CHECKING:
+    from unmask.decoding.board import Row
+
+# Called once per step with the row, whose counts include the step, the canvas positions (0 = first generated
+# token) and the ids committed there.
+Observer = Callable[["Row", list[int], list[int]], None]
 
 
 @dataclass(frozen=True)

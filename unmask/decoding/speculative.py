@@ -98,9 +98,10 @@ class Drafting(Sampling, Decoder):
             tokens = self.pick(logits, self.gumbel(streams, range(logits.size(1)), logits))
             real = torch.arange(draft.size(1), device=ids.device) < board.tensor(sizes)[:, None] - 1
             counts = 1 + ((draft == tokens[:, :-1]) & real).cumprod(-1).sum(-1)
-        packed = torch.cat((tokens, counts[:, None]), -1).tolist()  # one transfer a step
+        packed = torch.cat((tokens, draft, counts[:, None]), -1).tolist()  # one transfer a step
         commits = []
-        for row, (*found, count) in zip(rows, packed, strict=True):
+        for row, size, (*found, count) in zip(rows, sizes, packed, strict=True):
+            row.drafted = found[tokens.size(1) :][: size - 1]
             commits.append((range(row.prefix, row.prefix + count), found[:count]))
         self.learn(
             board, fed, output, [row.first + len(c[1]) - 1 for row, c in zip(rows, commits, strict=True)]

@@ -13,6 +13,7 @@ Rooms:
     run            the folder: resume, locking
     reading        what lies in it, checked
     sample, score  the schema and its integrity rules
+    trace          how a few answers came about, step by step
     documents      which documents a limit takes
     recipe         the config as an identity; naming: what it is called
     environment    the circumstances, machine and commit

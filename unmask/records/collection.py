@@ -1,7 +1,8 @@
 """A folder of runs, read by settings: each wanted setting is the run of exactly these settings, or is
 missing.
 
-Whatever else lies in the folder (other seeds, batch sizes, budgets, weights, figures) changes nothing.
+Whatever else lies in the folder (other seeds, batch sizes, budgets, weights, figures) changes nothing. Only
+`everything` takes all that is there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +70,7 @@ def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights |
     if len(recipes) < len({canonical([s.recipe, s.metric, s.limit]) for s in settings}):
         raise RecordError("limit, metric: a figure has one; settings that differ in nothing else share a run")
     settings = list(recipes.values())
-    names = _names(settings)
+    names = _names([setting.recipe for setting in settings])
     found, missing = [], []
     for name, setting in zip(names, settings, strict=True):
         fits, why = _fitting(runs, setting)
@@ -82,26 +83,58 @@ def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights |
         if len(fits) > 1:
             raise RecordError(_several(name, [run for run, _ in fits]))
         if fits:
-            found.append((name, setting, *fits[0]))
+            found.append((name, *fits[0]))
         else:
             missing.append((f"{name}{_place(setting.recipe)}", why))
-    _check_alike([run for _, _, run, _ in found])
-    rows = pd.DataFrame([_row(*each) for each in found])
+    _check_alike([run for _, run, _ in found])
+    return _collection(found, missing)
+
+
+def everything(runs: Sequence[Run]) -> Collection:
+    """Every finished run of a folder, from `find_runs`, by the metric that decided when it was made.
+
+    `missing` names the folder of each run that is left out, and why. Whether two runs compare is for the
+    reader: unlike in a sweep, weights and prompts may differ.
+    """
+    found, missing = [], []
+    for run in runs:
+        try:
+            found.append((run, _finished(run)))
+        except RecordError as error:
+            missing.append((run.folder.name, str(error)))
+    names = _names([run.config for run, _ in found])
+    return _collection([(name, *each) for name, each in zip(names, found, strict=True)], missing)
+
+
+def _finished(run: Run) -> list[dict]:
+    """All documents of a finished run, scored; RecordError where it is not finished or not scored."""
+    status, metric = run.info.get("status"), run.info.get("metric")
+    if status != "finished" or not metric:
+        raise RecordError(
+            f"{run.folder}: is {status}, not finished: the command that made it goes on with it"
+        )
+    scored = run.scored(metric)
+    if not scored:
+        raise RecordError(f"{run.folder}: has no answers")
+    return scored
+
+
+def _collection(found: Sequence[tuple[str, Run, list[dict]]], missing: list[tuple[str, str]]) -> Collection:
     return Collection(
-        rows,
-        {run.folder.name: scored for _, _, run, scored in found},
-        {run.folder.name: run.config for _, _, run, _ in found},
+        pd.DataFrame([_row(*each) for each in found]),
+        {run.folder.name: scored for _, run, scored in found},
+        {run.folder.name: run.config for _, run, _ in found},
         missing,
     )
 
 
-def _names(settings: Sequence[Setting]) -> list[str]:
-    """A label for each setting, of its own among those of the same model and task."""
-    places = [_place(setting.recipe) for setting in settings]
-    names = [""] * len(settings)
+def _names(recipes: Sequence[Mapping]) -> list[str]:
+    """A label for each recipe, of its own among those of the same model and task."""
+    places = [_place(recipe) for recipe in recipes]
+    names = [""] * len(recipes)
     for place in dict.fromkeys(places):
         at = [i for i, other in enumerate(places) if other == place]
-        for i, name in zip(at, labels([settings[i].recipe for i in at]), strict=True):
+        for i, name in zip(at, labels([recipes[i] for i in at]), strict=True):
             names[i] = name
     return names
 
@@ -194,7 +227,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
                 )
 
 
-def _row(name: str, setting: Setting, run: Run, scored: list[dict]) -> dict:
+def _row(name: str, run: Run, scored: list[dict]) -> dict:
     config = run.config
     summary = summarise(scored, run.info.get("shapes"))
     decoder, task = config["decoder"], config["task"]

@@ -1,0 +1,91 @@
+"""Answers as the page replays them, from samples and, where there are any, traces."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from unmask.page import replay
+from unmask.page.pieces import Decode, decode_of, pieces
+from unmask.records.trace import Trace, agrees
+
+DOCUMENTS = 12  # of each task, whose answers the page replays
+
+Traces = Mapping[tuple[int, int], Trace]  # of a run, by document and repeat
+
+
+def answers_of(
+    scored: Sequence[dict],
+    config: Mapping,
+    documents: Collection[int],
+    traces: Traces,
+    vocabulary: dict[str, int],
+) -> dict[int, dict]:
+    """The first answer of a run to each of these documents, see `answer` and `told_by`."""
+    decode = decode_of(config, scored[0])
+    longest = max(max(replay.tokens(sample)) for sample in scored)
+    found = {}
+    for sample in scored:
+        if sample["doc_id"] in documents and sample["repeat"] == 0:
+            mine = answer(sample, config, decode, longest, vocabulary)
+            trace = traces.get((sample["doc_id"], 0))
+            found[sample["doc_id"]] = mine | told_by(trace, sample, mine, decode)
+    return found
+
+
+def answer(
+    sample: Mapping, config: Mapping, decode: Decode | None, longest: int, vocabulary: dict[str, int]
+) -> dict:
+    """An answer up to its end, as the page replays it.
+
+    tokens: numbers of pieces, which `vocabulary` collects. steps: the step that committed each. taken: how
+    many each step committed, those after the end included. after: how many stand after the end. The rest is
+    of `sample`, `replay.drafts` and `replay.blocks`.
+    """
+    stop = sample["useful"] + (sample["finish"] == "stop")  # with the end token
+    texts = pieces(sample["ids"][:stop], decode)
+    found = {
+        "tokens": [vocabulary.setdefault(text, len(vocabulary)) for text in texts],
+        "steps": sample["commits"][:stop],
+        "taken": replay.tokens(sample),
+        "after": len(sample["ids"]) - stop,
+        "useful": sample["useful"],
+        "ended": sample["finish"] == "stop",
+        "correct": sample["correct"],
+        "answer": sample["extracted"],
+        "forwards": sample["forwards"],
+    }
+    if (drafts := replay.drafts(sample, config, longest)) is not None:
+        found["drafts"] = drafts
+        found["own"] = "drafter" in config["roles"]  # the last token of a step is the target's own
+    if (blocks := replay.blocks(sample, config)) is not None:
+        found["blocks"] = blocks
+    return found
+
+
+def told_by(trace: Trace | None, sample: Mapping, found: Mapping, decode: Decode | None) -> dict:
+    """What a trace adds to an `answer`, if it is of this very one.
+
+    spent: role -> forwards up to each step. refused: per step, the text of the drafted tokens that were not
+    accepted.
+    """
+    if trace is None or not agrees(trace, sample):
+        return {}
+    refused = [
+        "".join(pieces(drafted[accepted:], decode))
+        for drafted, (_, accepted) in zip(trace["drafted"], found.get("drafts", ()), strict=False)
+    ]
+    return {"spent": trace["forwards"]} | ({"refused": refused} if refused else {})
+
+
+def documents_of(runs: Sequence[Sequence[dict]], traces: Sequence[Traces]) -> list[dict]:
+    """The documents that most runs have, the first ones of these: numbers, wanted answers, questions.
+
+    A question is None where no run has a trace of its document.
+    """
+    counts = Counter(sample["doc_id"] for scored in runs for sample in scored if not sample["repeat"])
+    chosen = sorted(counts, key=lambda document: (-counts[document], document))[:DOCUMENTS]
+    targets = {sample["doc_id"]: sample["target"] for scored in runs for sample in scored}
+    questions = {key[0]: trace["question"] for each in traces for key, trace in each.items()}
+    return [
+        {"id": document, "target": targets[document], "question": questions.get(document)}
+        for document in sorted(chosen)
+    ]

@@ -1,0 +1,104 @@
+"""Records -> the page: index.html with everything that it needs inside."""
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import itables
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from unmask.page.boards import boards, told_apart
+from unmask.page.data import plain_data
+from unmask.page.tables import Cell, Section, cell, csv, kinds, number
+from unmask.plots.measures import every
+from unmask.records.collection import Collection, everything
+from unmask.records.files import RecordError, write_atomic
+from unmask.records.run import find_runs
+from unmask.records.trace import read_traces
+
+HERE = Path(__file__).parent
+
+
+def write(results: Path, folder: Path, extra: Sequence[Section] = ()) -> tuple[Path, int, list[str]]:
+    """Write the page of all finished runs of `results` into a folder.
+
+    extra: more sections, below the boards. Returns (index.html, how many runs it shows, for each run that is
+    left out its folder and why). ValueError where there is nothing to show.
+    """
+    runs, problems = find_runs(results)
+    found = everything(runs)
+    left_out = [why.replace(f"{results}/", "") for why in (*problems, *(why for _, why in found.missing))]
+    if found.rows.empty:
+        raise ValueError("; ".join([f"{results}: has no finished run to show", *left_out[:2]]))
+    found.rows = told_apart(found)
+    sections = [*boards(found), *extra]
+    traces = {}
+    for run in runs:
+        try:
+            traces[run.folder.name] = read_traces(run.folder)
+        except RecordError as error:  # the answers themselves are unharmed
+            traces[run.folder.name] = {}
+            left_out.append(str(error).replace(f"{results}/", ""))
+    data = plain_data(found, {run.folder.name: run.info for run in runs}, traces)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "index.html", html(found, sections, data, left_out))
+    return folder / "index.html", len(found.rows), left_out
+
+
+def html(found: Collection, sections: Sequence[Section], data: Mapping, left_out: Sequence[str]) -> str:
+    """The whole page. Libraries are packed: two megabytes in place of five."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = found.rows
+    return templates.get_template("page.html.j2").render(
+        sections=[_section(section) for section in sections],
+        tiny=any(name.startswith("tiny_") for name in rows.model),
+        answers=number(int(rows.samples.sum())),
+        machines=every(rows.machines),
+        commits=every(rows.commits),
+        left_out=left_out,
+        data=data,
+        json=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        style=(HERE / "style.css").read_text(),
+        script=(HERE / "script.js").read_text(),
+        **libraries(),
+    )
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """DataTables and plotly.js, the scripts packed."""
+    tables = Path(itables.__file__).parent / "html"
+    return {
+        "tables_style": (tables / "dt_bundle.css").read_text(),
+        "tables_script": packed((tables / "dt_bundle.js").read_text()),
+        "charts_script": packed(get_plotlyjs()),
+    }
+
+
+def _section(section: Section) -> dict:
+    title, table, note = section
+    rows: list[list[Cell]] = [
+        [cell(value) for value in line] for line in zip(*map(table.get, table), strict=True)
+    ]
+    return {
+        "title": title,
+        "note": note,
+        "file": f"{'-'.join(title.lower().replace(':', '').replace(',', '').split())}.csv",
+        "columns": list(zip(table.columns, kinds(table), strict=True)),
+        "rows": rows,
+        "csv": base64.b64encode(csv(table).encode()).decode(),
+    }
+
+
+def packed(text: str) -> str:
+    """A text as gzip in base64, the same for the same text."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

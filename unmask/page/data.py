@@ -1,0 +1,126 @@
+"""What the page's script draws: charts, recipes and answers, as plain data for JSON."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from unmask.page.answers import Traces, answers_of, documents_of
+from unmask.page.boards import estimate
+from unmask.page.colours import on_both
+from unmask.page.tables import cell
+from unmask.plots.fronts import front
+from unmask.plots.measures import MEASURES, comparable
+from unmask.plots.style import COLOURS, DECODERS, GREY, MARKERS
+from unmask.records.collection import Collection
+from unmask.records.recipe import flatten
+from unmask.records.stats import Interval
+
+PLOTLY = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "x")
+SYMBOLS = dict(
+    zip(MARKERS, zip(PLOTLY, "●■◆▲▼✚★✖", strict=True), strict=True)
+)  # the figures' marks on the page
+CIRCUMSTANCES = ("time", "git_commit", "git_dirty", "machine", "gpu", "platform", "packages")
+
+
+def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[str, Traces]) -> dict:
+    """All that the script draws, as JSON takes it.
+
+    infos, traces: by run folder, its run.json and what `records.trace` holds of it.
+
+    measures: name -> label, higher, time, of those that some run has. tasks: task -> {"documents": [...],
+    "fronts": {measure: [run]}, "why": of times that are left out}. runs: folder -> what is known of it, its
+    numbers and its recipe. pieces: text of tokens, which answers name by number. answers: run -> document ->
+    see `answers.answer`.
+    """
+    vocabulary: dict[str, int] = {}
+    tasks, runs, answers = {}, {}, {}
+    models = list(dict.fromkeys(found.rows.model))
+    for task, rows in found.rows.groupby("task", sort=False):
+        timed, reason = comparable(rows)
+        documents = documents_of([found.scored[run] for run in rows.run], [traces[run] for run in rows.run])
+        tasks[task] = {"documents": documents, "fronts": _fronts(rows, timed), "why": reason}
+        for (_, row), on_time in zip(rows.iterrows(), timed, strict=True):
+            scored, config, info = found.scored[row.run], found.configs[row.run], infos[row.run]
+            measures = [name for name in MEASURES if on_time or not MEASURES[name].time]
+            numbers = {name: estimate(row, name) for name in measures}
+            runs[row.run] = {
+                "model": row.model,
+                "decoder": row.decoder,
+                "label": row.label,
+                "task": task,
+                "n": row.n,
+                "numbers": {name: _rounded(value) for name, value in numbers.items()},
+                "words": {name: _words(value) for name, value in numbers.items()},
+                "recipe": _recipe(row, config, info),
+            }
+            known = {document["id"] for document in documents}
+            answers[row.run] = answers_of(scored, config, known, traces[row.run], vocabulary)
+    return {
+        "measures": {
+            name: {"label": measure.label, "higher": measure.higher, "time": measure.time}
+            for name, measure in MEASURES.items()
+            if any(run["numbers"].get(name) for run in runs.values())
+        },
+        "colours": {name: on_both(DECODERS.get(name, GREY)) for name in dict.fromkeys(found.rows.decoder)},
+        "marks": {model: SYMBOLS[MARKERS[i % len(MARKERS)]] for i, model in enumerate(models)},
+        "steps": [on_both(colour) for colour in COLOURS[:-1]],
+        "tasks": tasks,
+        "runs": runs,
+        "pieces": list(vocabulary),
+        "answers": answers,
+    }
+
+
+def _fronts(rows: pd.DataFrame, timed: np.ndarray) -> dict[str, list[str]]:
+    """Measure -> the runs that no other beats in it and in accuracy; of times only where all compare."""
+    found = {}
+    for measure in MEASURES.values():
+        if measure.column == "accuracy" or (measure.time and not timed.all()):
+            continue
+        measured = rows.dropna(subset=["accuracy", measure.column])
+        if len(measured):
+            found[measure.column] = measured.run[
+                front(measured[measure.column], measured.accuracy, measure.higher)
+            ].tolist()
+    return found
+
+
+def _rounded(value: Interval | float | None) -> list[float] | None:
+    """[value] or [value, low, high] with six digits: enough for a chart."""
+    if value is None:
+        return None
+    values = value if isinstance(value, Interval) else [value]
+    return [float(f"{each:.6g}") for each in values]
+
+
+def _recipe(row: pd.Series, config: Mapping, info: Mapping) -> dict[str, dict[str, str]]:
+    """The identity of a run, where it was made, and what it gave, by group."""
+    circumstances = flatten({key: info[key] for key in CIRCUMSTANCES if key in info})
+    circumstances |= {"machines of all answers": row.machines, "commits of all answers": row.commits}
+    results = {
+        MEASURES[name].label: _words(estimate(row, name)) for name in MEASURES if not MEASURES[name].time
+    }
+    results |= {
+        "metric": row.metric,
+        "documents": row.n,
+        "no answer could be read": row.extraction_failures,
+        "useful tokens": row.useful_tokens,
+        "tokens after the end": row.wasted_tokens,
+        **{f"forwards of {role}": count for role, count in row.forwards.items()},
+        **{f"positions fed to {role}": count for role, count in row.positions.items()},
+        "times": row.times_void or ("answered in turns" if row.turns != ["alone"] else "answered alone"),
+    }
+    groups = {"Settings": flatten(config), "Results": results, "Made": circumstances}
+    return {name: {key: _text(value) for key, value in group.items()} for name, group in groups.items()}
+
+
+def _words(value: Interval | float | None) -> str:
+    return " ".join(filter(None, cell(value)[:2]))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)

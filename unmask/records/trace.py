@@ -1,0 +1,46 @@
+"""How answers came about, step by step: what a sample does not hold, for a few documents of a run.
+
+trace.jsonl lies beside samples.jsonl and is not needed: an answer's commits are in its sample.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from unmask.records.files import RecordError, read_jsonl, sealed, unsealed, write_atomic
+
+TRACES = "trace.jsonl"
+AGAIN = "Delete the file: the command that made the run and trace=true makes it again"
+
+
+class Trace(TypedDict):
+    """One answer. A line of trace.jsonl is this and a `checksum`."""
+
+    doc_id: int
+    repeat: int
+    question: str | None  # as the task's document has it
+    drafted: list[list[int]]  # per step, the ids that were judged; empty where nothing is drafted
+    forwards: dict[str, list[int]]  # role -> forwards up to each step, that step included
+
+
+def write_traces(folder: Path, traces: Iterable[Trace]) -> None:
+    """Replace the traces of a run."""
+    write_atomic(folder / TRACES, "".join(json.dumps(sealed(row), allow_nan=False) + "\n" for row in traces))
+
+
+def read_traces(folder: Path) -> dict[tuple[int, int], Trace]:
+    """The traces of a run by (doc_id, repeat), none without a file; RecordError where it is damaged."""
+    path = folder / TRACES
+    rows, _ = read_jsonl(path, AGAIN)
+    rows = [unsealed(row, f"{path}:{number}", AGAIN) for number, row in enumerate(rows, 1)]
+    for row in rows:
+        if row.keys() != Trace.__annotations__.keys():
+            raise RecordError(f"{path}: has other fields than {', '.join(Trace.__annotations__)}. {AGAIN}")
+    return {(row["doc_id"], row["repeat"]): row for row in rows}
+
+
+def agrees(trace: Trace, sample: Mapping) -> bool:
+    """Whether a trace is of this answer, as far as the counts tell."""
+    last = {role: counts[-1] for role, counts in trace["forwards"].items() if counts}
+    return last == sample["forwards"]
