@@ -34,6 +34,7 @@ SETTINGS = [
     "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.share_add=0.7",
     "model=tiny_llada decoder=leftright decoder.tokens_per_step=4",
     "model=tiny_qwen_large decoder=autoregressive",
+    "model=tiny_qwen_large drafter=tiny_dflash decoder=dflash",
     "model=tiny_qwen decoder=autoregressive task=chain_sum",
 ]
 
