@@ -40,7 +40,7 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
         bars = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
         right.errorbar(places, middle, yerr=bars, marker="o", elinewidth=0.8, **look)
     left.set(xlabel="tokens of a step (acceptance length)", ylabel="steps (%)", ylim=(0, None))
-    left.legend(fontsize=6.5, frameon=False)
+    left.legend(fontsize=6.5, frameon=False, handlelength=3.5)
     right.set(xlabel="place in the draft", ylabel="taken, if those before are (%)", ylim=(0, 100))
     headline(figure, acceptance.title)
     caption(figure, f"In brackets: mean acceptance length. {note}")

@@ -121,7 +121,9 @@ def _ours(column, curve: Curve, measures: Sequence[Measure], found: Collection, 
             _level(axes, measure.scale * level[measure.column], name, DECODERS.get(level.decoder, GREY))
         _ticks(axes, ticks)
     if len(lines) > 1:
-        _name(column[0], lines, measures[0], [look["color"] for look in looks])
+        first = measures[0]
+        marks = [first.scale * v for v in levels[first.column].dropna()] if len(levels) else []
+        _name(column[0], lines, first, [look["color"] for look in looks], marks)
 
 
 def _theirs(column, measures: Sequence[Measure], points: pd.DataFrame) -> None:
@@ -165,13 +167,18 @@ def _say(axes, text: str) -> None:
     axes.set_yticks([])
 
 
-def _name(axes, lines: Sequence[Line], measure: Measure, colours: Sequence[str]) -> None:
-    """Write each line's name beside it, where it is farthest from all others."""
+def _name(
+    axes, lines: Sequence[Line], measure: Measure, colours: Sequence[str], levels: Sequence[float]
+) -> None:
+    """Write each line's name beside it, where it is farthest from all others and from the dotted levels, and
+    on the side where its nearest neighbour is not."""
     curves = [(line.places, measure.scale * line.rows[measure.column].to_numpy(float)) for line in lines]
     for i, ((places, values), line, colour) in enumerate(zip(curves, lines, colours, strict=True)):
-        others = np.array([np.interp(places, *curve) for j, curve in enumerate(curves) if j != i])
-        at = int(np.nan_to_num(np.abs(others - values).min(0)).argmax())
-        above = values[at] > others[:, at].mean()
+        others = [np.interp(places, *curve) for j, curve in enumerate(curves) if j != i]
+        others = np.array([*others, *(np.full(len(places), level) for level in levels)])
+        distance = np.nan_to_num(np.abs(others - values))
+        at = int(distance.min(0).argmax())
+        above = values[at] > others[distance[:, at].argmin(), at]
         align = "left" if at == 0 else "right" if at == len(places) - 1 else "center"
         axes.annotate(
             line.name,
