@@ -50,10 +50,10 @@ def test_a_stop_string_may_begin_in_an_earlier_step():
 def test_a_stop_counts_once_everything_left_of_it_is_committed():
     state, stop, calls = row(4), Stop(frozenset({7})), []
     state.count("denoiser", 6)
-    state.commit(([1, 3], [7, 5]), stop, lambda *step: calls.append(step))
+    state.commit(([1, 3], [7, 5]), stop, lambda row, *step: calls.append((row.index, *step)))
     assert (state.prefix, state.end, state.finished) == (0, None, False)
     state.count("denoiser", 6)
-    state.commit(([0], [6]), stop, lambda *step: calls.append(step))
+    state.commit(([0], [6]), stop, lambda row, *step: calls.append((row.index, *step)))
     assert (state.prefix, state.end, state.finished) == (2, 1, True)
     assert calls == [(0, [1, 3], [7, 5]), (0, [0], [6])]
 
@@ -87,7 +87,7 @@ def test_a_step_may_commit_nothing():
     state, calls = row(3), []
     for positions, ids in (([], []), ([2, 0], [5, 6]), ([], []), ([1], [7])):
         state.count("denoiser", 5)
-        state.commit((positions, ids), Stop(), lambda *step: calls.append(step))
+        state.commit((positions, ids), Stop(), lambda row, *step: calls.append((row.index, *step)))
     assert calls == [(0, [], []), (0, [2, 0], [5, 6]), (0, [], []), (0, [1], [7])]
     generation = state.generation()
     assert (generation.commits, generation.steps, generation.ids) == ([1, 3, 1], [0, 2, 0, 1], [6, 7, 5])

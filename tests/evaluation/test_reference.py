@@ -20,7 +20,7 @@ from unmask.records.environment import machine
 
 REFERENCE = ROOT / "results" / "reference"
 SLICE = ROOT / "tests" / "reference"
-DOCUMENTS = 4
+DOCUMENTS = 3
 SETTINGS = [
     "model=tiny_dream decoder=leftright",
     "model=tiny_dream decoder=leftright decoder.tokens_per_step=4",

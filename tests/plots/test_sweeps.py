@@ -73,7 +73,9 @@ def test_what_is_wrong_is_said(hydra, given, word):
         settings(given)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "board")) for name in FIGURES]
+)
 def test_every_figure_composes_has_its_runs_once_and_can_be_drawn(hydra, name):
     configs = settings([f"figure={name}"])
     recipes = [str(recipe(cfg)) for cfg in configs]
