@@ -12,5 +12,5 @@ python=.venv/bin/python
 [ -x $python ] || python=python
 for layout in llada dream; do
   $python -m scripts.certainty_map --picture "results/figures/certainty_map_$layout.png" \
-    "model=tiny_$layout decoder=dparallel decoder.block_length=8" "model=tiny_dparallel_$layout decoder=dparallel decoder.block_length=8"
+    "model=tiny_$layout decoder=dparallel decoder.block_length=8 batch_size=16" "model=tiny_dparallel_$layout decoder=dparallel decoder.block_length=8 batch_size=16"
 done
