@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from unmask.plots.fronts import aup, aups, front, pb
+from unmask.plots.pareto import lines_of
 
 BASELINE = "leftright K=1"
 
@@ -112,3 +113,13 @@ def test_aup_of_a_group_weighs_its_tasks_alike():
     rows = rows.assign(model="m", task="t", conditions="x", decoder=["leftright", "apd", "apd"])
     (area,) = aups(rows, scored, [BASELINE]).values()
     assert area.value == pytest.approx(2 * 75)  # pooled, it were 2 * 87.5
+
+
+def test_a_line_joins_settings_that_differ_in_one_number_alone():
+    labels = ["threshold B=8 tau=0.9", "threshold B=8 tau=0.7", "threshold B=8 tau=0.9 cache=dual"]
+    labels += ["threshold B=8 tau=0.7 cache=dual", "threshold B=8 tau=0.5 cache=dual"]
+    rows = pd.DataFrame({"model": "m", "decoder": "threshold", "plain": labels})
+    lines = [(name, list(line.index)) for _, name, line in lines_of(rows)]
+    assert lines == [("", [0, 1]), ("cache=dual", [2, 3, 4])]
+    (alone,) = lines_of(rows[:1])
+    assert alone[1] == ""

@@ -71,8 +71,12 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         "bands, bars, brackets: 95% intervals",
     ]
     checks = [comparable(here) for here in _panels(definition, rows)]
-    if isinstance(definition, Pareto):  # a front over times is of all settings, or there is none
-        checks = [(timed & timed.all(), reason) for timed, reason in checks]
+    if isinstance(definition, Pareto):
+        panels = _panels(definition, rows)
+        checks = [
+            (pareto.timed_rows(definition, here), reason)
+            for here, (_, reason) in zip(panels, checks, strict=True)
+        ]
     left = len(rows) - sum(timed.sum() for timed, _ in checks)
     reasons = dict.fromkeys(reason for _, reason in checks if reason)
     words += (

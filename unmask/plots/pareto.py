@@ -1,6 +1,6 @@
 """Kind `pareto`: accuracy over measures of cost, every setting a point, the front of each a line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,9 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     """Ours above: a column per task, a row per measure. Below, where there are any, the published points."""
     rows = found.rows
     ours, theirs = list(rows.groupby("task", sort=False)), list(published.groupby("task", sort=False))
-    # a front is of all settings
-    timed = {task: comparable(here)[0].all() for task, here in ours}
+    timed = {task: here[timed_rows(pareto, here)] for task, here in ours}
     wanted = [MEASURES[name] for name in pareto.measures]
-    measures = [m for m in wanted if not m.time or any(timed.values())]
+    measures = [m for m in wanted if not m.time or any(len(some) for some in timed.values())]
     shared = [
         m for m in wanted if m.published in published and published[m.published].notna().mean() > 0.8
     ]  # of most points
@@ -49,7 +48,8 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     for column, (task, here) in zip(grid.T, ours, strict=True):
         column[0].set_title(task)
         for axes, measure in zip(column, measures, strict=True):
-            if measure.time and not timed[task]:
+            here = timed[task] if measure.time else here
+            if here.empty:
                 axes.text(0.5, 0.5, "not compared", ha="center", transform=axes.transAxes, color=PUBLISHED)
             else:
                 draw_ours = _methods if pareto.lines == "methods" else _points
@@ -68,6 +68,13 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     caption(parts[-1], note)
     spread_names(figure)
     save(figure, output)
+
+
+def timed_rows(pareto: Pareto, rows: pd.DataFrame) -> np.ndarray:
+    """Which rows of a panel are drawn over a time: those that compare; of a front, which is of all settings,
+    all or none."""
+    timed, _ = comparable(rows)
+    return timed & timed.all() if pareto.lines == "front" else timed
 
 
 def short_name(row: pd.Series) -> str:
@@ -97,9 +104,10 @@ def _points(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -
 
 
 def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -> None:
-    """A line through the settings of each model and decoder, with their intervals."""
+    """Lines through the settings of each model and decoder that differ in one knob, with their intervals, and
+    with a name where a method has several."""
     models = list(dict.fromkeys(rows.model))
-    for (model, decoder), mine in rows.groupby(["model", "decoder"], sort=False):
+    for (model, decoder), name, mine in lines_of(rows):
         mine = mine.sort_values(measure.column)
         y = 100 * mine.accuracy
         low, high = 100 * np.array(mine.accuracy_interval.tolist()).T
@@ -115,6 +123,36 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
             elinewidth=0.5,
             **look,
         )
+        if name:
+            end = mine.iloc[-1 if measure.higher else 0]
+            place = [measure.scale * end[measure.column]], [100 * end.accuracy]
+            name_points(axes, *place, [name], [look["color"]])
+
+
+def lines_of(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, pd.DataFrame]]:
+    """((model, decoder), what sets a line apart from the method's others, its rows).
+
+    A line's settings differ in one knob alone: the number that takes most values among the method's settings.
+    """
+    for place, mine in rows.groupby(["model", "decoder"], sort=False):
+        knobs = [dict(word.split("=", 1) for word in label.split() if "=" in word) for label in mine.plain]
+        names = dict.fromkeys(key for each in knobs for key in each)
+        values = {key: {each.get(key) for each in knobs} for key in names}
+        numbers = [key for key in names if all(v is None or number(v) for v in values[key])]
+        moving = max(numbers, key=lambda key: len(values[key]), default=None)
+        told = [key for key in names if key != moving and len(values[key]) > 1]
+        lines = [" ".join(f"{k}={each[k]}" for k in told if k in each) for each in knobs]
+        for name, line in mine.groupby(pd.Series(lines, mine.index), sort=False):
+            yield place, name, line
+
+
+def number(text: str) -> bool:
+    """Whether a knob's value is one."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _published(axes, points: pd.DataFrame, measure: Measure) -> None:
