@@ -155,7 +155,8 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "",
         "![learning curve](learning_curve.png)",
         "",
-        "Held-out problems, zero-shot, chat template, one token a forward, 95% intervals (Wilson):",
+        f"Held-out problems, zero-shot, chat template{'' if name in TARGETS else ', one token a forward'}, "
+        "95% intervals (Wilson):",
         "",
         "| task | decoder | n | accuracy | test set |",
         "|---|---|---|---|---|",
