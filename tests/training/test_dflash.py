@@ -11,10 +11,14 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
 import train
-from unmask.config import ModelConfig
+from unmask.config import ROOT, ModelConfig
 from unmask.decoding.cache import SlotCache
 from unmask.models.drafter import DFlashDraftModel
 from unmask.models.loading import Source
+from unmask.training.models import build_drafter
+from unmask.training.recipe import TrainConfig, check
+from types import SimpleNamespace
+from omegaconf import OmegaConf
 from unmask.training import objectives
 from unmask.training.data import Batch
 from unmask.training.objectives import STUDENT
@@ -176,3 +180,16 @@ def test_layer_minus_one_is_the_embedding_of_the_text(pair, data):
         assert torch.equal(drafter.features(hidden), target.get_input_embeddings()(data.ids))
     finally:
         drafter.config.dflash_config["target_layer_ids"] = kept
+
+
+def test_the_published_recipe_makes_the_published_drafter():
+    recipe = OmegaConf.load(ROOT / "eval_config" / "recipe" / "dflash_qwen3_4b.yaml")
+    cfg = TrainConfig(**OmegaConf.to_container(recipe))
+    check(cfg)
+    wide = {"hidden_size": 2560, "vocab_size": 151936, "rope_theta": 1e6}
+    target = AutoConfig.for_model("qwen3", num_hidden_layers=36, **wide)
+    with torch.device("meta"):
+        drafter = build_drafter(cfg, SimpleNamespace(mask_token_id=None), target)
+    assert len(drafter.state_dict()) == 58
+    assert sum(p.numel() for p in drafter.parameters()) == 537_427_200  # as the published folder has
+    assert (drafter.config.block_size, drafter.mask_token_id) == (16, 151669)
