@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def draw(curve: Curve, found: Collection, published: pd.DataFrame, output: Path,
         column[0].set_title(f"published: {model}\n{method}, {points.task.iloc[0]}", color=PUBLISHED)
         _theirs(column, measures, points)
     for axes, measure in zip(grid[:, 0], measures, strict=True):
-        axes.set_ylabel(measure.label)
+        axes.set_ylabel(fill(measure.label, 20))  # no longer than its panel
     for axes in grid[-1]:
         axes.set_xlabel(curve.x_label or SYMBOLS.get(curve.x.split(".")[-1], curve.x.split(".")[-1]))
     for row, measure in zip(grid, measures, strict=True):
