@@ -4,12 +4,8 @@
 # Stopped, it goes on; finished, it only draws.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=.venv/bin/python
-[ -x $python ] || python=python
-train() { # name, what is changed
-  [ -e "runs/ablation/d2f_$1/training.json" ] || $python train.py recipe=tiny_d2f_llada name="$1" output="runs/ablation/d2f_$1" \
-    folder="runs/train/ablation/d2f_$1" tokens="${TOKENS:-1_000_000}" threads="${THREADS:-2}" validation_problems=0 "${@:2}"
-}
+recipe=tiny_d2f_llada prefix=d2f_ tokens=${TOKENS:-1_000_000}
+source scripts/ablation.sh
 train full
 train random_noise ++objective_options.noise=random
 train unfinished ++objective_options.finished=false

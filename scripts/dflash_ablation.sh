@@ -4,12 +4,8 @@
 # It needs the answers of recipe=tiny_dflash. Stopped, it goes on; finished, it only draws.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=.venv/bin/python
-[ -x $python ] || python=python
-train() { # name, what is changed
-  [ -e "runs/ablation/dflash_$1/training.json" ] || $python train.py recipe=tiny_dflash name="$1" output="runs/ablation/dflash_$1" \
-    folder="runs/train/ablation/dflash_$1" tokens="${TOKENS:-1_000_000}" threads="${THREADS:-2}" validation_problems=0 ${2:+"$2"}
-}
+recipe=tiny_dflash prefix=dflash_ tokens=${TOKENS:-1_000_000}
+source scripts/ablation.sh
 train full
 train no_features "architecture.target_layer_ids=[-1]" # the embeddings of the text instead
 train one_feature "architecture.target_layer_ids=[2]"

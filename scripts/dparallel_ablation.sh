@@ -4,12 +4,8 @@
 # It needs the answers of recipe=tiny_dparallel_llada. Stopped, it goes on; finished, it only draws.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=.venv/bin/python
-[ -x $python ] || python=python
-train() { # name, what is left out
-  [ -e "runs/ablation/$1/training.json" ] || $python train.py recipe=tiny_dparallel_llada name="$1" output="runs/ablation/$1" \
-    folder="runs/train/ablation/$1" tokens="${TOKENS:-300_000}" threads="${THREADS:-2}" validation_problems=0 ${2:+"$2"}
-}
+recipe=tiny_dparallel_llada prefix= tokens=${TOKENS:-300_000}
+source scripts/ablation.sh
 train full
 train no_certainty ++objective_options.beta=0
 train no_consistency ++objective_options.consistency=0

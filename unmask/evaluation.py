@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from lm_eval.api.instance import Instance
 from omegaconf import DictConfig
 
@@ -18,7 +17,7 @@ from unmask.records.documents import chosen
 from unmask.records.naming import label
 from unmask.records.summary import summarise
 from unmask.records.trace import agrees, read_traces, write_traces
-from unmask.settings import typed
+from unmask.settings import composed, typed
 from unmask.setup import Setup
 from unmask.tasks import check_task, metrics_of, prepare, score_answers
 
@@ -36,8 +35,7 @@ class Evaluation(Setup):
     @classmethod
     def of(cls, *overrides: str) -> "Evaluation":
         """The evaluation that eval.py would run with these arguments."""
-        with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-            return cls(compose("eval", list(overrides)))
+        return cls(composed(overrides))
 
     def __init__(self, cfg: DictConfig):
         cfg = typed(cfg)

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unmask.config import ROOT, EvalConfig
 from unmask.decoding.sampling import at_least_one
-from unmask.settings import build_decoder, typed
+from unmask.settings import build_decoder, composed, typed
 
 GROUPS = {"pretrained": "model", "auxiliary": "auxiliary", "drafter": "drafter", "decoder": "decoder"}
 SHARED = ("device", "dtype", "seed", "batch_size", "threads", "compile", "force")  # as eval.py calls them
@@ -38,8 +37,7 @@ def configuration(given: Mapping[str, Any]) -> EvalConfig:
             raise ValueError(f"model_args: {key}= is missing; there are {', '.join(_choices(GROUPS[key]))}")
     choices = {"auxiliary": "none", "drafter": "none"}
     choices |= {group: _choice(key, given[key]) for key, group in GROUPS.items() if key in given}
-    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        cfg = compose("eval", [f"{group}={choice}" for group, choice in choices.items()])
+    cfg = composed([f"{group}={choice}" for group, choice in choices.items()])
     places = _places(cfg)
     if unknown := given.keys() - places.keys():
         names = ", ".join(name for name in places if "." not in name)

@@ -10,6 +10,7 @@ from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.speculative import Speculative
 from unmask.page import replay
 from unmask.page.replay import BEGUN, DECODED, FULL, WAITING
+from unmask.records.sample import committed
 
 
 def record_of(lab, decoder, models, prompt, budget, name, stop=()):
@@ -93,7 +94,7 @@ def test_a_draft_that_the_target_refuses_is_in_the_trace(lab, qwen, llada):
 def check_drafts(sample, config, steps, own):
     """A record's drafts are as long as those of the trace, and their accepted tokens are the answer's."""
     begin = 0
-    counted = replay.tokens(sample)
+    counted = committed(sample)
     assert [forwards for _, forwards in steps][-1] == sample["forwards"]
     for (drafted, accepted), (draft, _), count in zip(
         replay.drafts(sample, config), steps, counted, strict=True
@@ -107,5 +108,5 @@ def check_drafts(sample, config, steps, own):
 def test_other_decoders_have_neither(lab, llada):
     sample = {"forwards": {"denoiser": 2}, "commits": [0, 1, 0], "budget": 3, "ids": [1, 2, 3]}
     config = {"decoder": {"name": "confidence", "block_length": 3}, "roles": ["denoiser"]}
-    assert replay.tokens(sample) == [2, 1]
+    assert committed(sample) == [2, 1]
     assert replay.drafts(sample, config) is None and replay.blocks(sample, config) is None

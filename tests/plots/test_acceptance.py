@@ -7,7 +7,8 @@ from unmask.plots.acceptance import conditional, lengths
 
 def sample(*steps, budget=100):
     """The record of an answer whose steps took so many tokens."""
-    return {"commits": [n for n, count in enumerate(steps) for _ in range(count)], "budget": budget}
+    commits = [n for n, count in enumerate(steps) for _ in range(count)]
+    return {"commits": commits, "forwards": {"target": len(steps)}, "budget": budget}
 
 
 def test_the_prompts_step_and_those_that_the_budget_cut_do_not_count():

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from unmask.page import replay
 from unmask.page.pieces import Decode, decode_of, pieces
+from unmask.records.sample import committed
 from unmask.records.trace import Trace, agrees
 
 DOCUMENTS = 12  # of each task, whose answers the page replays
@@ -21,7 +22,7 @@ def answers_of(
 ) -> dict[int, dict]:
     """The first answer of a run to each of these documents, see `answer` and `told_by`."""
     decode = decode_of(config, scored[0])
-    longest = max(max(replay.tokens(sample)) for sample in scored)
+    longest = max(max(committed(sample)) for sample in scored)
     found = {}
     for sample in scored:
         if sample["doc_id"] in documents and sample["repeat"] == 0:
@@ -45,7 +46,7 @@ def answer(
     found = {
         "tokens": [vocabulary.setdefault(text, len(vocabulary)) for text in texts],
         "steps": sample["commits"][:stop],
-        "taken": replay.tokens(sample),
+        "taken": committed(sample),
         "after": len(sample["ids"]) - stop,
         "useful": sample["useful"],
         "ended": sample["finish"] == "stop",

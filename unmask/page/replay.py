@@ -7,15 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unmask.records.sample import step_role
+from unmask.records.sample import committed, step_role
 
 WAITING, BEGUN, FULL, DECODED = "wbfd"  # states of a block
-
-
-def tokens(sample: Mapping) -> list[int]:
-    """How many tokens each step committed, what stands after the end included."""
-    commits = np.array([step for step in sample["commits"] if step >= 0], int)
-    return np.bincount(commits, minlength=sample["forwards"][step_role(sample)]).tolist()
 
 
 def drafts(sample: Mapping, config: Mapping, longest: int | None = None) -> list[tuple[int, int]] | None:
@@ -28,7 +22,7 @@ def drafts(sample: Mapping, config: Mapping, longest: int | None = None) -> list
     with a drafter drafts B - 1 tokens, none in its first step, and the last token of a step is the target's
     own: it is not among the accepted ones.
     """
-    decoder, budget, counts = config["decoder"], sample["budget"], tokens(sample)
+    decoder, budget, counts = config["decoder"], sample["budget"], committed(sample)
     before = np.cumsum([0, *counts[:-1]]).tolist()
     if "mixture_weight" in decoder:
         sees, chunk = decoder["max_lookahead"] or budget, decoder["chunk"] or budget
@@ -65,10 +59,10 @@ def blocks(sample: Mapping, config: Mapping) -> list[str] | None:
             full.append(False)
         for block in range(len(full)):
             full[block] = full[block] or not block or share[block - 1] >= decoder["share_act"]
-        committed = [place for place in ends if commits[place] <= step]
-        if committed:  # D2F appends no more blocks, and gives up those right of the end
+        given = [place for place in ends if commits[place] <= step]
+        if given:  # D2F appends no more blocks, and gives up those right of the end
             if decoder.get("after_end") != "fill":  # an identity leaves out what is "none"
-                del full[min(committed) // length + 1 :]
+                del full[min(given) // length + 1 :]
             wanted = min(wanted, len(full) * length)
         done = [bool((commits[place] <= step).all()) for place in places]
         letters = [

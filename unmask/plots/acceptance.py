@@ -9,6 +9,7 @@ import pandas as pd
 from unmask.plots.definition import Acceptance
 from unmask.plots.style import MARKERS, PUBLISHED, caption, headline, plt, save, styles
 from unmask.records.collection import Collection
+from unmask.records.sample import committed
 from unmask.records.stats import Interval, bootstrap_ratio
 
 
@@ -25,7 +26,7 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
     for row, look in zip(runs, looks, strict=True):
         longest = found.configs[row.run]["decoder"]["block_length"]
         if longest is None:  # the drafter's own: the most that a step took
-            longest = max(np.bincount(s["commits"])[1:].max(initial=1) for s in found.scored[row.run])
+            longest = max(max(committed(s)[1:], default=1) for s in found.scored[row.run])
         documents = [lengths(sample, longest) for sample in found.scored[row.run]]
         every = np.concatenate([np.array(d, int) for d in documents])
         counts = np.bincount(every, minlength=longest + 1)[1:]
@@ -79,7 +80,7 @@ def drafts(row: pd.Series) -> bool:
 def lengths(sample: dict, block: int) -> list[int]:
     """Tokens that each step took: without the first one, which reads the prompt, and without those near the
     end of the budget, whose blocks were cut short."""
-    counts = np.bincount([step for step in sample["commits"] if step >= 0])
+    counts = np.array(committed(sample))
     before = np.cumsum(counts) - counts
     whole = before + block <= sample["budget"]
     return counts[1:][whole[1:]].tolist()

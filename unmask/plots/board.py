@@ -13,7 +13,7 @@ import pandas as pd
 
 from unmask.plots import pareto
 from unmask.plots.definition import Board
-from unmask.plots.fronts import best_within, draws
+from unmask.plots.fronts import best_within, draws, interval_of
 from unmask.plots.listing import cost_cells, one_line, write
 from unmask.plots.measures import comparable
 from unmask.records.collection import Collection
@@ -33,6 +33,7 @@ def table_of(board: Board, found: Collection) -> pd.DataFrame:
         timed = set(here.run[comparable(here)[0]])
         for (model, decoder), mine, base in methods(board, here):
             changes = {r.run: compare(found.scored[base.run], found.scored[r.run]) for r in mine.itertuples()}
+            resampled = _resampled(found, base.run, mine.run)
             for loss in board.losses:
                 fits = [run for run, c in changes.items() if 100 * c["accuracy_difference"] >= -loss - 1e-9]
                 line = {"task": task, "model": model, "method": decoder, "points lost, at most": f"{loss:g}"}
@@ -48,7 +49,7 @@ def table_of(board: Board, found: Collection) -> pd.DataFrame:
                         changes[row.run], "accuracy_difference", "{:+.1f}", scale=100
                     ),
                     **cost_cells(row, row.run in timed),
-                    f"PB{loss:g}": _best(found, base.run, mine.run, loss),
+                    f"PB{loss:g}": _best(resampled, loss),
                     "AUP": "" if pd.isna(row.aup) else one_line(row, "aup", "{:.0f}"),
                 }
                 lines.append(line)
@@ -67,14 +68,14 @@ def methods(board: Board, here: pd.DataFrame) -> Iterator[tuple[tuple[str, str],
             yield place, mine, base.iloc[0]
 
 
-def _best(found: Collection, base: str, runs: pd.Series, loss: float) -> str:
+def _resampled(found: Collection, base: str, runs: pd.Series) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`draws` of a method's runs, the one that losses are counted against first."""
+    return draws([found.scored[run] for run in (base, *runs[runs != base])])
+
+
+def _best(resampled: list[tuple[np.ndarray, np.ndarray]], loss: float) -> str:
     """Tokens a step of the best setting that loses at most so much, chosen anew in each resampling."""
-    order = [base, *(run for run in runs if run != base)]
-    values = [
-        best_within(per_step, 100 * accuracy, loss)
-        for per_step, accuracy in draws([found.scored[run] for run in order])
-    ]
-    if not values:
+    if not resampled:
         return "-"
-    low, high = np.percentile(values[1:], (2.5, 97.5)) if len(values) > 1 else (np.nan, np.nan)
-    return f"{values[0]:.2f} [{low:.2f}, {high:.2f}]"
+    best = interval_of([best_within(steps, 100 * accuracy, loss) for steps, accuracy in resampled])
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*best)

@@ -72,11 +72,7 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
     ]
     checks = [comparable(here) for here in _panels(definition, rows)]
     if isinstance(definition, Pareto):
-        panels = _panels(definition, rows)
-        checks = [
-            (pareto.timed_rows(definition, here), reason)
-            for here, (_, reason) in zip(panels, checks, strict=True)
-        ]
+        checks = [(pareto.drawn(definition, timed), reason) for timed, reason in checks]
     left = len(rows) - sum(timed.sum() for timed, _ in checks)
     reasons = dict.fromkeys(reason for _, reason in checks if reason)
     words += (

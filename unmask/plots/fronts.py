@@ -102,9 +102,14 @@ def _with_intervals(task: str, here: pd.DataFrame, scored, methods: dict, seed: 
             if np.isfinite(per_step).all() and accuracy.max() > 0
         ]
         if values:
-            low, high = np.percentile(values[1:], (2.5, 97.5)) if len(values) > 1 else (math.nan, math.nan)
-            found[(model, task, conditions, decoder)] = Interval(values[0], float(low), float(high))
+            found[(model, task, conditions, decoder)] = interval_of(values)
     return found
+
+
+def interval_of(values: Sequence[float]) -> Interval:
+    """A statistic over all documents, the first value, with the 95% interval of those over `draws`."""
+    low, high = np.percentile(values[1:], (2.5, 97.5)) if len(values) > 1 else (math.nan, math.nan)
+    return Interval(values[0], float(low), float(high))
 
 
 def draws(runs: Sequence[Sequence[dict]], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:

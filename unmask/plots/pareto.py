@@ -30,7 +30,7 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     """Ours above: a column per task, a row per measure. Below, where there are any, the published points."""
     rows = found.rows
     ours, theirs = list(rows.groupby("task", sort=False)), list(published.groupby("task", sort=False))
-    timed = {task: here[timed_rows(pareto, here)] for task, here in ours}
+    timed = {task: here[drawn(pareto, comparable(here)[0])] for task, here in ours}
     wanted = [MEASURES[name] for name in pareto.measures]
     measures = [m for m in wanted if not m.time or any(len(some) for some in timed.values())]
     shared = [
@@ -70,10 +70,9 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     save(figure, output)
 
 
-def timed_rows(pareto: Pareto, rows: pd.DataFrame) -> np.ndarray:
-    """Which rows of a panel are drawn over a time: those that compare; of a front, which is of all settings,
-    all or none."""
-    timed, _ = comparable(rows)
+def drawn(pareto: Pareto, timed: np.ndarray) -> np.ndarray:
+    """Which rows of a panel are drawn over a time, of those whose times compare: a front is of all settings,
+    so it has all or none."""
     return timed & timed.all() if pareto.lines == "front" else timed
 
 
@@ -138,7 +137,7 @@ def lines_of(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, pd.Data
         knobs = [dict(word.split("=", 1) for word in label.split() if "=" in word) for label in mine.plain]
         names = dict.fromkeys(key for each in knobs for key in each)
         values = {key: {each.get(key) for each in knobs} for key in names}
-        numbers = [key for key in names if all(v is None or number(v) for v in values[key])]
+        numbers = [key for key in names if all(v is None or is_number(v) for v in values[key])]
         moving = max(numbers, key=lambda key: len(values[key]), default=None)
         told = [key for key in names if key != moving and len(values[key]) > 1]
         lines = [" ".join(f"{k}={each[k]}" for k in told if k in each) for each in knobs]
@@ -146,7 +145,7 @@ def lines_of(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, pd.Data
             yield place, name, line
 
 
-def number(text: str) -> bool:
+def is_number(text: str) -> bool:
     """Whether a knob's value is one."""
     try:
         float(text)

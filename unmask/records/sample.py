@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Literal, TypedDict
 
+import numpy as np
+
 from unmask.records.files import RecordError
 
 SCHEMA = 2
@@ -104,6 +106,12 @@ assert _FORM.keys() == Sample.__annotations__.keys()
 def step_role(sample: Mapping) -> str:
     """The role whose forwards are the steps: the first one of `forwards`."""
     return next(iter(sample["forwards"]))
+
+
+def committed(sample: Mapping) -> list[int]:
+    """How many tokens each step committed, what stands after the end included."""
+    steps = [step for step in sample["commits"] if step >= 0]
+    return np.bincount(np.array(steps, int), minlength=sample["forwards"][step_role(sample)]).tolist()
 
 
 def check_sample(sample: Mapping) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import torch
 from hydra.errors import HydraException
@@ -185,8 +186,10 @@ def _check_kind(what: str, config: PretrainedConfig, wanted: str) -> None:
         raise ValueError(f"{what}: needs a {wanted} model, and model_type={config.model_type} is {kind}")
 
 
+@cache
 def chosen(key: str, folder: str) -> Source:
-    """What eval.py loads for model=NAME, of model:NAME; ValueError where it cannot."""
+    """What eval.py loads for model=NAME, of model:NAME; ValueError where it cannot. Read once: its tokenizer
+    and its weights are asked for one after the other."""
     try:
         settings = composed([f"model={folder.removeprefix(MODEL)}"]).model
         return Source(OmegaConf.to_object(settings))
