@@ -43,7 +43,7 @@ def table_of(board: Board, found: Collection) -> pd.DataFrame:
                 row = mine[mine.run.isin(fits)].sort_values("tokens_per_step").iloc[-1]
                 line |= {
                     "setting": row.label.removeprefix(decoder).strip() or "-",
-                    "n": row.n,
+                    "n": str(row.n),
                     "accuracy %": one_line(row, "accuracy", "{:.1f}", scale=100),
                     "against one token": one_line(
                         changes[row.run], "accuracy_difference", "{:+.1f}", scale=100

@@ -78,7 +78,7 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
     words += (
         [f"times of {left} of {len(rows)} settings are left out: {'; '.join(reasons)}"] if reasons else []
     )
-    words += [_aup_words(areas)] if areas else []
+    words += [_aup_words(areas)] if areas and not isinstance(definition, Board) else []  # in its table
     words += [_pb_words(definition, rows)] if definition.pb else []
     if found.missing:
         named = "; ".join(label for label, _ in found.missing[:NAMED])

@@ -40,7 +40,9 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
         published = published.assign(x=published.x.astype(float))
         theirs = list(published.groupby("task", sort=False))
         shared = [Measure("x", published.x_name.iloc[0], published="x")]
-    heights = [2.4 * len(measures) + 0.8, 1.9 * len(shared) + 0.4][: 1 + bool(theirs)]  # inches
+    # inches; without published points the caption has a part of its own, since the legend is in the first
+    last = 1.9 * len(shared) + 0.4 if theirs else 0.13 * (2 + len(note) // 140)
+    heights = [2.4 * len(measures) + 0.8, last]
     figure = plt.figure(figsize=(7, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     grid = parts[0].subplots(len(measures), len(ours), squeeze=False)
