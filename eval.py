@@ -6,6 +6,7 @@
     python eval.py model=tiny_qwen_large decoder=autoregressive       # the autoregressive baseline
     python eval.py shard=1/4                                          # a quarter of the documents
     python eval.py figure=fig3                                        # all settings of a figure
+    python eval.py figure=fig2,fig3                                   # of two, all in turns
     python eval.py -m decoder.mixture_weight=0.1,0.5,0.9              # a sweep of your own
     python eval.py model=dream auxiliary=qwen_0.5b task=gsm8k         # the paper's setting; wants a GPU
 
@@ -28,7 +29,7 @@ from unmask.cli import door
 from unmask.evaluation import Evaluation, answer, distinct
 from unmask.plots.tables import summary_table
 from unmask.records.naming import labels
-from unmask.sweeps import expand, given, lists_allowed, resolve
+from unmask.sweeps import expand, figures_named, given, lists_allowed, resolve
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def evaluate(cfg) -> None:
         raise ValueError(
             f"run_folder={cfg.run_folder} is one run's: a sweep files its runs in results=FOLDER"
         )
-    if hydra.runtime.choices.get("figure") and not multirun:
+    if figures_named(given()) and not multirun:
         return figure(cfg, expand(given()))
     evaluation = Evaluation(compose("eval", resolve(given())) if cfg.arms or cfg.arm else cfg)
     with evaluation.run:
@@ -63,14 +64,16 @@ def evaluate(cfg) -> None:
 
 
 def figure(cfg, settings: list[list[str]]) -> None:
-    """All settings of a figure: in turns where it says so, else one after the other."""
-    for key in ("run_folder", "shard"):
-        if cfg[key]:
-            raise ValueError(f"{key}={cfg[key]} is for one run, and figure= has {len(settings)} settings")
+    """All settings of the figures: in turns where they say so, else one after the other."""
+    if cfg.run_folder:
+        raise ValueError(f"run_folder={cfg.run_folder} is for one run, not for {len(settings)} settings")
     evaluations = distinct(Evaluation(compose("eval", overrides)) for overrides in settings)
     for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
         print(remark, file=sys.stderr)
-    answer(evaluations, cfg.interleave, f"{len(evaluations)} settings")
+    answer(evaluations, f"{len(evaluations)} settings")
+    if cfg.shard:
+        print(json.dumps({"shard": cfg.shard, "settings": len(evaluations)}))
+        return
     short = labels([evaluation.identity for evaluation in evaluations])
     places = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]
     names = [f"{name} on {place}" for name, place in zip(short, places, strict=True)]

@@ -61,12 +61,12 @@ def report(cfg: DictConfig) -> None:
     results = results_of(cfg)
     if cfg.page:
         return page(cfg, given, results)
-    wanted = sweeps.figure_named(given)
+    wanted = sweeps.figures_named(given)
     given = [line for line in given if not line.startswith("figure=")]
     (runs, problems), drawn, refused = find_runs(results), {}, []
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
-    for name in [wanted] if wanted else FIGURES:
+    for name in wanted or FIGURES:
         try:
             found, definition = runs_of(name, given, runs)
             if found.missing and not drawable(definition, found):
@@ -86,7 +86,9 @@ def report(cfg: DictConfig) -> None:
     if refused:
         raise ValueError(f"{', '.join(refused)}: not drawn, for the reasons above")
     if not drawn:
-        raise ValueError(f"{cfg.results}: has no runs of {wanted or 'any figure'} with these settings")
+        raise ValueError(
+            f"{cfg.results}: has no runs of {', '.join(wanted) or 'any figure'} with these settings"
+        )
     print(json.dumps(drawn))
 
 

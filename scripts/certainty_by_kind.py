@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         shared = [f"limit={options.limit}", f"results={options.results}", "batch_size=16", "threads=1"]
         one = ["decoder=confidence", "decoder.quota=even", f"decoder.block_length={options.block_length}"]
         evaluations = [Evaluation.of(f"model={model}", *one, *shared) for model in options.models]
-        answer(evaluations, in_turns=False, what=f"{len(evaluations)} models")
+        answer(evaluations, what=f"{len(evaluations)} models")
         found = {}
         for evaluation in evaluations:
             table = (

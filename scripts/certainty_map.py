@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         shared = [f"limit={options.limit}", f"results={options.results}"]
         evaluations = distinct(Evaluation.of(*setting.split(), *shared) for setting in options.settings)
         check(evaluations)
-        answer(evaluations, in_turns=False, what=f"{len(evaluations)} settings")
+        answer(evaluations, what=f"{len(evaluations)} settings")
         maps = {}
         with progress_bar() as bar:
             total = sum(len(evaluation.requests) for evaluation in evaluations)

@@ -41,11 +41,11 @@ def main(
     figure: Path = ROOT / RESULTS / "figures" / "main_job.png",
 ) -> None:
     """Run all arms on the first `documents` problems; `overrides` are eval.py's, for all."""
-    shared = [f"limit={documents}", f"results={RESULTS}", *overrides]
+    shared = [f"limit={documents}", f"results={RESULTS}", "interleave=true", *overrides]
     arms = {name: Evaluation.of(*setting, *shared) for name, setting in ARMS.items()}
     if not any(arm.missing for arm in arms.values()):
         print("All runs are finished: nothing to decode.")
-    answer(list(arms.values()), in_turns=True, what="answering")
+    answer(list(arms.values()), what="answering")
     summaries = {name: arm.summary for name, arm in arms.items()}
 
     baseline, apd, *_ = arms.values()

@@ -15,6 +15,7 @@ from unmask.lm import text_stop
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
 from unmask.records.naming import label
+from unmask.records.reading import RUN
 from unmask.records.summary import summarise
 from unmask.records.trace import agrees, read_traces, write_traces
 from unmask.settings import composed, typed
@@ -64,6 +65,9 @@ class Evaluation(Setup):
         self.requests = [by_number[i] for i in wanted[number - 1 :: count]]
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
+        if cfg.shard and (self.whole / RUN).is_file():  # joined before: what is there is not decoded again
+            done = Run.read(self.whole).done
+            self.requests = [request for request in self.requests if self.lm.key(request) not in done]
 
     # Identity
 
@@ -78,13 +82,18 @@ class Evaluation(Setup):
 
     @property
     def folder(self) -> Path:
+        return self.shards / self.cfg.shard.replace("/", "-of-") if self.cfg.shard else self.whole
+
+    @property
+    def whole(self) -> Path:
+        """Where the shards join."""
         name = f"{self.cfg.task.name}-{self.cfg.model.name}-{self.cfg.decoder['name']}"
         folder = ROOT / self.cfg.results / f"{name}-{config_hash(self.identity)}"
-        folder = Path(self.cfg.run_folder) if self.cfg.run_folder else folder
-        return self._shards(folder) / self.cfg.shard.replace("/", "-of-") if self.cfg.shard else folder
+        return Path(self.cfg.run_folder) if self.cfg.run_folder else folder
 
-    def _shards(self, folder: Path) -> Path:
-        return folder.with_name(f"{folder.name}.shards")
+    @property
+    def shards(self) -> Path:
+        return self.whole.with_name(f"{self.whole.name}.shards")
 
     @property
     def circumstances(self) -> dict:
@@ -130,10 +139,11 @@ class Evaluation(Setup):
         return [r for r in self.requests if self.lm.key(r) not in self.run.done]
 
     def gather(self) -> int:
-        """Copy what shards have decoded into this run's record; returns how many answers that were
-        missing."""
+        """Copy what shards have decoded into this run's record, unless it is one itself; returns how many
+        answers that were missing."""
         found = 0
-        for info in sorted(self._shards(self.folder).glob("*/run.json")):
+        shards = [] if self.cfg.shard else sorted(self.shards.glob("*/run.json"))
+        for info in shards:
             shard = Run.read(info.parent)
             if config_hash(shard.config) != config_hash(self.run.config):
                 raise ValueError(
@@ -222,24 +232,32 @@ class Evaluation(Setup):
 
 
 def distinct(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Without those whose run another one makes: two arms may coincide."""
-    return list({evaluation.folder: evaluation for evaluation in evaluations}.values())
+    """Without those whose run another one makes: two arms may coincide. One that takes turns stays."""
+    first = sorted(evaluations, key=lambda evaluation: evaluation.cfg.interleave)
+    return list({evaluation.folder: evaluation for evaluation in first}.values())
 
 
-def answer(evaluations: Sequence[Evaluation], in_turns: bool, what: str) -> None:
-    """Every evaluation answers what its record lacks, in turns or one after the other, and is scored.
+def answer(evaluations: Sequence[Evaluation], what: str) -> None:
+    """Every evaluation answers what its record and its shards lack: those of `interleave` in turns, the
+    others one after the other. Each is scored, or, where it is a shard, left to who joins it.
 
     One progress bar for all, named `what`. Models are let go of when no evaluation needs them any more.
     """
+    for evaluation in evaluations:
+        evaluation.gather()
     total = sum(len(evaluation.requests) for evaluation in evaluations)
     missing = sum(len(evaluation.missing) for evaluation in evaluations)
-    groups = [evaluations] if in_turns else [[evaluation] for evaluation in evaluations]
+    turns = [evaluation for evaluation in evaluations if evaluation.cfg.interleave]
+    groups = [turns] * bool(turns) + [[one] for one in evaluations if not one.cfg.interleave]
     with progress_bar() as bar:
         task = bar.add_task(what, total=total, completed=total - missing)
         for group in groups:
             take_turns(group, lambda: bar.advance(task))
             for evaluation in group:
-                evaluation.score()
+                if evaluation.cfg.shard:
+                    evaluation.decode()
+                else:
+                    evaluation.score()
                 evaluation.run.close()
                 evaluation.lm.release()
 

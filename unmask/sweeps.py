@@ -29,10 +29,15 @@ def expand(given: Sequence[str]) -> list[list[str]]:
     given: for example ["figure=fig3", "limit=5", "seed=0,1"]. A list of the command replaces the figure's
     list of the same key. Arms are resolved: their settings come last and win.
 
+    Of several figures (figure=fig2,fig3), the settings of one after the other's; two of them may coincide.
+
     ValueError where an override, a figure or an arm does not exist.
     """
     overrides = _parse(given)
-    _, params, arms = _figure(overrides)
+    if len(figures := _figures(overrides)) > 1:
+        rest = [o.input_line for o in overrides if o.key_or_group != "figure"]
+        return [one for figure in figures for one in expand([*rest, figure])]
+    params, arms = _figure(overrides)
     own = [o for o in overrides if not o.is_hydra_override()]
     grid = _parse([f"{key}={value}" for key, value in params.items()])
     try:
@@ -47,7 +52,7 @@ def expand(given: Sequence[str]) -> list[list[str]]:
 def resolve(given: Sequence[str]) -> list[str]:
     """The overrides of one setting, with its arm resolved; a figure's grid is not looked at."""
     overrides = _parse(given)
-    _, _, arms = _figure(overrides)
+    _, arms = _figure(overrides)
     return _with_arm([o.input_line for o in overrides if not o.is_hydra_override()], arms)
 
 
@@ -56,9 +61,9 @@ def settings(given: Sequence[str], config_name: str = "eval") -> list[DictConfig
     return [_compose(config_name, overrides) for overrides in expand(given)]
 
 
-def figure_named(given: Sequence[str]) -> str | None:
-    """The figure that a command names, if any."""
-    return _figure(_parse(given))[0]
+def figures_named(given: Sequence[str]) -> list[str]:
+    """The figures that a command names, if any."""
+    return [line.partition("=")[2] for line in _figures(_parse(given))]
 
 
 @contextmanager
@@ -105,16 +110,27 @@ def _is_list(argument: str) -> bool:
     return override.is_sweep_override()
 
 
-def _figure(overrides: Sequence[Override]) -> tuple[str | None, dict[str, str], dict[str, str]]:
-    """(name of the figure, its grid, its arms), with what the command changes of these."""
-    named = [o for o in overrides if o.key_or_group == "figure"]
-    changes = [o for o in overrides if o.key_or_group.startswith(("arms", "hydra."))]
-    if any(o.is_sweep_override() or not isinstance(o.value(), str) for o in named):
-        raise ValueError(f"{named[0].input_line}: a figure is a sweep of its own; give one figure a command")
-    cfg = _compose("eval", [o.input_line for o in [*named, *changes]], with_hydra=True)
-    name = cfg.hydra.runtime.choices.get("figure")
+def _figures(overrides: Sequence[Override]) -> list[str]:
+    """["figure=fig2", "figure=fig3"] of figure=fig2,fig3; ValueError where one is no name."""
+    found = []
+    for o in overrides:
+        if o.key_or_group == "figure":
+            names = list(o.sweep_iterator()) if o.is_sweep_override() else [o.value()]
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{o.input_line}: is no name of a figure")
+            found += [f"figure={name}" for name in names]
+    return found
+
+
+def _figure(overrides: Sequence[Override]) -> tuple[dict[str, str], dict[str, str]]:
+    """(grid, arms) of the figure that a command names, with what the command changes of these."""
+    figures = _figures(overrides)
+    if len(figures) > 1:
+        raise ValueError(f"{', '.join(figures)}: a figure is a sweep of its own; give one here")
+    changes = [o.input_line for o in overrides if o.key_or_group.startswith(("arms", "hydra."))]
+    cfg = _compose("eval", [*figures, *changes], with_hydra=True)
     params = cfg.hydra.sweeper.get("params") or {}
-    return name, {key: str(value) for key, value in params.items()}, dict(OmegaConf.select(cfg, "arms") or {})
+    return {key: str(value) for key, value in params.items()}, dict(OmegaConf.select(cfg, "arms") or {})
 
 
 def _with_arm(overrides: list[str], arms: dict[str, str]) -> list[str]:

@@ -3,6 +3,7 @@ left."""
 
 import json
 import runpy
+import shutil
 import sys
 
 import pytest
@@ -70,6 +71,7 @@ def test_shards_join_to_the_whole(monkeypatch, capsys, models, tmp_path):
         assert joined[name] == whole[name]
     lines = [json.loads(line) for line in (tmp_path / "joined" / "samples.jsonl").read_text().splitlines()]
     assert sorted(line["doc_id"] for line in lines) == [0, 1, 2, 3, 4]
+    shutil.rmtree(tmp_path / "joined.shards")
     assert run(f"run_folder={tmp_path / 'joined'}", "shard=2/2")["decoded_now"] == 0
 
 
@@ -95,10 +97,23 @@ def test_a_figure_runs_and_is_drawn_by_the_same_words(figure, tmp_path):
     assert list(drawn) == ["fig3"] and (tmp_path / "results" / "figures" / "fig3.png").exists()
 
 
+def test_several_figures_take_turns_together_and_their_shards_join(figure, tmp_path):
+    """fig3's arm `one` is fig4's without a lookahead: one run. Each shard is a session of turns."""
+    words = ("figure=fig3,fig4", "arm=one", "decoder.max_lookahead=null,4")
+    for shard in ("shard=1/2", "shard=2/2"):
+        assert figure(*words, shard) == {"shard": shard[6:], "settings": 2}
+    joined = figure(*words)
+    assert [(line["n"], line["decoded_now"]) for line in joined.values()] == [(2, 0), (2, 0)]
+    runs = [folder for folder in (tmp_path / "results").iterdir() if (folder / "samples.jsonl").exists()]
+    lines = [(run / "samples.jsonl").read_text().splitlines() for run in runs]
+    samples = [[json.loads(line) for line in each] for each in lines]
+    sessions = [{sample["doc_id"]: sample["turns"] for sample in each} for each in samples]
+    assert len(runs) == 2 and sessions[0] == sessions[1] and len(set(sessions[0].values())) == 2
+
+
 def test_a_figure_refuses_what_is_one_runs(run_command, models, tmp_path):
-    for setting in ("run_folder=here", "shard=1/2"):
-        code, _, err = run_command(eval_door, "figure=fig3", setting, *models)
-        assert code == 2 and setting.partition("=")[0] in err
+    code, _, err = run_command(eval_door, "figure=fig3", "run_folder=here", *models)
+    assert code == 2 and "run_folder" in err
     monkeyed = ["-m", "seed=1,2", "run_folder=here", f"hydra.sweep.dir={tmp_path}"]
     code, _, err = run_command(eval_door, *monkeyed, *models)
     assert code == 2 and "run_folder=here is one run's" in err

@@ -44,6 +44,16 @@ def test_arms_of_the_command_itself(hydra):
     assert [cfg.decoder.name for cfg in settings([arms])] == ["margin", "entropy"]
 
 
+def test_several_figures_are_one_sweep(hydra):
+    given = ["limit=5", "figure=fig2,fig4", "model=tiny_dream"]
+    assert expand(given) == [
+        *expand(["limit=5", "model=tiny_dream", "figure=fig2"]),
+        *expand(["limit=5", "model=tiny_dream", "figure=fig4"]),
+    ]
+    with pytest.raises(ValueError, match="give one here"):
+        resolve(given)
+
+
 def test_one_setting_of_a_running_sweep(hydra):
     given = ["figure=fig4", "arm=apd", "decoder.max_lookahead=4"]
     assert resolve(given) == [
@@ -59,7 +69,7 @@ def test_one_setting_of_a_running_sweep(hydra):
     "given, word",
     [
         (["figure=fig9"], "fig9"),
-        (["figure=fig2,fig3"], "one figure a command"),
+        (["figure=[fig2]"], "no name of a figure"),
         (["figure=fig6", "arm=nobody"], "arm=nobody: choose one of qwen_large"),
         (["arm=one"], "no arms here"),
         (["decoder=nothing"], "nothing"),

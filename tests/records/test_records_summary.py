@@ -184,9 +184,9 @@ def test_differences_of_a_group_are_those_of_its_tasks_averaged():
 # Times
 
 VOIDS = [
-    ({"machine": "there"}, "documents of 2 machines"),
-    ({"commit": "ba9876543210"}, "documents of 2 commits"),
-    ({"commit": None}, "documents of 2 commits"),
+    ({"machine": "there", "turns": None}, "documents of 2 machines"),
+    ({"commit": "ba9876543210", "turns": None}, "documents of 2 commits"),
+    ({"commit": None, "turns": None}, "documents of 2 commits"),
     ({"batch_size": 2}, "documents of 2 batch sizes"),
     ({"seconds": None}, "1 of 4 answers have no comparable time"),
 ]
@@ -198,7 +198,7 @@ def test_times_that_do_not_make_one_measurement_are_void_and_answers_stay(change
     summary, whole = summarise(mixed), summarise(RUN)
     assert summary["times_void"] == why == times_void(mixed)
     assert all(summary[name] is None for name in TIMES)
-    kept = whole.keys() - TIMES - {"times_void", "machines", "commits"}
+    kept = whole.keys() - TIMES - {"times_void", "machines", "commits", "turns"}
     assert {key: summary[key] for key in kept} == {key: whole[key] for key in kept}
     assert summary["machines"] == sorted({"here", changes.get("machine", "here")})
     assert summary["commits"] == sorted({"0123456789ab", changes.get("commit", "0123456789ab") or "unknown"})
@@ -209,9 +209,9 @@ def test_times_that_do_not_make_one_measurement_are_void_and_answers_stay(change
 
 
 def test_runs_of_two_machines_or_commits_have_no_speedup():
-    change = compare(RUN, changed(RUN, machine="there"))
+    change = compare(RUN, changed(RUN, machine="there", turns="ffffffff"))
     assert change["speedup"] is None and change["speedup_void"] == "different machines: here and there"
-    change = compare(RUN, changed(RUN, commit="ba9876543210"))
+    change = compare(RUN, changed(RUN, commit="ba9876543210", turns="ffffffff"))
     assert change["speedup"] is None and change["speedup_void"].startswith("different commits: ")
 
 
@@ -222,6 +222,20 @@ def test_runs_that_answered_in_other_turns_have_no_speedup():
     for pair in ((first, second), (alone, first), (alone, alone)):
         assert compare(*pair)["speedup_void"] == "they did not answer in turns"
         assert compare(*pair, in_turns=False)["speedup"] == 1  # as on a GPU
+
+
+def test_settings_that_took_turns_on_two_machines_compare():
+    """The second half of the documents elsewhere: each half is a session of its own."""
+    first, second = (
+        [*changed(half[:2], turns="0a1b2c3d"), *elsewhere]
+        for half, elsewhere in (
+            (RUN, changed(RUN[2:], turns="ffffffff", machine="there")),
+            (RUN, changed(RUN[2:], turns="ffffffff", machine="there", seconds=0.1)),
+        )
+    )
+    assert summarise(first)["times_void"] is None
+    assert compare(first, second)["speedup"] > 1
+    assert compare(first, RUN)["speedup_void"]
 
 
 def in_batches(size, batch, slow=3.0):

@@ -201,6 +201,16 @@ def test_right_answers_alone(recorded, tokenizer):
         source(f"correct:{folder}", tokenizer)
 
 
+def test_answers_that_were_cut_off(recorded, tokenizer):
+    """Document 2 never ended: it has no end token, and no silence is said to follow."""
+    every = source(f"all:{recorded()}", tokenizer)
+    texts = [tokenizer.decode(answer) for _, answer in every.pairs]
+    assert texts == [f"it is {i}" + "<|im_end|>" * (i != 2) for i in range(4)]
+    examples = every.examples(0, random.Random(0))
+    ends = {tokenizer.decode(e.turns[0][1]): e.ends for e in (next(examples) for _ in texts)}
+    assert ends == {text: text.endswith("<|im_end|>") for text in texts}
+
+
 def test_a_data_set_of_questions_and_answers(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     templated = chat_prompt(tokenizer, "How many?")

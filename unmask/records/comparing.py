@@ -26,9 +26,9 @@ def compare(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool = Tr
     speedup, speedup_interval          tokens/s (micro), in the same way; documents that shared a batch in
                                        either run are resampled together
     speedup_void                       why there is no speed-up, else None: times of either side are void,
-                                       machines or commits differ, the baseline has no useful token, or
-                                       they did not answer in turns (asked for by in_turns; only a GPU's
-                                       speed can do without)
+                                       the baseline has no useful token, or they did not answer in the same
+                                       sessions of turns; without in_turns (only a GPU's speed can do
+                                       without), machines or commits differ
 
     Ratios have paired bootstrap intervals, and are None where a run has nothing to divide by.
 
@@ -129,11 +129,13 @@ def _no_speedup(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool)
     for name, scored in (("the baseline", baseline), ("the other run", other)):
         if void := times_void(scored):
             return f"times of {name} are void: {void}"
+    ours, theirs = ({sample["turns"] for sample in scored} for scored in (baseline, other))
+    if ours == theirs and None not in ours:
+        return None  # a session is of one machine and one commit
     for what in ("machine", "commit"):
         found = sorted({sample[what] or "unknown" for sample in [*baseline, *other]})
         if len(found) > 1:
             return f"different {what}s: {' and '.join(found)}"
-    ours, theirs = ({sample["turns"] for sample in scored} for scored in (baseline, other))
-    if in_turns and (ours != theirs or None in ours):
+    if in_turns:
         return "they did not answer in turns"
     return None

@@ -85,9 +85,16 @@ def positions_per_useful_token(summary: Mapping) -> float | None:
 
 
 def times_void(scored: Iterable[dict]) -> str | None:
-    """Why the seconds of these samples do not make one measurement, in a few words; None where they do."""
+    """Why the seconds of these samples do not make one measurement, in a few words; None where they do.
+
+    Answers of several machines or commits make one where settings took turns on each of them: these times
+    are to be compared with those of the same sessions alone.
+    """
     scored = list(scored)
-    for field, many in (("machine", "machines"), ("commit", "commits"), ("batch_size", "batch sizes")):
+    one = [("batch_size", "batch sizes")]
+    if any(sample["turns"] is None for sample in scored):
+        one = [("machine", "machines"), ("commit", "commits"), *one]
+    for field, many in one:
         if (several := len({sample[field] for sample in scored})) > 1:
             return f"documents of {several} {many}"
     if untimed := sum(sample["seconds"] is None for sample in scored):

@@ -1,11 +1,13 @@
 """The embedded tasks: word problems and sums generated from a seed, with no network and without end.
 
-`gsm_symbolic` and `chain_sum` come from the reasoning-gym package. This module fixes what the package leaves
-open, once, for training and testing alike:
+`gsm_symbolic`, `chain_sum` and `several_kinds` come from the reasoning-gym package. The first two have
+worked solutions and are what the tiny family learns; the third, questions of ten kinds with bare answers, is
+for asking a pretrained model. This module fixes what the package leaves open, once, for training and testing
+alike:
 
 * the filter: every number in the question and in the worked solution is a whole number from 0 to
   `MAX_NUMBER`, and the texts fit a laptop's canvas (`MAX_QUESTION`, `MAX_SOLUTION` characters). About 16% of
-  gsm_symbolic passes;
+  gsm_symbolic passes. Of several_kinds the length counts alone, and that the answer is a whole number;
 * the splits: `test` and `validation` are the first problems of their own seeds. The training stream leaves
   out every question that occurs in either, by exact text, and `train` is the first problems of that stream.
 
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import reasoning_gym
+from reasoning_gym.composite import DatasetSpec
 
 MAX_NUMBER = 100
 MAX_QUESTION = 440
@@ -38,17 +41,33 @@ TRAIN = 10_000  # problems in `train`
 TRAIN_CHUNK = 1000  # `train` is chunks of this size of the training stream: another size is another split
 CHUNK = 1000  # problems that reasoning-gym prepares at once
 
+KINDS = (
+    "aiw",
+    "basic_arithmetic",
+    "calendar_arithmetic",
+    "count_primes",
+    "gcd",
+    "lcm",
+    "leg_counting",
+    "letter_counting",
+    "simple_equations",
+    "simple_geometry",
+)
+
 # What the package is asked for, beyond its defaults. Short sums of numbers below 100 keep running totals
 # inside the filter.
 OPTIONS = {
     "gsm_symbolic": {},
     "chain_sum": {"min_terms": 2, "max_terms": 5, "min_digits": 1, "max_digits": 2},
+    "several_kinds": {"datasets": [DatasetSpec(name, weight=1, config={}) for name in KINDS]},
 }
+WORKED = ("gsm_symbolic", "chain_sum")  # with worked solutions
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the question, a worked solution that ends in `#### answer`, and the answer alone."""
+    """One problem: the question, a solution that ends in `#### answer` (worked out, of tasks in WORKED), and
+    the answer alone."""
 
     question: str
     solution: str
@@ -66,8 +85,17 @@ def running_totals(expression: str) -> str:
     return "\n".join([*lines, f"#### {total}"])
 
 
-def admitted(problem: Problem) -> bool:
+def solution_of(task: str, row: dict) -> str:
+    """The solution of a row of the package."""
+    if task == "gsm_symbolic":
+        return row["metadata"]["answer_cot"]
+    return running_totals(row["metadata"]["expression"]) if task == "chain_sum" else f"#### {row['answer']}"
+
+
+def admitted(task: str, problem: Problem) -> bool:
     """The documented filter, for training and test alike."""
+    if task not in WORKED:
+        return len(problem.question) <= MAX_QUESTION and bool(re.fullmatch(r"-?\d+", problem.answer))
     numbers = re.findall(r"-?\d[\d,.]*\d|-?\d", problem.solution) + re.findall(
         r"\d[\d,.]*\d|\d", problem.question
     )
@@ -87,12 +115,11 @@ def generate(task: str, seed: int) -> Iterator[Problem]:
     if task not in OPTIONS:
         raise ValueError(f"unknown embedded task {task!r}; there are {', '.join(OPTIONS)}")
     for start in itertools.count(seed, CHUNK):
-        rows = reasoning_gym.create_dataset(task, seed=start, size=CHUNK, **OPTIONS[task])
+        kind = "composite" if task == "several_kinds" else task
+        rows = reasoning_gym.create_dataset(kind, seed=start, size=CHUNK, **OPTIONS[task])
         for row in (rows[i] for i in range(CHUNK)):
-            meta = row["metadata"]
-            solution = meta["answer_cot"] if task == "gsm_symbolic" else running_totals(meta["expression"])
-            problem = Problem(row["question"], solution, row["answer"])
-            if admitted(problem):
+            problem = Problem(row["question"], solution_of(task, row), row["answer"])
+            if admitted(task, problem):
                 yield problem
 
 

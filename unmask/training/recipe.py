@@ -47,7 +47,7 @@ class TrainConfig:
     # LoRA: the model itself with its adapter switched off). model:NAME: what eval.py loads for model=NAME
     frozen: dict[str, str | None] = field(default_factory=dict)
     # source -> share of the tokens: gsm_symbolic, chain_sum, drill; run:FOLDER, the answers of a run, or
-    # correct:FOLDER, the right ones; hub:NAME, a data set
+    # correct:FOLDER, the right ones, or all:FOLDER, those that were cut off too; hub:NAME, a data set
     mixture: dict[str, float] = MISSING
     final_mixture: dict[str, float] | None = None  # what it becomes, linearly
     # masked diffusion: answers and the silence after them fill up to so many tokens
@@ -193,7 +193,7 @@ def find_folder(key: str, folder: str) -> Path | str:
 def identity(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase, stream: Stream, processes: int) -> dict:
     """All that decides what the model becomes: a state of another identity does not resume."""
     settings = {key: value for key, value in asdict(cfg).items() if key not in FREE}
-    data = {task: problems.fingerprint(task) for task in problems.OPTIONS} | stream.fingerprints
+    data = {task: problems.fingerprint(task) for task in problems.WORKED} | stream.fingerprints
     return settings | {
         "accumulate": cfg.accumulate * processes,  # what a step is, however many processes share it
         "vocabulary": config_hash(tokenizer.get_vocab()),

@@ -2,7 +2,7 @@
 
 A recipe's `mixture` names its sources: `gsm_symbolic`, `chain_sum` (problems), `drill`; `run:FOLDER`, the
 answers that a model gave to the training split, recorded like any other run; `correct:FOLDER`, the right ones
-of them; `hub:NAME`, questions and answers of a data set.
+of them; `all:FOLDER`, also those that their budget cut off; `hub:NAME`, questions and answers of a data set.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PROBLEMS = 1000  # problems that are generated at once
 PARTS = 64  # of PROBLEMS problems, in a chunk: far more than one can use
 RUN = "run:"
 CORRECT = "correct:"
+ALL = "all:"
+OF_RUNS = (RUN, CORRECT, ALL)
 HUB = "hub:"
 # How published data sets call their columns (dParallel's, D2F's, and what many others do).
 QUESTIONS = ("question", "prompt")
@@ -106,11 +108,12 @@ class Pairs(Source):
     """Prompts with one answer each, as ids, in `pairs`. Every pass in another random order."""
 
     pairs: list[tuple[list[int], list[int]]]
+    end: int  # the id that ends an answer, unless it is cut off
 
     def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
         while True:
             for pair in rng.sample(self.pairs, len(self.pairs)):
-                yield Example([pair])
+                yield Example([pair], ends=pair[1][-1] == self.end)
 
     @property
     def fingerprint(self) -> str:
@@ -120,14 +123,17 @@ class Pairs(Source):
 class Answers(Pairs):
     """The answers of a run: of each, its useful ids and the end token. Every pass in another random order.
 
-    An answer that filled its budget without an end is left out: where it would have ended is not known. The
-    prompts are built again from the task and the split that the run names, and must become the ids that the
-    run's model was asked with. correct: take the right answers alone, by the metric of the run.
+    An answer that filled its budget without an end is left out, since where it would have ended is not known;
+    `all:` takes it as it is. `correct:` takes the right answers alone, by the metric of the run. The prompts
+    are built again from the task and the split that the run names, and must become the ids that the run's
+    model was asked with.
     """
 
-    def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase, correct: bool = False):
-        """ValueError (RecordError) where there is no run, or it cannot be trained on."""
-        self.place = f"mixture: {CORRECT if correct else RUN}{folder}"
+    def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase, kind: str = RUN):
+        """kind: one of OF_RUNS. ValueError (RecordError) where there is no run, or it cannot be trained
+        on."""
+        self.place = f"mixture: {kind}{folder}"
+        correct, cut = kind == CORRECT, kind == ALL
         places = [place for place in (Path(folder), ROOT / folder) if place.is_dir()]
         if not places:
             raise ValueError(f"{self.place}: no such folder; give a run's folder, with its run.json")
@@ -135,7 +141,9 @@ class Answers(Pairs):
         task = run.config.get("task", {})
         self._check(task)
         answers = run.scored(run.info["metric"]) if correct else run.samples()
-        samples = [s for s in answers if s["finish"] == "stop" and (not correct or s["correct"] == 1)]
+        samples = [
+            s for s in answers if (cut or s["finish"] == "stop") and (not correct or s["correct"] == 1)
+        ]
         if not samples:
             fault = "ends and is right" if correct else "ends"
             raise ValueError(
@@ -147,7 +155,7 @@ class Answers(Pairs):
             raise ValueError(
                 f"{self.place}: document {count - 1} is not among the {len(documents)} of its split"
             )
-        end = [tokenizer.eos_token_id]
+        self.end = tokenizer.eos_token_id
         self.pairs = []
         for sample in samples:
             text = chat_prompt(tokenizer, documents[sample["doc_id"]].question, task.get("system_prompt"))
@@ -158,6 +166,7 @@ class Answers(Pairs):
                     "answered: the run's model has another tokenizer or chat template, or the task has "
                     "changed"
                 )
+            end = [self.end] * (sample["finish"] == "stop")
             self.pairs.append((prompt, sample["ids"][: sample["useful"]] + end))
 
     def _check(self, task: dict) -> None:
@@ -198,7 +207,7 @@ class DataSet(Pairs):
             for known, what in ((QUESTIONS, "questions"), (ANSWERS, "answers"))
         )
         begins = chat_prompt(tokenizer, "?").partition("?")[0]
-        self.pairs = []
+        self.pairs, self.end = [], tokenizer.eos_token_id
         for number, row in enumerate(rows):
             for column in (question, answer):
                 if not isinstance(row[column], str):
@@ -223,11 +232,11 @@ class DataSet(Pairs):
 
 def check_name(name: str) -> None:
     """ValueError for a source that there is not."""
-    named = any(name.startswith(prefix) and name != prefix for prefix in (RUN, CORRECT, HUB))
-    if name not in problems.OPTIONS and name != "drill" and not named:
+    named = any(name.startswith(prefix) and name != prefix for prefix in (*OF_RUNS, HUB))
+    if name not in problems.WORKED and name != "drill" and not named:
         raise ValueError(
-            f"mixture: unknown source {name!r}; there are {', '.join(problems.OPTIONS)}, drill, "
-            f"{RUN}FOLDER, {CORRECT}FOLDER and {HUB}NAME"
+            f"mixture: unknown source {name!r}; there are {', '.join(problems.WORKED)}, drill, "
+            f"{', '.join(f'{prefix}FOLDER' for prefix in OF_RUNS)} and {HUB}NAME"
         )
 
 
@@ -241,9 +250,9 @@ def source(
         return Drills(tokenizer)
     if name.startswith(HUB):
         return DataSet(name.removeprefix(HUB), tokenizer, longest)
-    for prefix in (RUN, CORRECT):
+    for prefix in OF_RUNS:
         if name.startswith(prefix):
-            return Answers(name.removeprefix(prefix), tokenizer, correct=prefix == CORRECT)
+            return Answers(name.removeprefix(prefix), tokenizer, prefix)
     return Problems(name, tokenizer, seed)
 
 

@@ -42,7 +42,7 @@ def build() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     texts = [
         text
-        for task in problems.OPTIONS
+        for task in problems.WORKED
         for problem in problems.training_stream(task, 0, 20_000 if task == "gsm_symbolic" else 500)
         for text in (problem.question, problem.solution)
     ]
