@@ -21,7 +21,7 @@ import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from unmask.cli import door
 from unmask.config import ROOT
 from unmask.models.loading import Source
 from unmask.models.resources import choose_device
+from unmask.plots.board import table_of
 from unmask.plots.comparison import Scored, show
 from unmask.plots.definition import Definition, define
 from unmask.plots.figures import draw, drawable
@@ -106,11 +107,25 @@ def page(cfg: DictConfig, given: list[str], results: Path) -> None:
         raise ValueError(f"page=true shows every finished run of results: leave out {' '.join(chosen)}")
     from unmask.page.build import write  # its libraries are for the page alone
 
-    file, count, left_out = write(results, pictures(cfg, given) / "page")
+    file, count, left_out = write(results, pictures(cfg, given) / "page", best_settings(results))
     for why in left_out:
         print(f"left out: {why}", file=sys.stderr)
     print(f"page: {os.path.relpath(file)} ({count} runs, {file.stat().st_size / 1e6:.1f} MB)")
     print(json.dumps({"page": os.path.relpath(file)}))
+
+
+def best_settings(results: Path) -> list:
+    """The board's table as a section of the page, where all its runs are there."""
+    from unmask.page.tables import Section
+
+    runs, _ = find_runs(results)
+    if len(runs) < len(sweeps.expand(["figure=board"])):  # composing all these settings takes half a minute
+        return []
+    found, definition = runs_of("board", [], runs)
+    if found.missing:
+        return []
+    note = "Of each method the fastest setting that loses no more against one token a forward, by problem."
+    return [Section("Best settings", table_of(definition, found), note)]
 
 
 def none_of(name: str, found: Collection, results: str) -> str:
@@ -143,18 +158,29 @@ def runs_of(name: str, given: list[str], runs: list[Run]) -> tuple[Collection, D
 def runs_with(configs: list[DictConfig], runs: list[Run]) -> Collection:
     """The runs of these settings.
 
-    device=auto means the device that made the runs: this machine's kind, or else the other.
+    device=auto means the device that made the runs: this machine's kind, or else the other. Where no run has
+    the threads of the settings, those of any number.
     """
+    first = None
+    for settings in readings(configs):
+        found = collect(runs, settings, weights_of(configs))
+        if not found.rows.empty:
+            return found
+        first = first or found
+    return first
+
+
+def readings(configs: list[DictConfig]) -> Iterator[list[Setting]]:
+    """What the settings may mean, the likeliest first."""
     here = choose_device("auto").type
-    found = None
-    for device in (here, "cpu" if here == "cuda" else "cuda"):
-        settings = [Setting(recipe_on(cfg, device), cfg.task.metric, cfg.limit) for cfg in configs]
-        other = collect(runs, settings, weights_of(configs))
-        if found is None or not other.rows.empty:
-            found = other
-        if not found.rows.empty or all(cfg.device != "auto" for cfg in configs):
-            break
-    return found
+    elsewhere = ["cpu" if here == "cuda" else "cuda"] * any(cfg.device == "auto" for cfg in configs)
+    for device in (here, *elsewhere):
+        recipes = [recipe_on(cfg, device) for cfg in configs]
+        for threads in ({}, {"threads": "auto"}):
+            yield [
+                Setting(recipe | threads, cfg.task.metric, cfg.limit)
+                for recipe, cfg in zip(recipes, configs, strict=True)
+            ]
 
 
 def recipe_on(cfg: DictConfig, device: str) -> dict:

@@ -1,5 +1,6 @@
 """Tables of the page: a DataFrame as cells that sort by their value, and as CSV with every digit."""
 
+import re
 from numbers import Integral, Number
 from typing import NamedTuple
 
@@ -29,8 +30,12 @@ class Cell(NamedTuple):
     order: float | None = None
 
 
+WRITTEN = re.compile(r"([-+]?\d[\d,]*(?:\.\d+)?)(?: (\[.*\]))?")  # "69.6" or "69.6 [63.1, 75.2]"
+
+
 def cell(value: object) -> Cell:
-    """A value as it is shown: numbers with three digits, an en dash where there is none."""
+    """A value as it is shown: numbers with three digits, an en dash where there is none. A number that is
+    text already, with an interval or without, stays as it was written."""
     if isinstance(value, Interval):
         if value.low != value.low:  # nan: too few documents for an interval
             return cell(value.value)
@@ -39,6 +44,8 @@ def cell(value: object) -> Cell:
         return Cell("–")
     if isinstance(value, Number):
         return Cell(number(value), "", float(value))
+    if written := WRITTEN.fullmatch(str(value)):
+        return Cell(written[1], written[2] or "", float(written[1].replace(",", "")))
     return Cell(str(value))
 
 
