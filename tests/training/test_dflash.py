@@ -164,6 +164,7 @@ def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path):
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["architectures"] == ["DFlashDraftModel"] and config["block_size"] == 8
     assert config["dflash_config"]["target_layer_ids"] == [1, 2, 3] and config["num_target_layers"] == 5
+    assert not (tmp_path / "model" / "tokenizer.json").exists()  # it is the target's
     settings = ModelConfig(name="x", path=str(tmp_path / "model"), kind="drafter")
     drafter = Source(settings).load(torch.device("cpu"), torch.float32)
     assert isinstance(drafter, DFlashDraftModel) and drafter.config.block_size == 8

@@ -3,6 +3,7 @@
     task                    documents    splits                   metrics
     gsm_symbolic, chain_sum generated    test, validation, train  exact_match,strict-match
                                                                   exact_match,flexible-extract
+    several_kinds           generated    the same                 the same two
     gsm8k                   Hub or file  test, train              the same two
     math (seven math_*)     Hub or file  test, train              exact_match,boxed
     gpqa                    Hub or file  test                     exact_match,last-letter

@@ -16,6 +16,7 @@ from unmask.plots.learning import learning_curve
 from unmask.records import environment
 from unmask.training.loop import Trainer
 from unmask.training.lora import merged
+from unmask.training.objectives import STUDENT
 
 TOTALS = ["step", "tokens", "seconds"]  # columns of the curve that a second recipe goes on counting
 
@@ -31,7 +32,7 @@ def earlier(init_from: Path | str | None, name: str) -> dict | None:
 
 
 def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, output: Path) -> None:
-    """Write the student, its tokenizer, training.json and the learning curve to `output`.
+    """Write the student, its tokenizer (a drafter has none), training.json and the learning curve to `output`.
 
     The weights are float16 on disk: small, and loaded as float32 on a CPU. An adapter is merged into them.
     Each file replaces the one that was there when all are written.
@@ -48,7 +49,8 @@ def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, fo
     halves: dict[int, torch.Tensor] = {}  # a tied tensor stays one tensor
     weights = {k: halves.setdefault(v.data_ptr(), v.half()) for k, v in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)
-    tokenizer.save_pretrained(folder)
+    if trainer.objective.roles[STUDENT] != "drafter":  # a drafter's is its target's
+        tokenizer.save_pretrained(folder)
     story = {
         "recipe": recipe,
         "settings": trainer.settings,
