@@ -32,7 +32,7 @@ def earlier(init_from: Path | str | None, name: str) -> dict | None:
 
 
 def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, output: Path) -> None:
-    """Write the student, its tokenizer (a drafter has none), training.json and the learning curve to `output`.
+    """Write the student, its tokenizer (a drafter has none), training.json, the learning curve to `output`.
 
     The weights are float16 on disk: small, and loaded as float32 on a CPU. An adapter is merged into them.
     Each file replaces the one that was there when all are written.
