@@ -45,8 +45,8 @@ CHOICES = {
     "task": words("chain_sum gpqa gsm8k gsm_symbolic humaneval math several_kinds"),
     "figure": words(
         """block_caches board d2f_blocks d2f_dream d2f_llada d2f_parts d2f_training dflash dflash_acceptance
-        dflash_smollm2 dflash_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding fig2
-        fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"""
+        dflash_smollm2 dflash_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding
+        fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"""
     ),
 }
 SETTINGS = {
