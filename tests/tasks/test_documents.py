@@ -36,8 +36,8 @@ def chats(tasks, system=None):
 # --- splits ---
 
 # Recorded runs are identified by their prompts: a change of these orphans every one of them.
-PROMPTS = {"gsm_symbolic": "4adff0ee408d", "chain_sum": "b2cc62905c21", "several_kinds": "c4df248c8355"}
-TRAIN = {"gsm_symbolic": "c7fee44a8022", "chain_sum": "c1a97607a636", "several_kinds": "e8582291669d"}
+PROMPTS = {"gsm_symbolic": "4adff0ee408d", "chain_sum": "b2cc62905c21", "several_kinds": "3fde12eaaa56"}
+TRAIN = {"gsm_symbolic": "c7fee44a8022", "chain_sum": "c1a97607a636", "several_kinds": "88007cfbff13"}
 
 
 def digest(found):

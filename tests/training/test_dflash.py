@@ -100,6 +100,25 @@ def test_many_blocks_in_one_forward_are_those_that_it_drafts(pair, data, options
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_drawn_negatives_stand_for_the_whole_vocabulary(pair, data):
+    """All of them are the whole softmax; a few have its sum on average."""
+    with torch.no_grad():
+        expected, _ = loss_of(pair, data)
+        torch.testing.assert_close(loss_of(pair, data, negatives=40)[0], expected)
+        _, objective = loss_of(pair, data, negatives=8)
+        hidden = torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
+        wanted = torch.tensor([3, 7, 3, 20, 39])
+        whole = pair["target"].lm_head(hidden)
+        draws = [objective.logits(hidden, wanted, torch.Generator().manual_seed(i)) for i in range(3000)]
+    for logits, labels in draws[:20]:
+        assert logits.size(1) < 4 + 8 + 1
+        torch.testing.assert_close(
+            logits.gather(1, labels[:, None]), whole.gather(1, wanted[:, None]), atol=1e-5, rtol=1e-5
+        )
+    mean = torch.stack([logits.exp().sum(-1) for logits, _ in draws]).mean(0)
+    torch.testing.assert_close(mean, whole.exp().sum(-1), rtol=0.05, atol=0)
+
+
 def test_kept_features_are_those_of_the_target_and_it_runs_once_a_text(pair, data):
     with torch.no_grad():
         expected, _ = loss_of(pair, data)
@@ -137,6 +156,7 @@ def test_anchors_are_answer_tokens_that_another_follows(data):
     [
         ({"block_length": 1}, "block_length=1 must be at least 2"),
         ({"anchors": 0}, "anchors=0"),
+        ({"negatives": 0}, "negatives=0"),
         ({"places": "best"}, "places='best'"),
         ({"gamma": 0.0}, "gamma=0.0"),
     ],

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, linear, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache
 
@@ -36,6 +36,9 @@ class DFlash(Objective):
         places: random, anchors anywhere in the answer; fixed, every B-th token of it.
         gamma: how fast the weight falls (published: 7, 5, 4 for B = 16, 10, 8; null = 1 + 3/8 B, which is
             near these); .inf = it does not.
+        negatives: tokens that a draft is told from besides those of the batch, drawn anew for each step and
+            weighted for all that they stand for (sampled softmax, arXiv 1412.2007); null = the whole
+            vocabulary, which is half of the time of a small drafter.
         keep_features: what the target made of a text stays in memory, for when the text comes again: a
             target that costs more than its drafter runs once, and 4 bytes x layers x hidden a token stay.
         """
@@ -44,11 +47,12 @@ class DFlash(Objective):
         anchors: int = 16
         places: str = "random"
         gamma: float | None = None
+        negatives: int | None = None
         keep_features: bool = False
 
         def __post_init__(self):
-            for name, least in (("block_length", 2), ("anchors", 1)):
-                if (value := getattr(self, name)) < least:
+            for name, least in (("block_length", 2), ("anchors", 1), ("negatives", 1)):
+                if (value := getattr(self, name)) is not None and value < least:
                     raise ValueError(f"objective_options.{name}={value} must be at least {least}")
             if self.places not in ANCHORS:
                 raise ValueError(f"objective_options.places={self.places!r} is not random or fixed")
@@ -86,12 +90,26 @@ class DFlash(Objective):
             past_key_values=Beside(drafter.context(features, columns.expand_as(batch.ids))),
             use_cache=True,
         )
-        logits = self.target.get_output_embeddings()(out[asked.flatten(1)])
+        logits, labels = self.logits(out[asked.flatten(1)], wanted[asked], generator)
         gamma = options.gamma or 1 + 3 / 8 * options.block_length
         weight = torch.exp(-(offsets - 1) / gamma if gamma < math.inf else offsets * 0.0)
         weight = weight.expand_as(places)[asked]
-        loss = cross_entropy(logits, wanted[asked], reduction="none")
+        loss = cross_entropy(logits, labels, reduction="none")
         return (loss * weight).sum() / weight.sum().clamp(min=1e-9)
+
+    def logits(self, hidden: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(logits, the column of each wanted token): (tokens, V), or (tokens, those of the batch and the
+        drawn ones)."""
+        head = self.target.get_output_embeddings()
+        if self.options.negatives is None:
+            return head(hidden), wanted
+        size = head.weight.size(0)
+        known, labels = wanted.unique(return_inverse=True)
+        drawn = torch.randperm(size, generator=generator)[: self.options.negatives].to(known.device)
+        drawn = drawn[~torch.isin(drawn, known)]
+        logits = linear(hidden, head.weight[torch.cat((known, drawn))])
+        stands_for = math.log((size - len(known)) / max(len(drawn), 1))  # each drawn token, for so many
+        return torch.cat((logits[:, : len(known)], logits[:, len(known) :] + stands_for), 1), labels
 
     def features(self, ids: Tensor) -> Tensor:
         """(rows, n, layers * hidden) that the target made of ids (rows, n)."""
