@@ -1,5 +1,7 @@
 """The public command line: settings and choices that people type. A change here is a change for them."""
 
+import dataclasses
+import re
 import subprocess
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from transformers import AutoModelForCausalLM
 import llada  # noqa: F401
 from unmask.config import ROOT
 from unmask.decoding import Decoder, Models, Stop
+from unmask.training import objectives
 
 
 def words(text):
@@ -127,3 +130,11 @@ def test_a_new_decoder_is_a_state_a_step_and_a_yaml(composed):
     prompts = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
     generations = Surest().decode(Models({"denoiser": model}), prompts, 6, Stop(), [0, 0])
     assert [len(g.ids) for g in generations] == [6, 6] and generations[0].steps == [1] * 6
+
+
+def test_help_of_training_names_every_objective_and_its_options():
+    text = (ROOT / "eval_config" / "hydra" / "help" / "train.yaml").read_text()
+    for name, objective in objectives.OBJECTIVES.items():
+        assert name in text
+        words = set(re.findall(r"\w+", text))
+        assert not {field.name for field in dataclasses.fields(objective.Options)} - words, name
