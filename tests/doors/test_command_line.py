@@ -1,9 +1,8 @@
 """The public command line: settings and choices that people type. A change here is a change for them."""
 
-import dataclasses
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 import torch
@@ -137,4 +136,4 @@ def test_help_of_training_names_every_objective_and_its_options():
     for name, objective in objectives.OBJECTIVES.items():
         assert name in text
         words = set(re.findall(r"\w+", text))
-        assert not {field.name for field in dataclasses.fields(objective.Options)} - words, name
+        assert not {field.name for field in fields(objective.Options)} - words, name
