@@ -1,18 +1,19 @@
 """The numbers of README.md and docs/, from the reference run:  python -m scripts.doc_numbers [--write]
 
-A number of the reference run is followed by a comment that says which, in the words of eval.py and report.py:
+Numbers of the reference run are followed by a comment that says which they are, in the words of eval.py and
+report.py and with a measure for each, the last numbers before it:
 
-    85.5% [80.0, 89.7]<!-- figure=tab1 arm=llada_apd: accuracy -->
-    2.2<!-- figure=dflash arm=dflash8 against figure=dflash arm=autoregressive: speedup -->
+    | 85.5% [80.0, 89.7] | 0.92 <!-- figure=tab1 arm=llada_leftright: accuracy tokens_per_step --> |
+    2.2 times <!-- figure=dflash arm=dflash8 against figure=dflash arm=autoregressive: speedup -->
 
 A measure of one run is a column of its figure's CSV (`records.summary`), one of two runs a key of
-`records.comparing`. Without `--write` the numbers are checked: exit code 1 where one is another. Decimals,
-sign, % and interval stay as they are written.
+`records.comparing`; `forwards_per_useful_token` is of the step role. Without `--write` the numbers are
+checked: exit code 1 where one is another. Decimals, sign, % and interval stay as they are written.
 """
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 from hydra import initialize_config_dir
@@ -25,7 +26,8 @@ from unmask.records.comparing import compare
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/reference/README.md"]
 NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?"
-MARKED = re.compile(rf"({NUMBER}%?(?: \[{NUMBER}, {NUMBER}\])?)<!-- ([^>]+): (\w+) -->")
+VALUE = re.compile(rf"(?<![\w.]){NUMBER}%?(?: \[{NUMBER}, {NUMBER}\])?")
+MARK = re.compile(r"<!-- ([^>]+): (\w[\w ]*) -->")
 PERCENT = ("accuracy", "accuracy_difference")  # written in points, kept from 0 to 1
 
 
@@ -37,23 +39,34 @@ def main(write: bool) -> int:
     look_up, wrong = reader(runs), 0
     with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
         for page in PAGES:
-            text = page.read_text()
-            for found, new in numbers(text, look_up):
-                if new != found[1]:
-                    wrong += 1
-                    print(f"{page.relative_to(ROOT)}: {found[1]} is {new} ({found[2]}: {found[3]})")
-                    text = text.replace(found[0], found[0].replace(found[1], new, 1))
+            text, changes = renewed(page.read_text(), look_up)
+            for old, new, what in changes:
+                print(f"{page.relative_to(ROOT)}: {old} is {new} ({what})")
+            wrong += len(changes)
             if write:
                 page.write_text(text)
     return wrong
 
 
-def numbers(text: str, look_up: Callable) -> Iterator[tuple[re.Match, str]]:
-    """Every marked number of a text, and how it is to be written."""
-    for found in MARKED.finditer(text):
-        value, ends = look_up(found[2].strip(), found[3])
-        scale = 100 if found[3] in PERCENT else 1
-        yield found, written_as(found[1], [scale * each for each in (value, *(ends or ()))])
+def renewed(text: str, look_up: Callable) -> tuple[str, list[tuple[str, str, str]]]:
+    """The text with its marked numbers as they should be, and (was, is, what it is) of those that were
+    others."""
+    pieces, changes, start = [], [], 0
+    for mark in MARK.finditer(text):
+        before, measures = text[start : mark.start()], mark[2].split()
+        values, end = list(VALUE.finditer(before))[-len(measures) :], 0
+        if len(values) < len(measures):
+            raise ValueError(f"{mark[0]}: {len(measures)} measures, and {len(values)} numbers before it")
+        for value, measure in zip(values, measures, strict=True):
+            scale = 100 if measure in PERCENT else 1
+            new = written_as(value[0], [scale * each for each in look_up(mark[1], measure)])
+            if new != value[0]:
+                changes.append((value[0], new, f"{mark[1]}: {measure}"))
+            pieces += [before[end : value.start()], new]
+            end = value.end()
+        pieces += [before[end:], mark[0]]
+        start = mark.end()
+    return "".join([*pieces, text[start:]]), changes
 
 
 def written_as(text: str, values: list[float]) -> str:
@@ -63,7 +76,7 @@ def written_as(text: str, values: list[float]) -> str:
 
     def one(found: re.Match) -> str:
         decimals = len(found[0].partition(".")[2])
-        sign, comma = "+" * (text[0] in "+-" and found[0][0] in "+-"), "," * ("," in found[0])
+        sign, comma = "+" * (text[0] in "+-"), "," * ("," in found[0])
         try:
             return format(next(left), f"{sign}{comma}.{decimals}f")
         except StopIteration:
@@ -73,20 +86,23 @@ def written_as(text: str, values: list[float]) -> str:
 
 
 def reader(runs: list) -> Callable:
-    """(settings, measure) -> (value, ends of its interval or None)."""
+    """(settings, measure) -> [value, and the ends of its interval if it has one]."""
 
     @cache
     def the_run(words: str):
         found = report.runs_with(sweeps.settings(words.split(), "report"), runs)
         return found, report.the_run(found, runs)[1]
 
-    def look_up(words: str, measure: str):
+    def look_up(words: str, measure: str) -> list[float]:
         first, against, second = words.partition(" against ")
         one, scored = the_run(first)
         row = compare(the_run(second)[1], scored) if against else one.rows.iloc[0]
+        if measure == "forwards_per_useful_token":
+            return [1 / row["tokens_per_step"]]
         if measure not in row or row[measure] is None:
             raise ValueError(f"{words}: has no {measure}")
-        return row[measure], row.get(f"{measure}_interval")
+        ends = row.get(f"{measure}_interval")
+        return [row[measure], *(ends if ends is not None else ())]
 
     return look_up
 

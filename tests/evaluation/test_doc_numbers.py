@@ -3,7 +3,7 @@
 import pytest
 
 from scripts import doc_numbers
-from scripts.doc_numbers import numbers, written_as
+from scripts.doc_numbers import renewed, written_as
 
 
 def test_the_numbers_of_the_pages_are_the_reference_runs(capsys):
@@ -19,13 +19,20 @@ def test_a_number_keeps_its_form():
         written_as("2.2 [2.0, 2.4]", [2.2])
 
 
-def test_numbers_are_found_by_their_comments():
-    text = "It makes 2.2<!-- a=1 b=2 against c: speedup --> times, at 80.0%<!-- a=1: accuracy -->; 3 of 4.\n"
+def test_the_last_numbers_before_a_comment_are_its():
     asked = []
 
     def look_up(words, measure):
         asked.append((words, measure))
-        return 0.815, (0.7, 0.9)
+        return [0.815, 0.7, 0.9]
 
-    assert [new for _, new in numbers(text, look_up)] == ["0.8", "81.5%"]
-    assert asked == [("a=1 b=2 against c", "speedup"), ("a=1", "accuracy")]
+    text = (
+        "above 0.9: 80.0% at 3 <!-- a=1 b=2: accuracy tokens_per_step -->, 2.2 <!-- c against d: speedup -->"
+    )
+    found, changes = renewed(text, look_up)
+    assert found == text.replace("80.0%", "81.5%").replace("at 3", "at 1").replace("2.2", "0.8")
+    assert [change[:2] for change in changes] == [("80.0%", "81.5%"), ("3", "1"), ("2.2", "0.8")]
+    assert asked == [("a=1 b=2", "accuracy"), ("a=1 b=2", "tokens_per_step"), ("c against d", "speedup")]
+    assert renewed(found, look_up) == (found, [])
+    with pytest.raises(ValueError, match="2 measures, and 1 numbers"):
+        renewed("3 <!-- a: n accuracy -->", look_up)
