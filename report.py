@@ -8,9 +8,10 @@
     python report.py page=true                              # all finished runs in a page for the browser
 
 A figure is its sweep: the settings are those of `eval.py figure=NAME` with the same overrides, and exactly
-their runs are read; what is missing is named. For every figure: PNG, SVG and the CSV behind it, for tables
-Markdown and LaTeX, in <results>/figures/ (of results/reference: in figures/). Runs no model. Published points
-stand in panels of their own, with their hardware, and are never joined with ours.
+their runs are read (where the command names no threads, of any number); what is missing is named. For every
+figure: PNG, SVG and the CSV behind it, for tables Markdown and LaTeX, in <results>/figures/ (of
+results/reference: in figures/). Runs no model. Published points stand in panels of their own, with their
+hardware, and are never joined with ours.
 
 `compare A B` prints and writes nothing. Each side is a run's folder (inside results= its name is enough), or
 in quotes the settings of eval.py that made it.
@@ -21,7 +22,7 @@ import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from unmask.plots.definition import Definition, define
 from unmask.plots.figures import draw, drawable
 from unmask.records import Run, find_runs
 from unmask.records.collection import Collection, Setting, collect
+from unmask.records.files import RecordError
 from unmask.records.reading import RUN
 from unmask.settings import recipe, typed
 
@@ -121,10 +123,13 @@ def best_settings(results: Path) -> list:
     runs, _ = find_runs(results)
     if len(runs) < len(sweeps.expand(["figure=board"])):  # composing all these settings takes half a minute
         return []
-    found, definition = runs_of("board", [], runs)
+    try:
+        found, definition = runs_of("board", [], runs)
+    except RecordError:  # a setting has two runs, of other weights or prompts: the page may show both
+        return []
     if found.missing:
         return []
-    note = "Of each method the fastest setting that loses no more against one token a forward, by problem."
+    note = "Of each method the setting of most tokens a step that loses no more, against one token a step."
     return [Section("Best settings", table_of(definition, found), note)]
 
 
@@ -152,35 +157,33 @@ def runs_of(name: str, given: list[str], runs: list[Run]) -> tuple[Collection, D
     configs = sweeps.settings([*given, f"figure={name}"], "report")
     first = OmegaConf.to_container(configs[0])
     definition = define(name, first.get("draw"))
-    return runs_with(configs, runs), definition
+    return runs_with(configs, runs, not names_threads(given)), definition
 
 
-def runs_with(configs: list[DictConfig], runs: list[Run]) -> Collection:
+def runs_with(configs: list[DictConfig], runs: list[Run], any_threads: bool = True) -> Collection:
     """The runs of these settings.
 
-    device=auto means the device that made the runs: this machine's kind, or else the other. Where no run has
-    the threads of the settings, those of any number.
+    device=auto means the device that made the runs: this machine's kind, or else the other. any_threads:
+    where runs of the settings' own number of threads are fewer, those of any number.
     """
-    first = None
-    for settings in readings(configs):
-        found = collect(runs, settings, weights_of(configs))
-        if not found.rows.empty:
-            return found
-        first = first or found
-    return first
-
-
-def readings(configs: list[DictConfig]) -> Iterator[list[Setting]]:
-    """What the settings may mean, the likeliest first."""
     here = choose_device("auto").type
     elsewhere = ["cpu" if here == "cuda" else "cuda"] * any(cfg.device == "auto" for cfg in configs)
+    weights, best = weights_of(configs), None
     for device in (here, *elsewhere):
         recipes = [recipe_on(cfg, device) for cfg in configs]
-        for threads in ({}, {"threads": "auto"}):
-            yield [
-                Setting(recipe | threads, cfg.task.metric, cfg.limit)
+        for open_too in ({}, {"threads": "auto"})[: 1 + (any_threads and device == "cpu")]:
+            settings = [
+                Setting(recipe | open_too, cfg.task.metric, cfg.limit)
                 for recipe, cfg in zip(recipes, configs, strict=True)
             ]
+            found = collect(runs, settings, weights)
+            if best is None or len(found.rows) > len(best.rows):
+                best = found
+            if not best.missing:
+                return best
+        if not best.rows.empty:
+            break
+    return best
 
 
 def recipe_on(cfg: DictConfig, device: str) -> dict:
@@ -274,7 +277,7 @@ def run_of_settings(word: str, given: list[str], read: Callable) -> Scored:
         raise ValueError(f"{word}: {len(configs)} settings; compare takes one on each side")
     runs, problems = read(results_of(configs[0]))
     try:
-        return the_run(runs_with(configs, runs), runs)
+        return the_run(runs_with(configs, runs, not names_threads([*given, *word.split()])), runs)
     except ValueError as error:  # it may be one of those that cannot be read
         raise ValueError("; ".join([str(error), *problems])) from error
 
@@ -285,6 +288,11 @@ def the_run(found: Collection, runs: list[Run]) -> Scored:
         raise ValueError(f"{label}: {why}")
     ((name, scored),) = found.scored.items()
     return next(run for run in runs if run.folder.name == name), scored
+
+
+def names_threads(given: list[str]) -> bool:
+    """Whether a command says which threads its runs have."""
+    return "threads" in map(key_of, given)
 
 
 def key_of(line: str) -> str:

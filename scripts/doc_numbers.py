@@ -25,7 +25,7 @@ from unmask.records import find_runs
 from unmask.records.comparing import compare
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/reference/README.md"]
-NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?"
+NUMBER = r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?"
 VALUE = re.compile(rf"(?<![\w.]){NUMBER}%?(?: \[{NUMBER}, {NUMBER}\])?")
 MARK = re.compile(r"<!-- ([^>]+): (\w[\w ]*) -->")
 PERCENT = ("accuracy", "accuracy_difference")  # written in points, kept from 0 to 1

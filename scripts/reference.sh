@@ -12,6 +12,7 @@ all=("figure=$figures" results=results/reference threads=1 "$@")
 mkdir -p runs
 $python eval.py "${all[@]}" shard=2/2 > runs/reference_2.log 2>&1 & # its bar would write over the other's
 second=$!
+trap 'kill $second 2> /dev/null || true' EXIT # Ctrl-C does not reach it
 $python eval.py "${all[@]}" shard=1/2
 wait $second || { cat runs/reference_2.log; exit 1; }
 $python eval.py "${all[@]}" trace=true

@@ -269,7 +269,7 @@ def take_turns(evaluations: Sequence[Evaluation], advance: Callable[[], None]) -
     `advance` is called once a document. Every sample bears the session's number: times of settings that
     shared it compare.
     """
-    session = secrets.token_hex(4) if len(evaluations) > 1 else None
+    session = secrets.token_hex(4) if sum(bool(e.missing) for e in evaluations) > 1 else None
     for evaluation in evaluations:
         evaluation.lm.turns = session
     largest = max(evaluation.lm.batch_size for evaluation in evaluations)

@@ -14,6 +14,7 @@ def test_a_number_keeps_its_form():
     assert written_as("85.5% [80.0, 89.7]", [90.0, 85.04, 93.36]) == "90.0% [85.0, 93.4]"
     assert written_as("+1.0 [-1.5, +3.5]", [-2.0, -4.5, 0.5]) == "-2.0 [-4.5, +0.5]"
     assert written_as("1,234", [56789.4]) == "56,789"
+    assert written_as("85% [80, 90]", [1.0, 2.0, 3.0]) == "1% [2, 3]"
     assert written_as("0.19", [0.194, 0.1, 0.3]) == "0.19"  # an interval is not asked for
     with pytest.raises(ValueError, match="there is no interval"):
         written_as("2.2 [2.0, 2.4]", [2.2])

@@ -191,6 +191,10 @@ def test_cells_have_three_digits_and_sort_by_all():
     assert cell(Interval(75.96, 69.6, 81.4)) == ("76.0", "[69.6, 81.4]", 75.96)
     assert cell(Interval(1.0, nan, nan)) == ("1.00", "", 1.0)
     assert [cell(x) for x in (None, nan, "")] == [("–", "", None)] * 3
+    assert cell("2.21 [2.07, 2.35]") == ("2.21", "[2.07, 2.35]", 2.21) and cell("-1,234").order == -1234
+    assert [cell(x) for x in ("0.55 / 0.60", "12, 13", "c=0.9")] == [
+        (text, "", None) for text in ("0.55 / 0.60", "12, 13", "c=0.9")
+    ]
     assert csv_of(pd.DataFrame({"a": [0.123456789], "b": ["x, y"]})) == 'a,b\n0.123456789,"x, y"\n'
 
 

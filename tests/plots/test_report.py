@@ -54,6 +54,23 @@ def test_a_figure_and_what_is_behind_it_lie_beside_its_runs(record, draws, tmp_p
     assert (folder / "fig2.svg").read_bytes() == first
 
 
+def test_threads_are_those_of_the_runs_unless_the_command_says_so(record, run_command, tmp_path):
+    """SETTINGS ask for one thread; the default is two."""
+    record("figure=fig4", "arm=one", "decoder.max_lookahead=4,8", identity={"threads": 1})
+
+    def report_of(*threads):
+        return run_command(
+            report, f"results={tmp_path / 'results'}", "limit=4", "figure=fig4", "arm=one", *threads
+        )
+
+    code, out, _ = report_of("decoder.max_lookahead=4,8")
+    assert code == 0 and "2 of 2 runs" in out
+    assert report_of("decoder.max_lookahead=4,8", "threads=2")[0] == 2
+    record("figure=fig4", "arm=one", "decoder.max_lookahead=4", identity={"threads": 2})
+    code, _, err = report_of("decoder.max_lookahead=4,8")
+    assert code == 0 or "threads" in err
+
+
 def test_missing_points_are_named_and_drawn_without(record, draws, tmp_path):
     record("figure=fig3", "arm=one,r00,r05,r10")
     code, out, err = draws("figure=fig3")

@@ -236,6 +236,9 @@ def test_settings_that_took_turns_on_two_machines_compare():
     assert summarise(first)["times_void"] is None
     assert compare(first, second)["speedup"] > 1
     assert compare(first, RUN)["speedup_void"]
+    shifted = [*first[:1], first[1] | {"turns": "ffffffff", "machine": "there"}, *first[2:]]
+    assert compare(first, shifted)["speedup_void"]  # the same sessions, another share of each
+    assert summarise(first)["turns"] != summarise(shifted)["turns"] == ["0a1b2c3d x1", "ffffffff x3"]
 
 
 def in_batches(size, batch, slow=3.0):

@@ -9,6 +9,7 @@ import pytest
 from unmask.records import Run
 from unmask.records.recipe import prompt_hash
 from unmask.tasks import problems
+from unmask.training import recipe
 from unmask.training.data import Stream
 from unmask.training.sources import Answers, Drills, Problems, chat_prompt, source
 
@@ -209,6 +210,16 @@ def test_answers_that_were_cut_off(recorded, tokenizer):
     examples = every.examples(0, random.Random(0))
     ends = {tokenizer.decode(e.turns[0][1]): e.ends for e in (next(examples) for _ in texts)}
     assert ends == {text: text.endswith("<|im_end|>") for text in texts}
+
+
+def test_a_diffusion_model_is_not_trained_on_answers_that_were_cut_off():
+    cfg = recipe.TrainConfig(
+        name="x", objective="masked_diffusion", mixture={"all:runs/x": 1.0}, tokens=1, lr=0.1, canvas=8
+    )
+    with pytest.raises(
+        ValueError, match="all:runs/x: a diffusion model learns where answers end.*run:runs/x"
+    ):
+        recipe.check(cfg)
 
 
 def test_a_data_set_of_questions_and_answers(tokenizer, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ class Cell(NamedTuple):
     order: float | None = None
 
 
-WRITTEN = re.compile(r"([-+]?\d[\d,]*(?:\.\d+)?)(?: (\[.*\]))?")  # "69.6" or "69.6 [63.1, 75.2]"
+WRITTEN = re.compile(r"([-+]?\d+(?:,\d{3})*(?:\.\d+)?)(?: (\[.*\]))?")  # "69.6" or "69.6 [63.1, 75.2]"
 
 
 def cell(value: object) -> Cell:

@@ -36,15 +36,16 @@ MEASURES = {
 def comparable(rows: pd.DataFrame) -> tuple[np.ndarray, str | None]:
     """(which rows' times may stand side by side, why not all of them).
 
-    They compare within one machine and one commit; on a CPU, whose speed drifts, only between settings that
-    answered in the same sessions of turns. Where rows differ in that, the largest group that agrees, and no
-    row that has none to compare with.
+    They compare within one machine and one commit; on a CPU, whose speed drifts, and over several machines
+    or commits, only between settings that answered in the same sessions of turns. Where rows differ in that,
+    the largest group that agrees, and no row that has none to compare with.
     """
     timed = rows.times_void.isna().to_numpy()
     reasons = {"their times are void": ~timed}
     if len(rows) > 1:
         columns = {"machines": "runs of other machines", "commits": "runs of other commits"}
-        if set(rows.device) != {"cuda"}:
+        several = any(len(names) > 1 for column in columns for names in rows[column])
+        if several or set(rows.device) != {"cuda"}:
             alone = timed & np.array(["alone" in sessions for sessions in rows.turns])
             reasons["on a CPU they compare only between settings that answer in turns"] = alone
             timed = timed & ~alone

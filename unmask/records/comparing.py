@@ -130,12 +130,13 @@ def _no_speedup(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool)
         if void := times_void(scored):
             return f"times of {name} are void: {void}"
     ours, theirs = ({sample["turns"] for sample in scored} for scored in (baseline, other))
-    if ours == theirs and None not in ours:
+    paired = all(a["turns"] == b["turns"] is not None for a, b in _pairs(baseline, other))
+    if paired and ours == theirs:
         return None  # a session is of one machine and one commit
     for what in ("machine", "commit"):
         found = sorted({sample[what] or "unknown" for sample in [*baseline, *other]})
         if len(found) > 1:
             return f"different {what}s: {' and '.join(found)}"
-    if in_turns:
+    if in_turns and (ours != theirs or None in ours):
         return "they did not answer in turns"
     return None

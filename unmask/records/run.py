@@ -280,7 +280,7 @@ class Run:
             )
             log.warning(
                 f"{self.folder}: resumed in other circumstances ({listed}). Answers of several machines or "
-                "commits count, their times do not"
+                "commits count, their times only where settings took turns"
             )
         entry = {"time": now(), "changed": {key: new for key, (_, new) in changed.items()}}
         return stored | {"status": "running", "resumed": [*stored.get("resumed", []), entry]}

@@ -72,7 +72,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
             "exact": _exact(scored),
             "machines": sorted({sample["machine"] for sample in scored}),
             "commits": sorted({sample["commit"] or "unknown" for sample in scored}),
-            "turns": sorted({sample["turns"] or "alone" for sample in scored}),
+            "turns": _sessions(scored),
         }
         | _times(documents)
     )
@@ -191,6 +191,14 @@ def _work(documents: Documents, shapes: Shapes | None) -> dict:
         "tokens_per_step_interval": per_step and ends(per_step),
         "flops_per_useful_token": flops and float(flops),
     }
+
+
+def _sessions(scored: Sequence[dict]) -> list[str]:
+    """The sessions of turns; of several machines or commits with how many documents each, since their times
+    compare only where each made the same share."""
+    counts = Counter(sample["turns"] or "alone" for sample in scored)
+    one = all(len({sample[field] for sample in scored}) == 1 for field in ("machine", "commit"))
+    return sorted(name if one else f"{name} x{count}" for name, count in counts.items())
 
 
 def _exact(scored: Sequence[dict]) -> list[int] | None:

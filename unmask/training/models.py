@@ -36,8 +36,9 @@ PUBLISHED = {"rope_theta"}  # fields that a config.json has and transformers tur
 
 
 def build_tokenizer(cfg: TrainConfig) -> PreTrainedTokenizerBase:
-    """The parent's or the target's tokenizer, or the tiny family's, which takes ten seconds to make."""
-    for key, folder in (("init_from", cfg.init_from), ("frozen.target", cfg.frozen.get("target"))):
+    """The target's or the parent's tokenizer, or the tiny family's, which takes ten seconds to make. (A
+    drafter has none of its own.)"""
+    for key, folder in (("frozen.target", cfg.frozen.get("target")), ("init_from", cfg.init_from)):
         if folder is not None:
             return _tokenizer(key, folder)
     return shared_tokenizer.build()

@@ -23,7 +23,7 @@ from unmask.training.data import Stream
 from unmask.training.lora import Lora
 from unmask.training.optimization import Schedule
 from unmask.training.refusal import reason
-from unmask.training.sources import HUB, check_name
+from unmask.training.sources import ALL, HUB, RUN, check_name
 
 MODEL = "model:"  # before a choice of eval.py's group `model`
 
@@ -135,6 +135,12 @@ def check(cfg: TrainConfig) -> None:
     check_mixture("mixture", cfg.mixture)
     if cfg.final_mixture is not None:
         check_mixture("final_mixture", cfg.final_mixture)
+    cut = [name for name in (*cfg.mixture, *(cfg.final_mixture or {})) if name.startswith(ALL)]
+    if cut and roles[objectives.STUDENT] == "diffusion":
+        raise ValueError(
+            f"mixture: {cut[0]}: a diffusion model learns where answers end, and these were cut off; "
+            f"use {RUN}{cut[0].removeprefix(ALL)}"
+        )
     if cfg.architecture is None and cfg.init_from is None:
         raise ValueError(
             "architecture and init_from are both null: describe a model, or name one to start from"
