@@ -36,7 +36,7 @@ def expand(given: Sequence[str]) -> list[list[str]]:
     overrides = _parse(given)
     if len(figures := _figures(overrides)) > 1:
         rest = [o.input_line for o in overrides if o.key_or_group != "figure"]
-        return [one for figure in figures for one in expand([*rest, figure])]
+        return [one for name in figures for one in expand([*rest, f"figure={name}"])]
     params, arms = _figure(overrides)
     own = [o for o in overrides if not o.is_hydra_override()]
     grid = _parse([f"{key}={value}" for key, value in params.items()])
@@ -63,7 +63,7 @@ def settings(given: Sequence[str], config_name: str = "eval") -> list[DictConfig
 
 def figures_named(given: Sequence[str]) -> list[str]:
     """The figures that a command names, if any."""
-    return [line.partition("=")[2] for line in _figures(_parse(given))]
+    return _figures(_parse(given))
 
 
 @contextmanager
@@ -111,14 +111,14 @@ def _is_list(argument: str) -> bool:
 
 
 def _figures(overrides: Sequence[Override]) -> list[str]:
-    """["figure=fig2", "figure=fig3"] of figure=fig2,fig3; ValueError where one is no name."""
+    """["fig2", "fig3"] of figure=fig2,fig3; ValueError where one is no name."""
     found = []
     for o in overrides:
         if o.key_or_group == "figure":
             names = list(o.sweep_iterator()) if o.is_sweep_override() else [o.value()]
             if not all(isinstance(name, str) for name in names):
                 raise ValueError(f"{o.input_line}: is no name of a figure")
-            found += [f"figure={name}" for name in names]
+            found += names
     return found
 
 
@@ -128,7 +128,7 @@ def _figure(overrides: Sequence[Override]) -> tuple[dict[str, str], dict[str, st
     if len(figures) > 1:
         raise ValueError(f"{', '.join(figures)}: a figure is a sweep of its own; give one here")
     changes = [o.input_line for o in overrides if o.key_or_group.startswith(("arms", "hydra."))]
-    cfg = _compose("eval", [*figures, *changes], with_hydra=True)
+    cfg = _compose("eval", [*(f"figure={name}" for name in figures), *changes], with_hydra=True)
     params = cfg.hydra.sweeper.get("params") or {}
     return {key: str(value) for key, value in params.items()}, dict(OmegaConf.select(cfg, "arms") or {})
 

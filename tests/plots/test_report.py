@@ -68,7 +68,7 @@ def test_threads_are_those_of_the_runs_unless_the_command_says_so(record, run_co
     assert report_of("decoder.max_lookahead=4,8", "threads=2")[0] == 2
     record("figure=fig4", "arm=one", "decoder.max_lookahead=4", identity={"threads": 2})
     code, _, err = report_of("decoder.max_lookahead=4,8")
-    assert code == 0 or "threads" in err
+    assert code == 2 and "are both of this setting (they differ in threads)" in err
 
 
 def test_missing_points_are_named_and_drawn_without(record, draws, tmp_path):
