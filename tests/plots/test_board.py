@@ -2,9 +2,9 @@
 
 import pytest
 
-from unmask.plots.board import table_of
+from unmask.plots.board import headlines, lossless, table_of
 from unmask.plots.definition import Board
-from unmask.plots.figures import with_areas
+from unmask.plots.figures import read_published, with_areas
 from unmask.plots.fronts import aups
 
 FIGURE = ("figure=board", "task=gsm_symbolic")
@@ -60,3 +60,18 @@ def test_an_area_begins_at_the_parents_one_token_run(board, found):
     areas = aups(found.rows, found.scored, *board.first_points)
     assert {decoder for *_, decoder in areas} == {"leftright", "dparallel"}
     assert {decoder for *_, decoder in aups(found.rows, found.scored, ["leftright K=1"])} == {"leftright"}
+
+
+def test_published_headlines_are_gsm8ks_each_over_what_its_paper_counts():
+    published = read_published("2,dparallel_dream,d2f,dflash")
+    points = headlines(published)
+    counted = dict(points.groupby("task").x_name.unique().map(list))
+    assert counted == {
+        "gsm8k": ["tokens per step"],
+        "gsm8k-cot 0-shot": ["steps saved (budget over steps)"],
+        "gsm8k 4-shot": ["tokens/s (A100)"],
+    }
+    assert points.accuracy.notna().all()
+    assert next(lossless(published)).startswith(
+        "DFlash on Qwen3-4B T = 0, lossless: 6.53 tokens per step, 5.15 times"
+    )

@@ -24,9 +24,7 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
         _published(grid[1], published)
     looks = styles([row.decoder for row in runs])
     for row, look in zip(runs, looks, strict=True):
-        longest = found.configs[row.run]["decoder"]["block_length"]
-        if longest is None:  # the drafter's own: the most that a step took
-            longest = max(max(committed(s)[1:], default=1) for s in found.scored[row.run])
+        longest = longest_of(found, row)
         documents = [lengths(sample, longest) for sample in found.scored[row.run]]
         every = np.concatenate([np.array(d, int) for d in documents])
         counts = np.bincount(every, minlength=longest + 1)[1:]
@@ -75,6 +73,12 @@ def _published(row: Sequence, points: pd.DataFrame) -> None:
 def drafts(row: pd.Series) -> bool:
     """Whether a run's decoder drafts and tells its steps: transformers' own loops do not."""
     return "drafter" in row.forwards and not row.decoder.startswith("transformers")
+
+
+def longest_of(found: Collection, row: pd.Series) -> int:
+    """The block length of a run: where it is the drafter's own, the most that a step took."""
+    taken = (max(committed(sample)[1:], default=1) for sample in found.scored[row.run])
+    return found.configs[row.run]["decoder"]["block_length"] or max(taken)
 
 
 def lengths(sample: dict, block: int) -> list[int]:

@@ -60,7 +60,7 @@ def draw(curve: Curve, found: Collection, published: pd.DataFrame, output: Path,
     for axes, measure in zip(grid[:, 0], measures, strict=True):
         axes.set_ylabel(fill(measure.label, 20))  # no longer than its panel
     for axes in grid[-1]:
-        axes.set_xlabel(curve.x_label or SYMBOLS.get(curve.x.split(".")[-1], curve.x.split(".")[-1]))
+        axes.set_xlabel(curve.x_label or symbol(curve))
     for row, measure in zip(grid, measures, strict=True):
         for axes in row:
             top = 100 if measure.column == "accuracy" else 1.12 * axes.dataLim.ymax if axes.lines else 1
@@ -69,6 +69,12 @@ def draw(curve: Curve, found: Collection, published: pd.DataFrame, output: Path,
     headline(figure, curve.title)
     caption(figure, note)
     save(figure, output)
+
+
+def symbol(curve: Curve) -> str:
+    """The setting on the x axis, in short."""
+    word = curve.x.split(".")[-1]
+    return SYMBOLS.get(word, word)
 
 
 def lines_of(curve: Curve, found: Collection, here: pd.DataFrame) -> tuple[list[Line], dict, pd.DataFrame]:

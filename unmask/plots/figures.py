@@ -9,6 +9,7 @@ from unmask.plots import acceptance, board, curves, listing, pareto
 from unmask.plots.definition import Acceptance, Board, Curve, Definition, Listing, Pareto
 from unmask.plots.fronts import aups, pb
 from unmask.plots.measures import comparable, every
+from unmask.plots.messages import message
 from unmask.records.collection import Collection
 from unmask.records.recipe import flatten
 from unmask.records.stats import Interval
@@ -24,6 +25,7 @@ def draw(definition: Definition, found: Collection, folder: Path, with_published
     """
     output = folder / definition.name
     published = read_published(definition.published if with_published else None)
+    definition = replace(definition, title="\n".join([definition.title, *message(definition, found)]))
     kinds = {Listing: listing, Pareto: pareto, Board: board, Acceptance: acceptance, Curve: curves}
     kind = kinds[type(definition)]
     areas = aups(found.rows, found.scored, *definition.first_points)
@@ -50,9 +52,9 @@ def drawable(definition: Definition, found: Collection) -> bool:
 
 
 def read_published(figure: str | None) -> pd.DataFrame:
-    """The paper's points of a figure; no rows where there are none."""
+    """The papers' points of a figure, or of several joined by commas; no rows where there are none."""
     points = pd.read_csv(PUBLISHED, dtype={"figure": str, "x": str})
-    return points[points.figure == figure]
+    return points[points.figure.isin(figure.split(",") if figure else [])]
 
 
 def note(definition: Definition, found: Collection, areas: dict, with_published: bool) -> str:
@@ -87,8 +89,9 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         words.append(f"missing: {len(found.missing)} of {total} settings ({named}{more})")
     if with_published:
         sources = {"dparallel": "2509.26488", "d2f": "2508.09192, A100", "dflash": "2602.06036, H200"}
-        theirs = sources.get(definition.published.split("_")[0], "2506.00413, RTX A5000")
-        words.append(f"published points: arXiv {theirs}")
+        named = [figure.split("_")[0] for figure in definition.published.split(",")]
+        theirs = dict.fromkeys(sources.get(name, "2506.00413, RTX A5000") for name in named)
+        words.append(f"published points: arXiv {'; '.join(theirs)}")
     return ". ".join(words) + "."
 
 

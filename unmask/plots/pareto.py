@@ -39,7 +39,7 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     if theirs and not shared:  # over what they were published over
         published = published.assign(x=published.x.astype(float))
         theirs = list(published.groupby("task", sort=False))
-        shared = [Measure("x", published.x_name.iloc[0], published="x")]
+        shared = [Measure("x", "", published="x")]
     # inches; without published points the caption has a part of its own, since the legend is in the first
     last = 1.9 * len(shared) + 0.4 if theirs else 0.13 * (2 + len(note) // 140)
     heights = [2.4 * len(measures) + 0.8, last]
@@ -58,7 +58,7 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
                 draw_ours(axes, here.dropna(subset=[measure.column, "accuracy"]), measure, marks)
     _axes(grid, measures)
     _legend(parts[0], rows, marks)
-    headline(parts[0], pareto.title + (". Filled: on the Pareto front" if pareto.lines == "front" else ""))
+    headline(parts[0], pareto.title)
     if theirs:
         grid = parts[1].subplots(len(shared), len(theirs), squeeze=False)
         for column, (task, here) in zip(grid.T, theirs, strict=True):
@@ -66,8 +66,11 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
             for axes, measure in zip(column, shared, strict=True):
                 _published(axes, here.dropna(subset=[measure.published]), measure)
         _axes(grid, shared)
+        if shared[0].column == "x":
+            for axes, (_, here) in zip(grid[0], theirs, strict=True):
+                axes.set_xlabel(here.x_name.iloc[0])
         headline(parts[1], "Published, on other hardware")
-    caption(parts[-1], note)
+    caption(parts[-1], ("Filled: on the Pareto front. " if pareto.lines == "front" else "") + note)
     spread_names(figure)
     save(figure, output)
 
@@ -106,9 +109,11 @@ def _points(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -
 
 def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -> None:
     """Lines through the settings of each model and decoder that differ in one knob, with their intervals, and
-    with a name where a method has several."""
+    with a name beside those that are not a method's main one."""
     models = list(dict.fromkeys(rows.model))
-    for (model, decoder), name, mine in lines_of(rows):
+    lines = list(lines_of(rows))
+    main = {place: max(len(mine) for other, _, mine in lines if other == place) for place, _, _ in lines}
+    for (model, decoder), name, mine in lines:
         mine = mine.sort_values(measure.column)
         y = 100 * mine.accuracy
         low, high = 100 * np.array(mine.accuracy_interval.tolist()).T
@@ -124,7 +129,7 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
             elinewidth=0.5,
             **look,
         )
-        if name:
+        if name and len(mine) < main[model, decoder]:
             end = mine.iloc[-1 if measure.higher else 0]
             place = [measure.scale * end[measure.column]], [100 * end.accuracy]
             name_points(axes, *place, [name], [look["color"]])
@@ -170,7 +175,7 @@ def _their_decoder(series: str) -> str:
     for word, decoder in (known | {"Dream-Base": "confidence"}).items():
         if word in series:
             return decoder
-    return "leftright" if "K=" in series else "autoregressive"
+    return "leftright" if "K=" in series or "leftright" in series else "autoregressive"
 
 
 def _their_name(series: str) -> str:

@@ -5,6 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib
 import numpy as np
@@ -156,8 +157,10 @@ def _strokes_of(axes) -> np.ndarray:
 
 
 def headline(figure, text: str) -> None:
-    """What the figure is about, above it."""
-    figure.suptitle(text, fontsize=9.5, fontweight="bold", x=0.01, ha="left")
+    """What the figure is about, and below it what it shows, each line folded to the figure's width."""
+    width = int(13 * figure.bbox.width / figure.dpi)  # letters
+    lines = [fill(line, width, subsequent_indent="    ") for line in text.split("\n")]
+    figure.suptitle("\n".join(lines), fontsize=8.5, fontweight="bold", x=0.01, ha="left")
 
 
 def caption(figure, text: str) -> None:
