@@ -16,6 +16,7 @@ from unmask.config import ROOT, ModelConfig
 from unmask.models import adapters
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
 from unmask.models.fingerprint import fingerprint
+from unmask.models.heads import quicken
 
 DIFFUSION = {"Dream", "llada"}
 PACKAGE = "package:"
@@ -150,6 +151,8 @@ class Source:
         if model is None:
             model = self._class.from_pretrained(self.place, **self.options, dtype=dtype)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
+            if device.type == "cpu" and self.kind != "drafter":
+                quicken(model)
             if not private:
                 _loaded[key] = model
         return model
