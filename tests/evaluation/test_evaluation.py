@@ -1,12 +1,13 @@
 """From a configuration to a scored record: resume, identity, batches, accounting, integrity."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from harness import ForwardCounter
 from unmask.decoding import Stop
-from unmask.evaluation import take_turns
+from unmask.evaluation import distinct, take_turns
 from unmask.lm import text_stop
 from unmask.records import Run
 from unmask.records.trace import TRACES, agrees, read_traces
@@ -359,3 +360,12 @@ def test_answers_of_a_lossless_decoder_are_checked_in_the_run(evaluate, models, 
     monkeypatch.setattr(Autoregressive, "decode", other)
     with pytest.raises(AssertionError, match="claims to be lossless, but document 3 differs .* at token 0"):
         evaluate(*causal[:-1], "limit=4").score()
+
+
+def test_of_settings_with_one_run_the_one_that_takes_turns_stays():
+    def setting(folder, interleave):
+        return SimpleNamespace(folder=folder, cfg=SimpleNamespace(interleave=interleave))
+
+    alone, in_turns, other = setting("a", False), setting("a", True), setting("b", False)
+    for order in ([alone, in_turns, other], [in_turns, other, alone]):
+        assert set(map(id, distinct(order))) == {id(in_turns), id(other)}
