@@ -36,7 +36,8 @@ from unmask.models.resources import choose_device
 from unmask.plots.board import table_of
 from unmask.plots.comparison import Scored, show
 from unmask.plots.definition import Definition, define
-from unmask.plots.figures import draw, drawable
+from unmask.plots.figures import draw, drawable, with_areas
+from unmask.plots.fronts import aups
 from unmask.records import Run, find_runs
 from unmask.records.collection import Collection, Setting, collect
 from unmask.records.files import RecordError
@@ -130,6 +131,7 @@ def best_settings(results: Path) -> list:
     if found.missing:
         return []
     note = "Of each method the setting of most tokens a step that loses no more, against one token a step."
+    found = with_areas(found, aups(found.rows, found.scored, *definition.first_points))
     return [Section("Best settings", table_of(definition, found), note)]
 
 

@@ -29,7 +29,9 @@ SMALL = {  # what is added, so that a command ends soon and writes nothing into 
 
 
 def test_the_readme_fits_a_screen_or_three():
-    assert len(TEXT.split()) <= 800
+    assert (
+        len(re.sub(r"<!--.*?-->", "", TEXT).split()) <= 800
+    )  # without the comments that tie numbers to runs
     assert len(COMMANDS) >= 10
 
 

@@ -6,6 +6,11 @@ from scripts import doc_numbers
 from scripts.doc_numbers import renewed, written_as
 
 
+def test_pages_have_numbers_that_are_checked():
+    pages = {page.name for page in doc_numbers.PAGES if doc_numbers.MARK.search(page.read_text())}
+    assert pages == {"README.md", "apd.md", "d2f.md", "dparallel.md", "dflash.md"}
+
+
 def test_the_numbers_of_the_pages_are_the_reference_runs(capsys):
     assert doc_numbers.main(write=False) == 0, capsys.readouterr().out
 

@@ -36,7 +36,7 @@ def _near_the_best(pareto: Pareto, found: Collection) -> Iterator[str]:
         best = near.sort_values(measure.column, ascending=measure.higher).iloc[-1]
         yield (
             f"{task}, within {NEAR} points of the most accurate: {best.label} ({best.model}), "
-            f"{measure.scale * best[measure.column]:.3g} {measure.label}"
+            f"{short(measure.scale * best[measure.column])} {measure.label}"
         )
 
 
@@ -55,8 +55,13 @@ def _ends(curve: Curve, found: Collection) -> Iterator[str]:
 
 
 def _change(line: Line, measure: Measure) -> str:
-    first, last = (measure.scale * line.rows[measure.column].iloc[end] for end in (0, -1))
-    return f"{measure.label} {first:.3g} → {last:.3g}"
+    first, last = (short(measure.scale * line.rows[measure.column].iloc[end]) for end in (0, -1))
+    return f"{measure.label} {first} → {last}"
+
+
+def short(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _lengths(_: Acceptance, found: Collection) -> Iterator[str]:
@@ -69,4 +74,4 @@ def _lengths(_: Acceptance, found: Collection) -> Iterator[str]:
             means[row.label] = float(np.concatenate(every).mean())
     if means:
         best = pd.Series(means).idxmax()
-        yield f"{best}: {means[best]:.2f} tokens of its draft and the target a step"
+        yield f"{best} takes most, {means[best]:.2f} tokens a step"

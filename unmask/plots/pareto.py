@@ -1,5 +1,6 @@
 """Kind `pareto`: accuracy over measures of cost, every setting a point, the front of each a line."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -40,9 +41,8 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
         published = published.assign(x=published.x.astype(float))
         theirs = list(published.groupby("task", sort=False))
         shared = [Measure("x", "", published="x")]
-    # inches; without published points the caption has a part of its own, since the legend is in the first
-    last = 1.9 * len(shared) + 0.4 if theirs else 0.13 * (2 + len(note) // 140)
-    heights = [2.4 * len(measures) + 0.8, last]
+    # inches; the caption is in the last part, since the legend is in the first
+    heights = [2.4 * len(measures) + 0.8, 1.9 * len(shared) * bool(theirs) + 0.13 * (2 + len(note) // 140)]
     figure = plt.figure(figsize=(7, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     grid = parts[0].subplots(len(measures), len(ours), squeeze=False)
@@ -112,7 +112,8 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
     with a name beside those that are not a method's main one."""
     models = list(dict.fromkeys(rows.model))
     lines = list(lines_of(rows))
-    main = {place: max(len(mine) for other, _, mine in lines if other == place) for place, _, _ in lines}
+    sizes = Counter((place, len(mine)) for place, _, mine in lines)
+    longest = {place: max(n for other, n in sizes if other == place) for place, _ in sizes}
     for (model, decoder), name, mine in lines:
         mine = mine.sort_values(measure.column)
         y = 100 * mine.accuracy
@@ -129,7 +130,8 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
             elinewidth=0.5,
             **look,
         )
-        if name and len(mine) < main[model, decoder]:
+        most = longest[model, decoder]
+        if name and (len(mine) < most or sizes[(model, decoder), most] > 1):
             end = mine.iloc[-1 if measure.higher else 0]
             place = [measure.scale * end[measure.column]], [100 * end.accuracy]
             name_points(axes, *place, [name], [look["color"]])
