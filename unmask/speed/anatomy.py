@@ -38,12 +38,16 @@ def anatomy(arm: Arm, count: int) -> dict:
 
 
 def _parts(arm: Arm) -> dict[nn.Module, tuple[str, str]]:
-    """The modules whose time is the models' own: transformers' backbone and the head, as (part, role)."""
-    return {
-        module: (part, role)
-        for role, model in arm.models.by_role.items()
-        for part, module in (("bodies", model.model), ("heads", model.lm_head))
-    }
+    """The modules whose time is the models' own: transformers' backbone and the head, as (part, role).
+
+    A block drafter is all body, and its head is the target's.
+    """
+    found = {}
+    for role, model in arm.models.by_role.items():
+        found[getattr(model, "model", model)] = ("bodies", role)
+        if hasattr(model, "lm_head"):
+            found[model.lm_head] = ("heads", role)
+    return found
 
 
 @contextmanager
