@@ -110,18 +110,19 @@ def page(cfg: DictConfig, given: list[str], results: Path) -> None:
         raise ValueError(f"page=true shows every finished run of results: leave out {' '.join(chosen)}")
     from unmask.page.build import write  # its libraries are for the page alone
 
-    file, count, left_out = write(results, pictures(cfg, given) / "page", best_settings(results))
+    read = cache(find_runs)  # the board's best settings are of the same runs
+    extra = best_settings(read(results)[0])
+    file, count, left_out = write(results, pictures(cfg, given) / "page", extra, read)
     for why in left_out:
         print(f"left out: {why}", file=sys.stderr)
     print(f"page: {os.path.relpath(file)} ({count} runs, {file.stat().st_size / 1e6:.1f} MB)")
     print(json.dumps({"page": os.path.relpath(file)}))
 
 
-def best_settings(results: Path) -> list:
+def best_settings(runs: list[Run]) -> list:
     """The board's table as a section of the page, where all its runs are there."""
     from unmask.page.tables import Section
 
-    runs, _ = find_runs(results)
     if len(runs) < len(sweeps.expand(["figure=board"])):  # composing all these settings takes half a minute
         return []
     try:

@@ -28,6 +28,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "resu
 NUMBER = r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?"
 VALUE = re.compile(rf"(?<![\w.]){NUMBER}%?(?: \[{NUMBER}, {NUMBER}\])?")
 MARK = re.compile(r"<!-- ([^>]+): (\w[\w ]*) -->")
+THREADS = "threads=1"  # of the reference run
 PERCENT = ("accuracy", "accuracy_difference")  # written in points, kept from 0 to 1
 
 
@@ -90,7 +91,8 @@ def reader(runs: list) -> Callable:
 
     @cache
     def the_run(words: str):
-        found = report.runs_with(sweeps.settings(words.split(), "report"), runs)
+        configs = sweeps.settings([*words.split(), THREADS], "report")
+        found = report.runs_with(configs, runs, any_threads=False)
         return found, report.the_run(found, runs)[1]
 
     def look_up(words: str, measure: str) -> list[float]:

@@ -14,7 +14,10 @@ FEW = 8  # rows; from 12 on MKL is faster by itself
 
 
 def quicken(model: nn.Module) -> None:
-    """Let a model's head take few rows the quick way; heads of small vocabularies stay as they are."""
+    """Let a model's head take few rows the quick way.
+
+    Heads of small vocabularies stay as they are, and a drafter has none.
+    """
     head = model.get_output_embeddings()
     if isinstance(head, nn.Linear) and head.bias is None and head.weight.numel() >= LARGE:
         head.forward = MethodType(_forward, head)

@@ -151,7 +151,7 @@ class Source:
         if model is None:
             model = self._class.from_pretrained(self.place, **self.options, dtype=dtype)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
-            if device.type == "cpu" and self.kind != "drafter":
+            if device.type == "cpu":
                 quicken(model)
             if not private:
                 _loaded[key] = model

@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,13 +23,16 @@ from unmask.records.trace import read_traces
 HERE = Path(__file__).parent
 
 
-def write(results: Path, folder: Path, extra: Sequence[Section] = ()) -> tuple[Path, int, list[str]]:
+def write(
+    results: Path, folder: Path, extra: Sequence[Section] = (), read: Callable = find_runs
+) -> tuple[Path, int, list[str]]:
     """Write the page of all finished runs of `results` into a folder.
 
-    extra: more sections, below the boards. Returns (index.html, how many runs it shows, for each run that is
-    left out its folder and why). ValueError where there is nothing to show.
+    extra: more sections, below the boards. read: find_runs, or what remembers its answer. Returns
+    (index.html, how many runs it shows, for each run that is left out its folder and why). ValueError where
+    there is nothing to show.
     """
-    runs, problems = find_runs(results)
+    runs, problems = read(results)
     found = everything(runs)
     left_out = [why.replace(f"{results}/", "") for why in (*problems, *(why for _, why in found.missing))]
     if found.rows.empty:

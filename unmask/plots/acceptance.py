@@ -24,9 +24,8 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
         _published(grid[1], published)
     looks = styles([row.decoder for row in runs])
     for row, look in zip(runs, looks, strict=True):
-        longest = longest_of(found, row)
-        documents = [lengths(sample, longest) for sample in found.scored[row.run]]
-        every = np.concatenate([np.array(d, int) for d in documents])
+        longest, documents = taken(found, row)
+        every = np.concatenate(documents)
         counts = np.bincount(every, minlength=longest + 1)[1:]
         label = f"{row.label} ({every.mean():.2f})"
         left.plot(range(1, longest + 1), 100 * counts / counts.sum(), marker="o", label=label, **look)
@@ -75,10 +74,13 @@ def drafts(row: pd.Series) -> bool:
     return "drafter" in row.forwards and not row.decoder.startswith("transformers")
 
 
-def longest_of(found: Collection, row: pd.Series) -> int:
-    """The block length of a run: where it is the drafter's own, the most that a step took."""
-    taken = (max(committed(sample)[1:], default=1) for sample in found.scored[row.run])
-    return found.configs[row.run]["decoder"]["block_length"] or max(taken)
+def taken(found: Collection, row: pd.Series) -> tuple[int, list[np.ndarray]]:
+    """(block length of a run: where it is the drafter's own, the most that a step took; `lengths` of each of
+    its documents)."""
+    samples = found.scored[row.run]
+    longest = found.configs[row.run]["decoder"]["block_length"]
+    longest = longest or max(max(committed(sample)[1:], default=1) for sample in samples)
+    return longest, [np.array(lengths(sample, longest), int) for sample in samples]
 
 
 def lengths(sample: dict, block: int) -> list[int]:

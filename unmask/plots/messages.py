@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 
 from unmask.plots import acceptance
 from unmask.plots.curves import Line, lines_of, symbol
@@ -66,12 +65,8 @@ def short(value: float) -> str:
 
 def _lengths(_: Acceptance, found: Collection) -> Iterator[str]:
     """The mean acceptance length of the setting that has most."""
-    means = {}
-    for _, row in found.rows.iterrows():
-        if acceptance.drafts(row):
-            longest = acceptance.longest_of(found, row)
-            every = [np.array(acceptance.lengths(sample, longest), int) for sample in found.scored[row.run]]
-            means[row.label] = float(np.concatenate(every).mean())
+    drafting = [row for _, row in found.rows.iterrows() if acceptance.drafts(row)]
+    means = {row.label: np.concatenate(acceptance.taken(found, row)[1]).mean() for row in drafting}
     if means:
-        best = pd.Series(means).idxmax()
+        best = max(means, key=means.get)
         yield f"{best} takes most, {means[best]:.2f} tokens a step"

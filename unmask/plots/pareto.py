@@ -1,6 +1,5 @@
 """Kind `pareto`: accuracy over measures of cost, every setting a point, the front of each a line."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -112,8 +111,6 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
     with a name beside those that are not a method's main one."""
     models = list(dict.fromkeys(rows.model))
     lines = list(lines_of(rows))
-    sizes = Counter((place, len(mine)) for place, _, mine in lines)
-    longest = {place: max(n for other, n in sizes if other == place) for place, _ in sizes}
     for (model, decoder), name, mine in lines:
         mine = mine.sort_values(measure.column)
         y = 100 * mine.accuracy
@@ -130,8 +127,8 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
             elinewidth=0.5,
             **look,
         )
-        most = longest[model, decoder]
-        if name and (len(mine) < most or sizes[(model, decoder), most] > 1):
+        as_long = [line for place, _, line in lines if place == (model, decoder) and len(line) >= len(mine)]
+        if name and len(as_long) > 1:  # others are as long: it is not the main one
             end = mine.iloc[-1 if measure.higher else 0]
             place = [measure.scale * end[measure.column]], [100 * end.accuracy]
             name_points(axes, *place, [name], [look["color"]])
