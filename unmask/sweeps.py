@@ -10,6 +10,7 @@ Everything here needs an initialised Hydra: a function under `hydra.main`, or `i
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # what `-m` runs, by its own rules
@@ -128,7 +129,14 @@ def _figure(overrides: Sequence[Override]) -> tuple[dict[str, str], dict[str, st
     if len(figures) > 1:
         raise ValueError(f"{', '.join(figures)}: a figure is a sweep of its own; give one here")
     changes = [o.input_line for o in overrides if o.key_or_group.startswith(("arms", "hydra."))]
-    cfg = _compose("eval", [*(f"figure={name}" for name in figures), *changes], with_hydra=True)
+    params, arms = _sweep(*(f"figure={name}" for name in figures), *changes)
+    return dict(params), dict(arms)
+
+
+@cache
+def _sweep(*overrides: str) -> tuple[dict[str, str], dict[str, str]]:
+    """(grid, arms) of a composition, which takes a quarter of a second: a figure is asked for many times."""
+    cfg = _compose("eval", overrides, with_hydra=True)
     params = cfg.hydra.sweeper.get("params") or {}
     return {key: str(value) for key, value in params.items()}, dict(OmegaConf.select(cfg, "arms") or {})
 
