@@ -97,6 +97,9 @@ def prepare(cfg: recipe.TrainConfig, place: Place):
     tokenizer = build_tokenizer(cfg)
     models = build_models(cfg, tokenizer)
     stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
+    student = models[objectives.STUDENT]
+    if cfg.init_from is None and getattr(student, "draft_ids", None) is not None:
+        student.draft_ids.copy_(torch.tensor(stream.frequent(len(student.draft_ids))))
     validation = Validation(tokenizer, cfg.validation_problems, cfg.budget, cfg.validation_tokens, watched)
     parent = recipe.find_folder("init_from", cfg.init_from) if cfg.init_from else None
     trainer = Trainer(

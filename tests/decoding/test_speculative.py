@@ -24,6 +24,18 @@ BUDGET = 13
 @pytest.fixture(scope="module")
 def drafter(lab):
     """A random drafter of `qwen`, which has two layers and a width of 32."""
+    return random_drafter(lab)
+
+
+@pytest.fixture(scope="module")
+def narrow(lab):
+    """One that can draft six ids alone."""
+    drafter = random_drafter(lab, draft_vocab_size=6)
+    drafter.draft_ids.copy_(torch.tensor([9, 2, 5, 1, 11, 3]))
+    return drafter
+
+
+def random_drafter(lab, **fields):
     torch.manual_seed(5)
     config = Qwen3Config(
         vocab_size=lab.V,
@@ -35,6 +47,7 @@ def drafter(lab):
         head_dim=8,
         initializer_range=0.4,
         pad_token_id=None,
+        **fields,
     )
     config.block_size, config.num_target_layers = 4, 2
     config.dflash_config = {"target_layer_ids": [0, 1], "mask_token_id": lab.MASK}
@@ -96,13 +109,42 @@ def test_a_row_does_not_know_its_neighbours(lab, cast, kind):
             assert lab.essence(alone) == lab.essence(generation)
 
 
-@pytest.mark.parametrize("verify", ["exact", "sampled"])
-@pytest.mark.parametrize("kind", [DFlash, Speculative])
-def test_samples_follow_the_targets_law(lab, qwen, cast, kind, verify):
+def test_a_draft_vocabulary_changes_what_is_drafted_alone(lab, qwen, cast, narrow):
+    """Logits of its ids are the whole head's, no other id is drafted, and the answer is the target's."""
+    hidden = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    logits, whole = narrow.logits(hidden, qwen.lm_head), qwen.lm_head(hidden)
+    torch.testing.assert_close(logits[..., narrow.draft_ids], whole[..., narrow.draft_ids])
+    assert logits.shape == whole.shape and (logits > -torch.inf).sum() == 2 * 3 * 6
+    decoder, drafts = DFlash(block_length=4), []
+    ours = decoder.decode(
+        lab.Roles({"target": qwen, "drafter": narrow}),
+        PROMPTS,
+        BUDGET,
+        lab.Stop(),
+        [0] * 4,
+        observer=lambda row, *_: drafts.extend(row.drafted or []),
+    )
+    theirs = Autoregressive().decode(lab.Models(qwen), PROMPTS, BUDGET, lab.Stop(), [0] * 4)
+    assert [g.ids for g in ours] == [g.ids for g in theirs]
+    assert set(drafts) <= set(narrow.draft_ids.tolist()) and len(set(drafts)) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "verify", "vocabulary"),
+    [
+        (DFlash, "exact", "whole"),
+        (DFlash, "sampled", "whole"),
+        (DFlash, "sampled", "narrow"),
+        (Speculative, "exact", "whole"),
+        (Speculative, "sampled", "whole"),
+    ],
+)
+def test_samples_follow_the_targets_law(lab, qwen, cast, narrow, kind, verify, vocabulary):
     """All pairs of a second and third token after a fixed first one, against enumeration."""
     prompt, n = torch.tensor([3, 1]), 3000
     decoder = kind(block_length=3, temperature=1.3, verify=verify, top_k=3)
-    generations = decoder.decode(cast(decoder), [prompt] * n, 3, lab.Stop(), range(n))
+    models = cast(decoder) if vocabulary == "whole" else lab.Roles({"target": qwen, "drafter": narrow})
+    generations = decoder.decode(models, [prompt] * n, 3, lab.Stop(), range(n))
     found: dict[tuple, int] = {}
     for generation in generations:
         found[tuple(generation.ids)] = found.get(tuple(generation.ids), 0) + 1
@@ -251,6 +293,8 @@ def test_another_layout_is_refused():
         ({"dflash_config": {"target_layer_ids": [-2, 1], "mask_token_id": 3}}, "target_layer_ids"),
         ({"dflash_config": {"target_layer_ids": [1], "mask_token_id": 99}}, "mask_token_id"),
         ({"block_size": None}, "block_size"),
+        ({"draft_vocab_size": 0}, "draft_vocab_size"),
+        ({"draft_vocab_size": 41}, "draft_vocab_size"),
         ({"layer_types": ["sliding_attention"]}, "layer_types"),
     ],
 )

@@ -20,7 +20,7 @@ from unmask.training.recipe import TrainConfig, check
 from types import SimpleNamespace
 from omegaconf import OmegaConf
 from unmask.training import objectives
-from unmask.training.data import Batch
+from unmask.training.data import Batch, Stream
 from unmask.training.objectives import STUDENT
 from unmask.training.objectives.dflash import DFlash, chosen_anchors
 
@@ -166,12 +166,22 @@ def test_wrong_options_are_refused_by_name(options, message):
         objectives.typed("dflash", options)
 
 
-def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path):
+@pytest.mark.parametrize("size", [0, 41, 2.5])
+def test_a_draft_vocabulary_is_part_of_the_targets(size):
+    architecture = {"model_type": "qwen3", "target_layer_ids": [0], "mask_token_id": MASK}
+    cfg = TrainConfig(objective="dflash", architecture=architecture | {"draft_vocab_size": size})
+    target = AutoConfig.for_model("qwen2", vocab_size=40)
+    with pytest.raises(ValueError, match=f"draft_vocab_size={size}: must be from 1 to the 40 ids"):
+        build_drafter(cfg, SimpleNamespace(mask_token_id=None), target)
+
+
+def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path, tokenizer):
     code, _, err = run_command(
         train,
         "recipe=tiny_dflash",
         "~mixture",
         "+mixture={gsm_symbolic: 1}",
+        "++architecture.draft_vocab_size=64",
         "tokens=3000",
         "batch_tokens=600",
         "threads=1",
@@ -188,6 +198,9 @@ def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path):
     settings = ModelConfig(name="x", path=str(tmp_path / "model"), kind="drafter")
     drafter = Source(settings).load(torch.device("cpu"), torch.float32)
     assert isinstance(drafter, DFlashDraftModel) and drafter.config.block_size == 8
+    ids = drafter.draft_ids.tolist()  # whole numbers, though weights are float16 on disk
+    assert ids == Stream(tokenizer, {"gsm_symbolic": 1.0}, 600).frequent(64)
+    assert Source(settings).shape["head_parameters"] == 64 * drafter.config.hidden_size
     curve = (tmp_path / "state" / "curve.csv").read_text().splitlines()
     assert "tokens_per_step" in curve[0]
 

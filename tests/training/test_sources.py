@@ -52,6 +52,14 @@ def test_answers_are_what_is_asked_for(tokenizer, small_chunks):
             assert tokenizer.decode(ids[~answer]).startswith("<|im_start|>user\n")
 
 
+def test_frequent_ids_are_those_of_the_answers(tokenizer, small_chunks):
+    stream = Stream(tokenizer, {"drill": 1.0}, batch_tokens=500)
+    found = stream.frequent(200)
+    assert set(tokenizer.decode(found[:12])) == set("0123456789 \n")
+    assert len(found) == len(set(found)) == 200  # answers have fewer: the first ids of the vocabulary follow
+    assert found[:5] == stream.frequent(5) and stream.position == (0, 0)
+
+
 def test_drills_ask_for_results_only(tokenizer, small_chunks):
     batch = Stream(tokenizer, {"drill": 1.0}, batch_tokens=500).next()
     for ids, answer in zip(batch.ids, batch.answer, strict=True):

@@ -203,7 +203,7 @@ class DFlash(Drafting):
         hidden = board.forward(
             "drafter", blocks, cached=True, only=only, ids=ids, embed=target.get_input_embeddings()
         )
-        logits = target.get_output_embeddings()(hidden[:, 1:most]).float()
+        logits = drafter.logits(hidden[:, 1:most], target.get_output_embeddings())
         scores = self.scores(logits)
         for k, (i, block) in enumerate(zip(only, blocks, strict=True)):
             mine = scores[k, : len(block) - 1]

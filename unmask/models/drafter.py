@@ -4,7 +4,9 @@ forward, from what a frozen causal target made of the text before it.
 The hidden states of some of the target's layers are fused into one feature for each token. Every drafter
 layer makes keys and values of these features with its own projections, and the tokens of the block attend to
 them and to one another. So a drafter's context is a cache that is written from features (`context`), and its
-forward is that of transformers' own blocks on top of it. Embedding and head are the target's.
+forward is that of transformers' own blocks on top of it. Embedding and head are the target's; of
+the head, a drafter with a draft vocabulary takes the rows of frequent ids alone (FR-Spec, arXiv 2502.14856;
+EAGLE-3, 2503.01840).
 """
 
 from typing import ClassVar
@@ -41,6 +43,11 @@ def is_drafter(config: PreTrainedConfig) -> bool:
         ("dflash_config.target_layer_ids", bool(layers) and all(at_least(i, -1) for i in layers)),
         ("dflash_config.mask_token_id", at_least(mask, 0) and mask < config.vocab_size),
         (
+            "draft_vocab_size",
+            (size := getattr(config, "draft_vocab_size", None)) is None
+            or (at_least(size, 1) and size <= config.vocab_size),
+        ),
+        (
             "layer_types",
             set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"},
         ),
@@ -57,7 +64,10 @@ def at_least(value: object, least: int) -> bool:
 
 class DFlashDraftModel(Qwen3PreTrainedModel):
     """The published layout: `block_size` and `dflash_config` {target_layer_ids, mask_token_id} beside Qwen3's
-    fields. Its hidden size is the target's."""
+    fields. Its hidden size is the target's.
+
+    draft_vocab_size, where config.json has it: how many ids it can draft; the buffer `draft_ids` names them.
+    """
 
     config: Qwen3Config
     base_model_prefix = ""
@@ -73,6 +83,9 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         self.hidden_norm = Qwen3RMSNorm(size, eps=config.rms_norm_eps)
         self.norm = Qwen3RMSNorm(size, eps=config.rms_norm_eps)
         self.rotary_emb = Qwen3RotaryEmbedding(config)
+        size = getattr(config, "draft_vocab_size", None)
+        self.register_buffer("draft_ids", None if size is None else torch.arange(size))
+        self._rows: tuple[Tensor, Tensor] | None = None  # a head's table, and those of its rows
         self.post_init()
 
     @property
@@ -128,3 +141,13 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
                 position_embeddings=rotary,
             )
         return self.norm(hidden)
+
+    def logits(self, hidden: Tensor, head: nn.Linear) -> Tensor:
+        """(..., hidden) -> (..., vocabulary) in float32 by the target's head; -inf: cannot be drafted."""
+        if self.draft_ids is None:
+            return head(hidden).float()
+        if self._rows is None or self._rows[0] is not head.weight:
+            self._rows = head.weight, head.weight[self.draft_ids]
+        logits = hidden.new_full((*hidden.shape[:-1], len(head.weight)), -torch.inf, dtype=torch.float32)
+        logits[..., self.draft_ids] = nn.functional.linear(hidden, self._rows[1]).float()
+        return logits

@@ -109,7 +109,7 @@ class Source:
             fused = model.fc.weight.numel()  # of a token of the context, not of the block
             return {
                 "body_parameters": sum(p.numel() for _, p in named) - fused,
-                "head_parameters": c.hidden_size * c.vocab_size,
+                "head_parameters": c.hidden_size * (getattr(c, "draft_vocab_size", None) or c.vocab_size),
                 "layers": c.num_hidden_layers,
                 "width": attention_width(c),
                 "context_parameters": sum(p.numel() for n, p in named if "k_proj" in n or "v_proj" in n)

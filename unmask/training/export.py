@@ -47,7 +47,10 @@ def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, ou
 def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, folder: Path) -> None:
     model = merged(trainer.objective.student)
     halves: dict[int, torch.Tensor] = {}  # a tied tensor stays one tensor
-    weights = {k: halves.setdefault(v.data_ptr(), v.half()) for k, v in model.state_dict().items()}
+    weights = {
+        k: halves.setdefault(v.data_ptr(), v.half() if v.is_floating_point() else v)
+        for k, v in model.state_dict().items()
+    }
     model.save_pretrained(folder, state_dict=weights)
     if trainer.objective.roles[STUDENT] != "drafter":  # a drafter's is its target's
         tokenizer.save_pretrained(folder)

@@ -20,7 +20,7 @@ from transformers import (
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
-from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
+from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, at_least, is_drafter
 from unmask.models.loading import DIFFUSION, Source
 from unmask.settings import composed
 from unmask.training import objectives
@@ -99,8 +99,9 @@ def build_student(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> torch
 def build_drafter(
     cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase, target: PretrainedConfig
 ) -> torch.nn.Module:
-    """DFlash's drafter of the target: `architecture` has Qwen3's fields for its layers, target_layer_ids and,
-    where the tokenizer has no mask token, mask_token_id. Width, vocabulary and rotation are the target's."""
+    """DFlash's drafter of the target: `architecture` has Qwen3's fields for its layers, target_layer_ids,
+    where the tokenizer has no mask token mask_token_id, and where it drafts the most frequent ids alone
+    draft_vocab_size. Width, vocabulary and rotation are the target's."""
     block = objectives.typed(cfg.objective, cfg.objective_options)["block_length"]
     if cfg.init_from is not None:
         drafter = _pretrained(DFlashDraftModel, "init_from", cfg.init_from, dtype=torch.float32)
@@ -116,6 +117,12 @@ def build_drafter(
     for name, value in dflash.items():
         if value is None:
             raise ValueError(f"architecture.{name}: a drafter needs it")
+    size = fields.pop("draft_vocab_size", None)
+    if size is not None and not (at_least(size, 1) and size <= target.vocab_size):
+        raise ValueError(
+            f"architecture.draft_vocab_size={size}: must be from 1 to the {target.vocab_size:,} ids of "
+            "the target"
+        )
     layers = dflash["target_layer_ids"]
     known = range(-1, target.num_hidden_layers)  # -1: the embedding
     if not isinstance(layers, list) or not layers or not all(type(i) is int and i in known for i in layers):
@@ -137,6 +144,8 @@ def build_drafter(
         config = Qwen3Config(**fields, **shared, **ids, architectures=[ARCHITECTURE])
         config.dflash_config, config.num_target_layers = dflash, target.num_hidden_layers
         config.block_size = block
+        if size is not None:
+            config.draft_vocab_size = size
         torch.manual_seed(cfg.seed)
         return DFlashDraftModel(config)
     except Exception as error:  # a field of another type, one that is missing: each its own type
