@@ -2,11 +2,13 @@
 
 import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 
+import copy
 import json
 import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
@@ -173,6 +175,27 @@ def test_a_draft_vocabulary_is_part_of_the_targets(size):
     target = AutoConfig.for_model("qwen2", vocab_size=40)
     with pytest.raises(ValueError, match=f"draft_vocab_size={size}: must be from 1 to the 40 ids"):
         build_drafter(cfg, SimpleNamespace(mask_token_id=None), target)
+
+
+@pytest.mark.parametrize("ids", [None, [3, 3, 5], [3, 4, 40]])
+def test_a_draft_vocabulary_that_is_none_is_refused(pair, tmp_path, ids):
+    """Of weights without it, too: transformers would leave it as memory was."""
+    drafter = pair[STUDENT]
+    weights = dict(drafter.state_dict()) | ({} if ids is None else {"draft_ids": torch.tensor(ids)})
+    config = copy.deepcopy(drafter.config)
+    config.draft_vocab_size = 3
+    config.save_pretrained(tmp_path)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="draft_ids"):
+        DFlashDraftModel.from_pretrained(tmp_path)
+
+
+def test_a_drafter_that_goes_on_keeps_the_ids_that_it_drafts():
+    cfg = TrainConfig(objective="dflash", init_from="checkpoints/tiny_dflash", architecture={})
+    assert build_drafter(cfg, None, None).draft_ids is None
+    cfg.architecture = {"draft_vocab_size": 8}
+    with pytest.raises(ValueError, match="draft_vocab_size=8: init_from=checkpoints/tiny_dflash keeps"):
+        build_drafter(cfg, None, None)
 
 
 def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path, tokenizer):

@@ -130,7 +130,7 @@ class TransformersDFlash(TransformersAssisted):
     """transformers' own loop for DFlash (`speculation_type="dflash"`) with our drafter: the opponent of
     `dflash`.
 
-    block_length: of the drafter; None: its own.
+    block_length: of the drafter; None: its own. (It drafts by the whole head, a draft vocabulary or not.)
     """
 
     block_length: int | None = None

@@ -88,6 +88,20 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         self._rows: tuple[Tensor, Tensor] | None = None  # a head's table, and those of its rows
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs) -> "DFlashDraftModel":
+        """As transformers'; ValueError for a draft vocabulary that is none.
+
+        A buffer that the weights do not have is left as memory was.
+        """
+        model = super().from_pretrained(*args, **kwargs)
+        ids = [] if model.draft_ids is None else model.draft_ids.tolist()
+        if len(set(ids)) < len(ids) or not all(0 <= i < model.config.vocab_size for i in ids):
+            raise ValueError(
+                "draft_ids of the drafter's weights are missing, repeated or no ids of its vocabulary"
+            )
+        return model
+
     @property
     def feature_layers(self) -> list[int]:
         """Layers of the target whose outputs are fused, counted from 0; -1 is its embedding."""

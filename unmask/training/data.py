@@ -92,10 +92,11 @@ class Stream:
 
     def frequent(self, count: int) -> list[int]:
         """The `count` ids that answers have most often, the most frequent first; where they have fewer, the
-        first ones of the vocabulary after them (its earliest merges). Moves nothing."""
+        first ones of the vocabulary after them. Moves nothing."""
         found: Counter[int] = Counter()
         for chunk in range(COUNTED):
-            for row in self._rows(chunk, self._shares(0.0), random.Random(f"{self.seed}/{chunk}")):
+            shares = self._shares(chunk / (COUNTED - 1))  # of the beginning, up to those of the end
+            for row in self._rows(chunk, shares, random.Random(f"{self.seed}/{chunk}")):
                 found.update(i for i, asked in zip(row.ids, row.asked, strict=False) if asked)
         ids = dict.fromkeys(i for i, _ in found.most_common(count))
         return list(itertools.islice(ids | dict.fromkeys(range(count)), count))

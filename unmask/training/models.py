@@ -106,6 +106,12 @@ def build_drafter(
     if cfg.init_from is not None:
         drafter = _pretrained(DFlashDraftModel, "init_from", cfg.init_from, dtype=torch.float32)
         drafter.config.block_size = block
+        asked = (cfg.architecture or {}).get("draft_vocab_size")
+        if asked is not None and asked != getattr(drafter.config, "draft_vocab_size", None):
+            raise ValueError(
+                f"architecture.draft_vocab_size={asked}: init_from={cfg.init_from} keeps the ids that it "
+                "drafts; leave one of the two out"
+            )
         return drafter
     fields = dict(cfg.architecture)
     if theirs := sorted(fields.keys() & TARGETS):
