@@ -98,6 +98,7 @@ def prepare(cfg: recipe.TrainConfig, place: Place):
     models = build_models(cfg, tokenizer)
     stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
     student = models[objectives.STUDENT]
+    # A new drafter drafts what its answers have most; one that goes on keeps its ids.
     if cfg.init_from is None and getattr(student, "draft_ids", None) is not None:
         student.draft_ids.copy_(torch.tensor(stream.frequent(len(student.draft_ids))))
     validation = Validation(tokenizer, cfg.validation_problems, cfg.budget, cfg.validation_tokens, watched)

@@ -4,9 +4,9 @@ forward, from what a frozen causal target made of the text before it.
 The hidden states of some of the target's layers are fused into one feature for each token. Every drafter
 layer makes keys and values of these features with its own projections, and the tokens of the block attend to
 them and to one another. So a drafter's context is a cache that is written from features (`context`), and its
-forward is that of transformers' own blocks on top of it. Embedding and head are the target's; of
-the head, a drafter with a draft vocabulary takes the rows of frequent ids alone (FR-Spec, arXiv 2502.14856;
-EAGLE-3, 2503.01840).
+forward is that of transformers' own blocks on top of it. Embedding and head are the target's; a drafter with
+a draft vocabulary takes the head's rows of frequent ids alone (FR-Spec, arXiv 2502.14856; EAGLE-3,
+2503.01840).
 """
 
 from typing import ClassVar
@@ -85,7 +85,7 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         self.rotary_emb = Qwen3RotaryEmbedding(config)
         size = getattr(config, "draft_vocab_size", None)
         self.register_buffer("draft_ids", None if size is None else torch.arange(size))
-        self._rows: tuple[Tensor, Tensor] | None = None  # a head's table, and those of its rows
+        self._rows: tuple[Tensor, Tensor] | None = None  # a head's table and its rows of draft_ids, cut once
         self.post_init()
 
     @classmethod

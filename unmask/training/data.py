@@ -7,11 +7,11 @@ seen.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import NamedTuple
 
 import torch
@@ -97,9 +97,9 @@ class Stream:
         for chunk in range(COUNTED):
             shares = self._shares(chunk / (COUNTED - 1))  # of the beginning, up to those of the end
             for row in self._rows(chunk, shares, random.Random(f"{self.seed}/{chunk}")):
-                found.update(i for i, asked in zip(row.ids, row.asked, strict=False) if asked)
-        ids = dict.fromkeys(i for i, _ in found.most_common(count))
-        return list(itertools.islice(ids | dict.fromkeys(range(count)), count))
+                found.update(compress(row.ids, row.asked))
+        frequent = (i for i, _ in found.most_common())
+        return list(dict.fromkeys([*frequent, *range(count)]))[:count]
 
     def _shares(self, progress: float) -> dict[str, float]:
         first, last = self.mixture, self.final_mixture or self.mixture
