@@ -24,14 +24,15 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
-from unmask.cli import door, progress_bar
+from unmask.configuration.command_line import door
+from unmask.progress import progress_bar
 from unmask.decoding.sampling import at_least_one
-from unmask.plots.scaling import curves
-from unmask.plots.tables import anatomy_table, speed_table
+from unmask.report.scaling import curves
+from unmask.report.tables import anatomy_table, speed_table
 from unmask.records import environment
-from unmask.speed.anatomy import anatomy
-from unmask.speed.arms import Arm, build
-from unmask.speed.timing import race, ratio, speed
+from unmask.benchmark.profile import anatomy
+from unmask.benchmark.arms import Arm, build
+from unmask.benchmark.timing import race, ratio, speed
 
 
 @door("bench")

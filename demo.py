@@ -26,12 +26,12 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from unmask.cli import door
+from unmask.configuration.command_line import door
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 from unmask.decoding import Stop
-from unmask.evaluation import Evaluation
-from unmask.plots.trace import Trace, draw
+from unmask.evaluation.evaluation import Evaluation
+from unmask.report.trace import Trace, draw
 from unmask.records import environment
 from unmask.records.naming import label
 
@@ -56,13 +56,15 @@ def main(cfg) -> None:
     question = cfg.prompt or str(first.requests[cfg.document].doc.get("question", ""))
     several = len({e.cfg.model.name for e in evaluations}) > 1
     titles = [e.label if several else label(e.identity) for e in evaluations]
-    traces = [Trace(t, [None] * e.cfg.task.budget) for t, e in zip(titles, evaluations, strict=True)]
+    traces = [Trace(t, [None] * e.cfg.task.max_new_tokens) for t, e in zip(titles, evaluations, strict=True)]
     console = Console()
     stage = Stage(console, question, traces)
     once = Stop(match=lambda ids, known: 0)
     for evaluation, request in zip(evaluations, requests, strict=True):  # the clock is to show decoding
         prompts = evaluation.lm.prompts([request])
-        evaluation.decoder.decode(evaluation.lm.models, prompts, evaluation.cfg.task.budget, once, [0])
+        evaluation.decoder.decode(
+            evaluation.lm.models, prompts, evaluation.cfg.task.max_new_tokens, once, [0]
+        )
     with stage:
         for evaluation, trace, request in zip(evaluations, traces, requests, strict=True):
             answer(evaluation, trace, request, stage.refresh)
@@ -153,7 +155,7 @@ def answer(evaluation: Evaluation, trace: Trace, request: Instance, refresh) -> 
 
     lm = evaluation.lm
     (generation,) = lm.decoder.decode(
-        lm.models, lm.prompts([request]), lm.budget, lm.stop, [lm.seed_of(request)], observe
+        lm.models, lm.prompts([request]), lm.max_new_tokens, lm.stop, [lm.seed_of(request)], observe
     )
     trace.seconds = generation.seconds - shown
     # The end token and what stands right of it is no answer.

@@ -25,11 +25,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from rich.console import Console
 
-from unmask.cli import door
-from unmask.evaluation import Evaluation, answer, distinct
-from unmask.plots.tables import summary_table
+from unmask.configuration.command_line import door
+from unmask.evaluation.evaluation import Evaluation, answer, distinct
+from unmask.report.tables import summary_table
 from unmask.records.naming import labels
-from unmask.sweeps import expand, figures_named, given, lists_allowed, resolve
+from unmask.configuration.sweeps import expand, figures_named, given, lists_allowed, resolve
 
 
 def main() -> None:

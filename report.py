@@ -28,21 +28,21 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from unmask import sweeps
-from unmask.cli import door
-from unmask.config import ROOT
+from unmask.configuration import sweeps
+from unmask.configuration.command_line import door
+from unmask.paths import ROOT
 from unmask.models.loading import Source
 from unmask.models.resources import choose_device
-from unmask.plots.board import table_of
-from unmask.plots.comparison import Scored, show
-from unmask.plots.definition import Definition, define
-from unmask.plots.figures import draw, drawable, with_areas
-from unmask.plots.fronts import aups
+from unmask.report.board import table_of
+from unmask.report.comparison import Scored, show
+from unmask.report.definition import Definition, define
+from unmask.report.figures import draw, drawable, with_areas
+from unmask.report.fronts import aups
 from unmask.records import Run, find_runs
 from unmask.records.collection import Collection, Setting, collect
 from unmask.records.files import RecordError
 from unmask.records.reading import RUN
-from unmask.settings import recipe, typed
+from unmask.configuration.composition import recipe, typed
 
 FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 REFERENCE = ROOT / "results" / "reference"

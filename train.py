@@ -32,8 +32,8 @@ import sys
 import torch
 from hydra.core.hydra_config import HydraConfig
 
-from unmask.cli import door
-from unmask.config import ROOT
+from unmask.configuration.command_line import door
+from unmask.paths import ROOT
 from unmask.models.resources import choose_dtype
 from unmask.training import objectives, recipe
 from unmask.training.data import Stream
@@ -41,7 +41,7 @@ from unmask.training.export import earlier, export
 from unmask.training.loop import Trainer
 from unmask.training.models import build_models, build_tokenizer
 from unmask.training.optimization import Schedule
-from unmask.training.place import Place
+from unmask.training.processes import Place
 from unmask.training.validation import Validation, decoders
 
 
@@ -93,7 +93,7 @@ def prepare(cfg: recipe.TrainConfig, place: Place):
     kind = objectives.find(cfg.objective)
     watched = {}
     if cfg.validation_problems:
-        watched = decoders(cfg.validation_decoders, kind.roles, cfg.budget, cfg.name)
+        watched = decoders(cfg.validation_decoders, kind.roles, cfg.max_new_tokens, cfg.name)
     tokenizer = build_tokenizer(cfg)
     models = build_models(cfg, tokenizer)
     stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
@@ -101,7 +101,9 @@ def prepare(cfg: recipe.TrainConfig, place: Place):
     # A new drafter drafts what its answers have most; one that goes on keeps its ids.
     if cfg.init_from is None and getattr(student, "draft_ids", None) is not None:
         student.draft_ids.copy_(torch.tensor(stream.frequent(len(student.draft_ids))))
-    validation = Validation(tokenizer, cfg.validation_problems, cfg.budget, cfg.validation_tokens, watched)
+    validation = Validation(
+        tokenizer, cfg.validation_problems, cfg.max_new_tokens, cfg.validation_tokens, watched
+    )
     parent = recipe.find_folder("init_from", cfg.init_from) if cfg.init_from else None
     trainer = Trainer(
         objective=kind(models, **objectives.typed(cfg.objective, cfg.objective_options)),

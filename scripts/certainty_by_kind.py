@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from unmask.cli import refusals
+from unmask.configuration.command_line import refusals
 from unmask.decoding.sampling import ban
-from unmask.evaluation import Evaluation, answer
+from unmask.evaluation.evaluation import Evaluation, answer
 
 KINDS = {"digits": r"\d", "signs": r"[-+*/=<>#$%]"}  # anything else is words
 
@@ -29,7 +29,7 @@ def kind_of(text: str) -> str:
 def look(evaluation: Evaluation) -> pd.DataFrame:
     """A row per token of the answers: kind, entropy in nats, whether it is right at once."""
     models, tokenizer = evaluation.lm.models, evaluation.lm.tokenizer
-    block, budget = evaluation.decoder.block_length, evaluation.cfg.task.budget
+    block, max_new_tokens = evaluation.decoder.block_length, evaluation.cfg.task.max_new_tokens
     samples = {(s["doc_id"], s["repeat"]): s for s in evaluation.run.samples()}
     prompts, rows = evaluation.lm.prompts(evaluation.requests), []
     for request, prompt in zip(evaluation.requests, prompts, strict=True):
@@ -37,7 +37,7 @@ def look(evaluation: Evaluation) -> pd.DataFrame:
         ids = torch.tensor(sample["ids"])
         for begin in range(0, sample["useful"], block):
             end = min(begin + block, sample["useful"])
-            canvas = torch.full((budget,), models.mask_id)
+            canvas = torch.full((max_new_tokens,), models.mask_id)
             canvas[:begin] = ids[:begin]
             columns = torch.arange(len(prompt) + begin, len(prompt) + end)
             with torch.inference_mode():

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unmask.cli import progress_bar, refusals
-from unmask.config import ROOT
+from unmask.configuration.command_line import refusals
+from unmask.progress import progress_bar
+from unmask.paths import ROOT
 from unmask.decoding.sampling import ban
-from unmask.evaluation import Evaluation, answer, distinct
-from unmask.plots.certainty import draw
+from unmask.evaluation.evaluation import Evaluation, answer, distinct
+from unmask.report.certainty import draw
 
 STEPS = 16  # that go through the model at once
 FEWEST = 5  # documents that a cell averages, at least
@@ -30,13 +31,13 @@ FEWEST = 5  # documents that a cell averages, at least
 def certainty(evaluation: Evaluation, advance=lambda: None) -> np.ndarray:
     """Mean confidence of the masked positions, (steps, positions); nan where fewer than FEWEST documents have
     a mask."""
-    models, budget = evaluation.lm.models, evaluation.cfg.task.budget
+    models, max_new_tokens = evaluation.lm.models, evaluation.cfg.task.max_new_tokens
     samples = {(s["doc_id"], s["repeat"]): s for s in evaluation.run.samples()}
-    total, count = np.zeros((budget, budget)), np.zeros((budget, budget))
+    total, count = np.zeros((max_new_tokens, max_new_tokens)), np.zeros((max_new_tokens, max_new_tokens))
     prompts = evaluation.lm.prompts(evaluation.requests)
     for request, prompt in zip(evaluation.requests, prompts, strict=True):
         sample = samples[evaluation.lm.key(request)]
-        canvases = before_each_step(sample, budget, models.mask_id)
+        canvases = before_each_step(sample, max_new_tokens, models.mask_id)
         ids = torch.cat((prompt.expand(len(canvases), -1), canvases), 1).to(models.device)
         columns = torch.arange(len(prompt), ids.size(1), device=ids.device)
         with torch.inference_mode():
@@ -59,10 +60,10 @@ def certainty(evaluation: Evaluation, advance=lambda: None) -> np.ndarray:
     return found[:steps]
 
 
-def before_each_step(sample: dict, budget: int, mask: int) -> torch.Tensor:
-    """The canvas as every step found it: (steps, budget) ids."""
-    steps = torch.tensor(sample["commits"] + [-1] * (budget - len(sample["commits"])))
-    final = torch.full((budget,), mask)
+def before_each_step(sample: dict, max_new_tokens: int, mask: int) -> torch.Tensor:
+    """The canvas as every step found it: (steps, max_new_tokens) ids."""
+    steps = torch.tensor(sample["commits"] + [-1] * (max_new_tokens - len(sample["commits"])))
+    final = torch.full((max_new_tokens,), mask)
     final[steps >= 0] = torch.tensor(sample["ids"])
     known = (steps >= 0) & (steps < torch.arange(int(steps.max()) + 1)[:, None])
     return torch.where(known, final, mask)

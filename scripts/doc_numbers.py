@@ -19,8 +19,8 @@ from functools import cache
 from hydra import initialize_config_dir
 
 import report
-from unmask import sweeps
-from unmask.config import ROOT
+from unmask.configuration import sweeps
+from unmask.paths import ROOT
 from unmask.records import find_runs
 from unmask.records.comparing import compare
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unmask.cli import refusals
+from unmask.configuration.command_line import refusals
 
-from unmask.config import ROOT
-from unmask.evaluation import Evaluation, answer
-from unmask.plots.tables import summary_table, with_interval
-from unmask.plots.tradeoff import tradeoff
+from unmask.paths import ROOT
+from unmask.evaluation.evaluation import Evaluation, answer
+from unmask.report.tables import summary_table, with_interval
+from unmask.report.tradeoff import tradeoff
 from unmask.records.comparing import compare
 
 DOCUMENTS = 60

@@ -15,10 +15,10 @@ import sys
 from rich.console import Console
 
 from unmask.tasks import problems
-from unmask.cli import refusals
-from unmask.config import ROOT
-from unmask.evaluation import Evaluation
-from unmask.plots.tables import summary_table
+from unmask.configuration.command_line import refusals
+from unmask.paths import ROOT
+from unmask.evaluation.evaluation import Evaluation
+from unmask.report.tables import summary_table
 from unmask.records.comparing import compare
 
 DOCUMENTS = 500
@@ -68,13 +68,18 @@ ENTROPY = {
     f"entropy at most {tau} nats": ["decoder=dparallel", "decoder.block_length=8", f"decoder.threshold={tau}"]
     for tau in (0.1, 0.5, 1.0)
 }
-PIPELINE = ["decoder=d2f", "decoder.block_length=8", "decoder.share_add=0.7"]
+PIPELINE = ["decoder=d2f", "decoder.block_length=8", "decoder.block_add_threshold=0.7"]
 DFLASH = {f"dflash, B = {b}": ["decoder=dflash", f"decoder.block_length={b}"] for b in (8, 4, 2)}
 STUDENTS = {  # method -> (its own one token a forward, what it is made for)
     "dparallel": (ONE, ENTROPY),
     "d2f": (
-        [*PIPELINE[:2], "decoder.conf_min=1", "decoder.share_add=1", "decoder.share_act=1"],
-        {f"d2f, confidence above {c}": [*PIPELINE, f"decoder.conf_min={c}"] for c in (0.95, 0.9, 0.7)},
+        [
+            *PIPELINE[:2],
+            "decoder.skip_threshold=1",
+            "decoder.block_add_threshold=1",
+            "decoder.decoded_token_threshold=1",
+        ],
+        {f"d2f, confidence above {c}": [*PIPELINE, f"decoder.skip_threshold={c}"] for c in (0.95, 0.9, 0.7)},
     ),
 }
 

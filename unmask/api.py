@@ -11,7 +11,7 @@ def generate(
     model: torch.nn.Module,
     prompts: Sequence[str | torch.Tensor | Sequence[int]],
     decoder: Decoder,
-    budget: int = 256,
+    max_new_tokens: int = 256,
     tokenizer=None,
     stop: Stop | None = None,
     seeds: Sequence[int] | None = None,
@@ -23,7 +23,7 @@ def generate(
         model: of the decoder's first role (a DreamModel or LLaDAModelLM; a causal model for
             `Autoregressive`).
         prompts: texts (with a tokenizer; any chat template must have been applied), or ids, each 1-D.
-        budget: new tokens at most.
+        max_new_tokens: new tokens at most.
         stop: where answers end; by default at the end ids of the tokenizer, or of the model's config.
         seeds: of each prompt's noise; by default 0, 1, 2, ...
         others: the models of the decoder's other roles, by name: `auxiliary=qwen`.
@@ -48,4 +48,4 @@ def generate(
         ends = tokenizer.eos_token_id if tokenizer else model.config.eos_token_id
         stop = Stop(frozenset([ends] if isinstance(ends, int) else ends or []))
     models = Models({first: model} | {role: others[role] for role in rest})
-    return decoder.decode(models, ids, budget, stop, list(seeds or range(len(ids))))
+    return decoder.decode(models, ids, max_new_tokens, stop, list(seeds or range(len(ids))))

@@ -181,10 +181,10 @@ def models_for(decoder: Decoder, denoiser, causal):
     return Models({role: kinds[kind] for role, kind in decoder.roles.items()})
 
 
-def board(models, *prompts, budget=8):
+def board(models, *prompts, max_new_tokens=8):
     """A board of rows that have not begun."""
     rows = [
-        Row.fresh(i, torch.tensor(prompt), budget, i, list(models.by_role))
+        Row.fresh(i, torch.tensor(prompt), max_new_tokens, i, list(models.by_role))
         for i, prompt in enumerate(prompts)
     ]
     return Board(rows, models)
@@ -198,7 +198,7 @@ def favourites(*tokens, strength=5.0, vocab_size=VOCABULARY):
 
 
 def on_canvas(logits, prompt=2):
-    """A denoiser's script: fixed logits (budget, V) of the canvas, whatever it holds, after `prompt` ids."""
+    """A denoiser's script: fixed logits (n, V) of its canvas, whatever it holds, after `prompt` ids."""
 
     def script(ids):
         n = len(ids) - prompt
@@ -207,12 +207,18 @@ def on_canvas(logits, prompt=2):
     return script
 
 
-def trace(decoder, models, prompt, budget, stop=(EOS,), seed=0, **kwargs):
+def trace(decoder, models, prompt, max_new_tokens, stop=(EOS,), seed=0, **kwargs):
     """(generation, [(positions, ids) of every step]) of one prompt."""
     steps = []
     stop = stop if isinstance(stop, Stop) else Stop(frozenset(stop))
     (generation,) = decoder.decode(
-        models, [torch.tensor(prompt)], budget, stop, [seed], lambda row, *step: steps.append(step), **kwargs
+        models,
+        [torch.tensor(prompt)],
+        max_new_tokens,
+        stop,
+        [seed],
+        lambda row, *step: steps.append(step),
+        **kwargs,
     )
     return generation, steps
 

@@ -32,8 +32,8 @@ DECODERS = {
     "entropy-bound": Unmasking(rank="entropy", quota="entropy_bound", bound=2.0, block_length=6),
     "prefix": Unmasking(quota="threshold", threshold=0.6, block_length=4, cache="prefix"),
     "dual": Unmasking(rank="entropy", quota="dream", steps=9, block_length=4, cache="dual"),
-    "d2f": D2F(block_length=4, conf_min=0.6, share_add=0.25, share_act=0.5),
-    "d2f-uncached": D2F(block_length=5, conf_min=0.6, cache="off", fallback="margin"),
+    "d2f": D2F(block_length=4, skip_threshold=0.6, block_add_threshold=0.25, decoded_token_threshold=0.5),
+    "d2f-uncached": D2F(block_length=5, skip_threshold=0.6, cache="off", fallback="margin"),
     "multiblock": MultiBlock(block_length=4, entropy_max=1.0),
     "multiblock-delayed": MultiBlock(block_length=3, entropy_max=1.0, cache="delayed", refresh_interval=4),
     "random-dual": Unmasking(rank="random", steps=9, block_length=6, cache="dual"),
@@ -84,13 +84,13 @@ def write(lab, decoder):
     return build
 
 
-def check_totals(decoder, generation, budget):
+def check_totals(decoder, generation, max_new_tokens):
     assert list(generation.forwards) == list(generation.positions) == list(decoder.roles)
-    assert len(generation.ids) == sum(step >= 0 for step in generation.commits) <= budget
-    assert len(generation.commits) <= budget and (not generation.ids or generation.commits[-1] >= 0)
+    assert len(generation.ids) == sum(step >= 0 for step in generation.commits) <= max_new_tokens
+    assert len(generation.commits) <= max_new_tokens and (not generation.ids or generation.commits[-1] >= 0)
     assert 0 <= generation.useful <= len(generation.ids)
     for role, forwards in generation.forwards.items():
-        assert forwards <= budget and forwards <= generation.positions[role]
+        assert forwards <= max_new_tokens and forwards <= generation.positions[role]
     # The first role's forwards are the steps, and the last one of them ended the answer.
     steps = generation.steps
     assert next(iter(generation.forwards.values())) == len(steps) == max(generation.commits) + 1
@@ -248,13 +248,13 @@ NUMBERS = {  # setting -> values that it must refuse
     "rank_tempered": (None, 1, "false"),
     "cache": (None, "both", True),
     "after_end": (None, "stop", False),
-    "share_add": (-0.1, 1.1, float("nan"), "a", None, True),
-    "share_act": (-0.1, 1.1, float("nan"), "a", None, True),
-    "conf_min": (-0.1, 1.1, float("nan"), "a", None, True),
+    "block_add_threshold": (-0.1, 1.1, float("nan"), "a", None, True),
+    "decoded_token_threshold": (-0.1, 1.1, float("nan"), "a", None, True),
+    "skip_threshold": (-0.1, 1.1, float("nan"), "a", None, True),
     "fallback": ("entropy", None),
     "entropy_max": (-0.1, float("nan"), float("inf"), "a", None, True),
     "rule": ("fast", 1),
-    "cache_delay": (0, 1.5, "a", True),
+    "cache_delay_iter": (0, 1.5, "a", True),
     "refresh_interval": (0, 1.5, "a", True),
     "published_shift": (None, 1, "false"),
     "temperature": (-0.1, float("nan"), float("inf"), "a", None, True),

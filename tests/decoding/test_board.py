@@ -11,13 +11,15 @@ PROMPTS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11]]
 BUDGET, BLOCK = 8, 4
 
 
-def filled(lab, models, *prompts, budget=BUDGET):
+def filled(lab, models, *prompts, max_new_tokens=BUDGET):
     """A board on which some of the canvas is committed, so that columns differ."""
-    board = lab.board(models, *prompts, budget=budget)
+    board = lab.board(models, *prompts, max_new_tokens=max_new_tokens)
     generator = torch.Generator().manual_seed(7)
     commits = []
     for _ in board.rows:
-        positions = torch.randperm(budget - 1, generator=generator)[: budget // 2].sort().values + 1
+        positions = (
+            torch.randperm(max_new_tokens - 1, generator=generator)[: max_new_tokens // 2].sort().values + 1
+        )
         commits.append(
             (positions.tolist(), torch.randint(14, (len(positions),), generator=generator).tolist())
         )
@@ -219,7 +221,7 @@ def test_rows_that_leave_take_their_keys_and_values_with_them(lab, qwen):
 
 def test_reach_lets_a_block_see_cached_columns_right_of_it(lab, llada):
     """A dual cache (Fast-dLLM): the keys and values of the whole canvas are there, one block is fed again."""
-    board = lab.board(lab.Models(llada), [1, 2, 3], budget=6)
+    board = lab.board(lab.Models(llada), [1, 2, 3], max_new_tokens=6)
     whole = board.denoise([range(9)], cached=True).logits([range(9)])
     again = board.forward("denoiser", [range(3, 5)], cached=True, reach=[9], logits_to_keep=None)
     hidden = again.hidden_states[-1]

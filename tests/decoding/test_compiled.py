@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from unmask.config import RandomModel
 from unmask.decoding import Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.random_weights import random_model
+from unmask.models.settings import RandomModel
 
 DECODERS = {
     "apd": APD(temperature=0.5),

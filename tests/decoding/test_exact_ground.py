@@ -21,7 +21,7 @@ from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
-from unmask.models.oracle import NEVER, Oracle, ReplaceRandom, Shuffle
+from unmask.testing.oracle import NEVER, Oracle, ReplaceRandom, Shuffle
 
 NAMES, DOCUMENTS, BATCH = 9, 2000, 500
 HAIR = 1e-6  # a threshold that equals a probability lies a hair below it: float32 rounds

@@ -9,8 +9,8 @@ from unmask.decoding import Generation, Row, Stop
 from unmask.decoding.leftright import LeftRight
 
 
-def row(budget):
-    return Row.fresh(0, torch.tensor([1, 2]), budget, seed=0, roles=["denoiser"])
+def row(max_new_tokens):
+    return Row.fresh(0, torch.tensor([1, 2]), max_new_tokens, seed=0, roles=["denoiser"])
 
 
 def before(*needle):
@@ -123,7 +123,7 @@ def test_incremental_stops_equal_the_rule_on_the_whole_prefix():
 def test_arguments_are_checked(lab, dream):
     models, prompt = lab.Models(dream), torch.tensor([1, 2])
     assert LeftRight().decode(models, [], 4, Stop(), []) == []
-    with pytest.raises(ValueError, match="budget"):
+    with pytest.raises(ValueError, match="max_new_tokens"):
         LeftRight().decode(models, [prompt], 0, Stop(), [0])
     with pytest.raises(ValueError, match="zip"):
         LeftRight().decode(models, [prompt, prompt], 4, Stop(), [0])

@@ -1,4 +1,4 @@
-"""What the published decoders did, step by step, is what is done here: `python -m unmask.golden`."""
+"""What the published decoders did, step by step, is what is done here: `python -m unmask.testing.golden`."""
 
 import json
 from collections import Counter
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from unmask import golden
 from unmask.decoding.leftright import LeftRight
+from unmask.testing import golden
 
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
 EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwards

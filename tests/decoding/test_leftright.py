@@ -46,7 +46,7 @@ def test_what_a_step_commits_after_a_stop_is_not_useful(lab):
 def test_lookahead_limits_what_is_fed_and_committed(lab):
     model = lab.Scripted(lab.on_canvas(lab.favourites(*range(6))), lab.MASK)
     generation, _ = lab.trace(LeftRight(max_lookahead=3), lab.Models(model), [0, 1], 6)
-    assert [len(ids) - 2 for ids in model.seen] == [3, 4, 5, 6, 6, 6]  # t + M, at most the budget
+    assert [len(ids) - 2 for ids in model.seen] == [3, 4, 5, 6, 6, 6]  # t + M, at most max_new_tokens
     assert generation.positions == {"denoiser": 12 + 30}
     generation, _ = lab.trace(LeftRight(tokens_per_step=4, max_lookahead=2), lab.Models(model), [0, 1], 6)
     assert generation.steps == [2, 2, 2]
@@ -85,7 +85,7 @@ def test_window_1_feeds_dream_the_token_before_the_first_mask(lab, dream):
 
 def test_a_repeated_forward_still_feeds_dream_the_token_before(lab, dream):
     """Nothing committed in between: no decoder here does it, but the cache of one that did would be right."""
-    board, decoder = lab.board(lab.Models(dream), PROMPT, budget=4), LeftRight(kv_window=1)
+    board, decoder = lab.board(lab.Models(dream), PROMPT, max_new_tokens=4), LeftRight(kv_window=1)
     first, again = (decoder.look(board)[0].logits([[5]]) for _ in range(2))
     torch.testing.assert_close(again, first)
     assert board.rows[0].positions == {"denoiser": 9 + 5}

@@ -34,7 +34,12 @@ class BlockCausal(torch.nn.Module):
 @pytest.mark.parametrize("block_length", [1, 3, 4, 16])
 def test_the_cache_is_exact(lab, denoiser, block_length, fallback, temperature):
     """Id for id, step for step, whatever is in the pipeline; and it feeds less."""
-    settings = {"conf_min": 0.5, "share_add": 0.25, "share_act": 0.5, "temperature": temperature}
+    settings = {
+        "skip_threshold": 0.5,
+        "block_add_threshold": 0.25,
+        "decoded_token_threshold": 0.5,
+        "temperature": temperature,
+    }
     cached = D2F(block_length=block_length, fallback=fallback, **settings)
     models, stop = lab.Models(denoiser), lab.Stop(frozenset({lab.EOS}))
     for prompt in PROMPTS:
@@ -47,7 +52,7 @@ def test_the_cache_is_exact(lab, denoiser, block_length, fallback, temperature):
 
 def test_all_shares_one_is_block_by_block_one_token_a_forward(lab, denoiser):
     """The same as unmasking the likeliest token of each block, on a model that is block-causal by itself."""
-    decoder = D2F(block_length=4, share_add=1.0, share_act=1.0, conf_min=1.0)
+    decoder = D2F(block_length=4, block_add_threshold=1.0, decoded_token_threshold=1.0, skip_threshold=1.0)
     for prompt in PROMPTS:
         blocks = lab.Models(BlockCausal(denoiser, len(prompt), 4))
         generation, steps = lab.trace(decoder, lab.Models(denoiser), prompt.tolist(), 12, stop=())
@@ -66,7 +71,7 @@ def sure_of(lab, *sure):
 
 
 @pytest.mark.parametrize(
-    ("share_add", "share_act", "expected"),
+    ("block_add_threshold", "decoded_token_threshold", "expected"),
     [
         # Block by block: the second one begins when the first one is decoded.
         (1.0, 1.0, [[0, 1], [2], [3], [4, 5], [6], [7]]),
@@ -76,8 +81,15 @@ def sure_of(lab, *sure):
         (0.5, 0.5, [[0, 1], [2, 4, 5], [3, 6], [7]]),
     ],
 )
-def test_blocks_begin_and_become_full_at_their_shares(lab, share_add, share_act, expected):
-    decoder = D2F(block_length=4, share_add=share_add, share_act=share_act, conf_min=0.9)
+def test_blocks_begin_and_become_full_at_their_shares(
+    lab, block_add_threshold, decoded_token_threshold, expected
+):
+    decoder = D2F(
+        block_length=4,
+        block_add_threshold=block_add_threshold,
+        decoded_token_threshold=decoded_token_threshold,
+        skip_threshold=0.9,
+    )
     _, steps = lab.trace(decoder, sure_of(lab, 0, 1, 4, 5), [0, 1], 8, stop=())
     assert [list(positions) for positions, _ in steps] == expected
 
@@ -86,15 +98,15 @@ def test_the_confidence_is_strictly_above(lab):
     logits = torch.zeros(8, lab.V)
     logits[:, lab.MASK] = -torch.inf  # 15 equal tokens
     models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))
-    for conf_min, first in ((1 / 15 + 1e-6, 1), (1 / 15 - 1e-6, 8), (0.0, 8)):
-        _, steps = lab.trace(D2F(block_length=8, conf_min=conf_min), models, [0, 1], 8, stop=())
+    for skip_threshold, first in ((1 / 15 + 1e-6, 1), (1 / 15 - 1e-6, 8), (0.0, 8)):
+        _, steps = lab.trace(D2F(block_length=8, skip_threshold=skip_threshold), models, [0, 1], 8, stop=())
         assert len(steps[0][0]) == first
 
 
 def test_a_block_left_of_the_end_token_is_finished_and_those_right_of_it_are_given_up(lab):
     """The end token stands at 5, sure from the start; 2 and 3 take two steps more."""
     models = sure_of(lab, 0, 1, 4, 5, 6)
-    decoder = D2F(block_length=2, share_add=0.0, share_act=0.0, conf_min=0.9)
+    decoder = D2F(block_length=2, block_add_threshold=0.0, decoded_token_threshold=0.0, skip_threshold=0.9)
     script = models["denoiser"].script
 
     def with_end(ids):
@@ -116,7 +128,7 @@ def test_blocks_right_of_an_end_token_are_fed_no_more(lab):
     logits = lab.favourites(2, 2, 2, 2, 14, 2, 2, 2, strength=3.0)  # 0.57 each
     logits[4, lab.EOS] = 20.0
     models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))
-    decoder = D2F(block_length=2, share_add=0.0, share_act=1.0, conf_min=0.9)
+    decoder = D2F(block_length=2, block_add_threshold=0.0, decoded_token_threshold=1.0, skip_threshold=0.9)
     generation, steps = lab.trace(decoder, models, [0, 1], 8)
     assert (generation.finish, generation.useful) == ("stop", 4)
     assert max(p for positions, _ in steps for p in positions) <= 5
@@ -124,7 +136,7 @@ def test_blocks_right_of_an_end_token_are_fed_no_more(lab):
 
 
 def test_a_short_last_block(lab, denoiser):
-    decoder = D2F(block_length=4, conf_min=1.0)
+    decoder = D2F(block_length=4, skip_threshold=1.0)
     generation, _ = lab.trace(decoder, lab.Models(denoiser), [1, 2, 3], 6, stop=())
     assert len(generation.ids) == 6
 
@@ -146,7 +158,9 @@ def test_llada_commits_its_lowest_entropy_wherever_it_is(lab, rule, second):
     logits[0] *= 1.1
     logits[4] *= 1.2
     models = lab.Models(lab.Scripted(lab.on_canvas(logits), lab.MASK))
-    decoder = MultiBlock(block_length=4, entropy_max=0.5, share_add=0.25, share_act=1.0, rule=rule)
+    decoder = MultiBlock(
+        block_length=4, entropy_max=0.5, block_add_threshold=0.25, decoded_token_threshold=1.0, rule=rule
+    )
     _, steps = lab.trace(decoder, models, [0, 1], 8, stop=())
     assert list(steps[0][0]) == [0]  # the first block alone
     assert list(steps[1][0]) == second  # LLaDA's, and of the first full block the surest
@@ -162,7 +176,7 @@ def test_multiblock_checks_its_entropy():
     [
         (D2F, {"block_length": None}),
         (MultiBlock, {"block_length": None}),
-        (MultiBlock, {"cache_delay": None}),
+        (MultiBlock, {"cache_delay_iter": None}),
     ],
 )
 def test_none_is_refused_where_a_number_is_needed(kind, settings):

@@ -13,7 +13,7 @@ from unmask.page.replay import BEGUN, DECODED, FULL, WAITING
 from unmask.records.sample import committed
 
 
-def record_of(lab, decoder, models, prompt, budget, name, stop=()):
+def record_of(lab, decoder, models, prompt, max_new_tokens, name, stop=()):
     """(sample, config) as a run has them, and [(draft, forwards so far) of every step] as a trace has."""
     steps = []
 
@@ -21,21 +21,29 @@ def record_of(lab, decoder, models, prompt, budget, name, stop=()):
         steps.append((list(row.drafted), dict(row.forwards)))
 
     stop = lab.Stop(frozenset(stop))
-    (generation,) = decoder.decode(models, [torch.tensor(prompt)], budget, stop, [0], observe)
+    (generation,) = decoder.decode(models, [torch.tensor(prompt)], max_new_tokens, stop, [0], observe)
     identity = {key: value for key, value in asdict(decoder).items() if value != "none"}
     config = {"decoder": identity | {"name": name}, "roles": list(decoder.roles)}
-    return vars(generation) | {"budget": budget}, config, steps
+    return vars(generation) | {"max_new_tokens": max_new_tokens}, config, steps
 
 
 @pytest.mark.parametrize("after_end", ["none", "fill"])
-@pytest.mark.parametrize("share_add, share_act", [(0.25, 0.75), (0.5, 1.0), (1.0, 1.0), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    "block_add_threshold, decoded_token_threshold", [(0.25, 0.75), (0.5, 1.0), (1.0, 1.0), (0.0, 0.0)]
+)
 @pytest.mark.parametrize("kind", [D2F, MultiBlock])
 def test_blocks_are_in_the_states_of_the_decoder(
-    lab, llada, kind, share_add, share_act, after_end, monkeypatch
+    lab, llada, kind, block_add_threshold, decoded_token_threshold, after_end, monkeypatch
 ):
     seen = []
-    limit = {"conf_min": 0.3} if kind is D2F else {"entropy_max": 1.0}
-    decoder = kind(block_length=3, share_add=share_add, share_act=share_act, after_end=after_end, **limit)
+    limit = {"skip_threshold": 0.3} if kind is D2F else {"entropy_max": 1.0}
+    decoder = kind(
+        block_length=3,
+        block_add_threshold=block_add_threshold,
+        decoded_token_threshold=decoded_token_threshold,
+        after_end=after_end,
+        **limit,
+    )
     real = kind.step
 
     def step(self, board):
@@ -106,7 +114,7 @@ def check_drafts(sample, config, steps, own):
 
 
 def test_other_decoders_have_neither(lab, llada):
-    sample = {"forwards": {"denoiser": 2}, "commits": [0, 1, 0], "budget": 3, "ids": [1, 2, 3]}
+    sample = {"forwards": {"denoiser": 2}, "commits": [0, 1, 0], "max_new_tokens": 3, "ids": [1, 2, 3]}
     config = {"decoder": {"name": "confidence", "block_length": 3}, "roles": ["denoiser"]}
     assert committed(sample) == [2, 1]
     assert replay.drafts(sample, config) is None and replay.blocks(sample, config) is None

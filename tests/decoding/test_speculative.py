@@ -83,7 +83,7 @@ def cast(lab, qwen, drafter, small):
 @pytest.mark.parametrize("block_length", [1, 2, 4, 7, 40])
 @pytest.mark.parametrize("kind", [DFlash, Speculative])
 def test_greedy_ids_are_the_targets_own(lab, qwen, cast, kind, block_length):
-    """In a batch of several lengths, each row at its own pace, up to the budget and up to an end token."""
+    """In a batch of several lengths, each row at its own pace, up to the canvas's end or an end token."""
     decoder = kind(block_length=block_length)
     for stop in (lab.Stop(), lab.Stop(frozenset({lab.EOS, 5}))):
         ours = decoder.decode(cast(decoder), PROMPTS, BUDGET, stop, [0] * 4)

@@ -69,9 +69,9 @@ def scripted(lab, *rows):
     return lab.Models(lab.Scripted(lab.on_canvas(probabilities.log()), lab.MASK))
 
 
-def positions(decoder, lab, models, budget, **kwargs):
+def positions(decoder, lab, models, max_new_tokens, **kwargs):
     """Canvas positions committed by each step."""
-    return [positions for positions, _ in lab.trace(decoder, models, [0, 1], budget, **kwargs)[1]]
+    return [positions for positions, _ in lab.trace(decoder, models, [0, 1], max_new_tokens, **kwargs)[1]]
 
 
 def test_the_three_ranks(lab):
@@ -170,8 +170,8 @@ def test_stops_once_all_left_of_a_stop_is_committed(lab):
 SCHEDULED = (*RANKS, "random")
 
 
-def counts_of(lab, decoder, budget, **kwargs):
-    return [len(places) for places in order(decoder, lab, *range(budget), **kwargs)]
+def counts_of(lab, decoder, max_new_tokens, **kwargs):
+    return [len(places) for places in order(decoder, lab, *range(max_new_tokens), **kwargs)]
 
 
 @pytest.mark.parametrize("rank", SCHEDULED)
@@ -225,15 +225,18 @@ def dream_counts(masks, steps):
 
 
 @pytest.mark.parametrize(
-    ("budget", "numbers_of_steps"), [(1, [1]), (7, range(1, 8)), (12, range(1, 13)), (54, [50, 51])]
+    ("max_new_tokens", "numbers_of_steps"), [(1, [1]), (7, range(1, 8)), (12, range(1, 13)), (54, [50, 51])]
 )
-def test_dream_commits_what_its_formula_says(lab, budget, numbers_of_steps):
+def test_dream_commits_what_its_formula_says(lab, max_new_tokens, numbers_of_steps):
     """The last ones depend on where time ends: 0.01 instead of 0.001 would leave more to the last step."""
-    models = lab.Models(lab.Scripted(lab.on_canvas(lab.favourites(*[3] * budget)), lab.MASK))
+    models = lab.Models(lab.Scripted(lab.on_canvas(lab.favourites(*[3] * max_new_tokens)), lab.MASK))
     for steps in numbers_of_steps:
         decoder = Unmasking(rank="random", quota="dream", steps=steps)
-        generation, _ = lab.trace(decoder, models, [0, 1], budget)
-        assert generation.steps == dream_counts(budget, steps) and sum(generation.steps) == budget
+        generation, _ = lab.trace(decoder, models, [0, 1], max_new_tokens)
+        assert (
+            generation.steps == dream_counts(max_new_tokens, steps)
+            and sum(generation.steps) == max_new_tokens
+        )
 
 
 @pytest.mark.parametrize("quota", ["dream", "origin"])
@@ -250,10 +253,10 @@ def test_a_step_that_commits_nothing_is_still_a_forward(lab, quota):
 # Random order
 
 
-def decode_many(lab, decoder, budget, rows):
-    """commits of `rows` answers, (rows, budget), seeds 0, 1, ...; no row knows its neighbours."""
-    models, prompts = certain(lab, *range(budget)), [torch.tensor([0, 1])] * rows
-    generations = decoder.decode(models, prompts, budget, lab.Stop(), range(rows))
+def decode_many(lab, decoder, max_new_tokens, rows):
+    """commits of `rows` answers, (rows, max_new_tokens), seeds 0, 1, ...; no row knows its neighbours."""
+    models, prompts = certain(lab, *range(max_new_tokens)), [torch.tensor([0, 1])] * rows
+    generations = decoder.decode(models, prompts, max_new_tokens, lab.Stop(), range(rows))
     return torch.tensor([generation.commits for generation in generations])
 
 

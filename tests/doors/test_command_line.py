@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 import llada  # noqa: F401
-from unmask.config import ROOT
 from unmask.decoding import Decoder, Models, Stop
+from unmask.paths import ROOT
 from unmask.training import objectives
 
 
@@ -26,7 +26,7 @@ TOP = words(
     """arm arms auxiliary allow_code_execution batch_size compile decoder device draw drafter dtype force
     interleave limit model results run_folder seed shard task threads trace warm_up"""
 )
-TASK = words("budget data limit metric name num_fewshot split stop subset_seed system_prompt")
+TASK = words("max_new_tokens data limit metric name num_fewshot split stop subset_seed system_prompt")
 MORE = {
     "report": words("published pictures changed page"),
     "bench": words("prompts prompt_length rounds tokens anatomy sweep points report"),
@@ -66,10 +66,13 @@ SETTINGS = {
     "factor": words(f"{ANY_ORDER} factor"),
     "dparallel": words(f"{ANY_ORDER} threshold"),
     "entropy_bound": words(f"{ANY_ORDER} bound"),
-    "d2f": words(f"after_end block_length cache conf_min fallback share_act share_add {SAMPLING}"),
+    "d2f": words(
+        f"""after_end block_length cache fallback
+        block_add_threshold decoded_token_threshold skip_threshold {SAMPLING}"""
+    ),
     "multiblock": words(
-        f"""after_end block_length cache cache_delay entropy_max published_shift refresh_interval rule
-        share_act share_add {SAMPLING}"""
+        f"""after_end block_length cache cache_delay_iter entropy_max published_shift refresh_interval rule
+        decoded_token_threshold block_add_threshold {SAMPLING}"""
     ),
 }
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -19,10 +19,10 @@ COMMANDS = [
     if line.startswith("python ")
 ]
 SMALL = {  # what is added, so that a command ends soon and writes nothing into the project
-    "eval.py": "limit=1 warm_up=0 task.budget=48 threads=1 results={tmp}/results",
-    "report.py": "limit=1 task.budget=48 threads=1 results={tmp}/results",
+    "eval.py": "limit=1 warm_up=0 task.max_new_tokens=48 threads=1 results={tmp}/results",
+    "report.py": "limit=1 task.max_new_tokens=48 threads=1 results={tmp}/results",
     "page": "results={tmp}/results",  # of report.py: it shows all runs that the commands before it made
-    "demo.py": "task.budget=48 threads=1",
+    "demo.py": "task.max_new_tokens=48 threads=1",
     "bench.py": "prompts=16 rounds=1 tokens=2 anatomy=false threads=1",
     "train.py": "tokens=2000 validation_problems=0 threads=1 folder={tmp}/state output={tmp}/model",
 }

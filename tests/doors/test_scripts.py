@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 
@@ -20,7 +20,14 @@ def test_a_script_parses_and_names_a_figure_that_exists(script):
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 def test_a_figure_script_makes_its_runs_and_draws_them(tmp_path):
-    small = ["limit=1", "warm_up=0", "threads=1", "task.budget=64", f"results={tmp_path}", "arm=one,r10"]
+    small = [
+        "limit=1",
+        "warm_up=0",
+        "threads=1",
+        "task.max_new_tokens=64",
+        f"results={tmp_path}",
+        "arm=one,r10",
+    ]
     done = subprocess.run(
         ["bash", ROOT / "scripts" / "fig3.sh", *small], cwd=ROOT, text=True, capture_output=True
     )

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dream  # noqa: F401
-from unmask.config import ROOT
+from unmask.paths import ROOT
 
 SHAPE = {
     "vocab_size": 2048,
@@ -41,7 +41,7 @@ def models(tmp_path_factory):
     return [
         f"model.path={folder / 'tiny_dream'}",
         f"auxiliary.path={folder / 'tiny_qwen'}",
-        "task.budget=24",
+        "task.max_new_tokens=24",
         "threads=1",
     ]
 
@@ -49,7 +49,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def evaluate(models, tmp_path):
     """evaluate("limit=3", ...) -> Evaluation, in a fresh output folder unless one is given."""
-    from unmask.evaluation import Evaluation
+    from unmask.evaluation.evaluation import Evaluation
 
     def build(*overrides):
         folder = (

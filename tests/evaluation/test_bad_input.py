@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 
 CASES = {
     "a shard that is none": (["shard=5/4"], "shard=5/4: must be i/n"),
@@ -28,8 +28,14 @@ CASES = {
     "W below 1": (["decoder.kv_window=0"], "kv_window"),
     "B below 1": (["decoder=confidence", "decoder.block_length=0"], "block_length"),
     "T below 1": (["decoder=entropy", "decoder.steps=0"], "steps"),
-    "B that does not divide the budget": (["decoder=confidence", "decoder.block_length=5"], "block_length=5"),
-    "B of a preset that does not divide": (["decoder=threshold", "task.budget=80"], "block_length=32"),
+    "B that does not divide max_new_tokens": (
+        ["decoder=confidence", "decoder.block_length=5"],
+        "block_length=5",
+    ),
+    "B of a preset that does not divide": (
+        ["decoder=threshold", "task.max_new_tokens=80"],
+        "block_length=32",
+    ),
     "a probability above 1": (["decoder=threshold", "decoder.threshold=1.1"], "threshold=1.1"),
     "a probability below 0": (["decoder=threshold", "decoder.threshold=-0.1"], "threshold=-0.1"),
     "more nats than the vocabulary has": (
@@ -43,8 +49,14 @@ CASES = {
         "kv_window",
     ),
     "a pipeline on a model that sees everything": (["decoder=d2f"], "model=tiny_d2f_dream"),
-    "a share above 1": (["decoder=d2f", "force=true", "decoder.share_add=1.5"], "share_add=1.5"),
-    "a confidence below 0": (["decoder=d2f", "force=true", "decoder.conf_min=-0.5"], "conf_min=-0.5"),
+    "a share above 1": (
+        ["decoder=d2f", "force=true", "decoder.block_add_threshold=1.5"],
+        "block_add_threshold=1.5",
+    ),
+    "a confidence below 0": (
+        ["decoder=d2f", "force=true", "decoder.skip_threshold=-0.5"],
+        "skip_threshold=-0.5",
+    ),
     "a fallback that there is not": (["decoder=d2f", "decoder.fallback=coin"], "fallback='coin'"),
     "more nats than there are": (
         ["decoder=multiblock", "decoder.entropy_max=8"],
@@ -74,7 +86,7 @@ CASES = {
     "a denoiser's decoder on a causal model": (["model=tiny_qwen", "decoder=apd"], "decoder=autoregressive"),
     "a metric that the task does not have": (["task.metric='exact_match,last'"], "flexible-extract"),
     "limit below 1": (["limit=0"], "limit"),
-    "a prompt longer than the context": (["task.budget=500"], "context"),
+    "a prompt longer than the context": (["task.max_new_tokens=500"], "context"),
     "no such model folder": (["model.path=nowhere/at/all"], "nowhere/at/all"),
     "a model of the family that is not trained yet": (
         ["model.path=checkpoints/tiny_other"],

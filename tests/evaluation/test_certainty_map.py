@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scripts import certainty_map
-from unmask.plots.certainty import draw
+from unmask.report.certainty import draw
 
 MASK = 9
 

@@ -42,7 +42,7 @@ def test_the_demo_of_a_document_is_the_recorded_answer(run_demo, evaluate):
 
 def test_two_models_side_by_side(run_command):
     code, out, err = run_command(
-        demo, 'compare="model=tiny_qwen_large decoder=autoregressive"', "task.budget=24", "threads=1"
+        demo, 'compare="model=tiny_qwen_large decoder=autoregressive"', "task.max_new_tokens=24", "threads=1"
     )
     assert code == 0, err
     assert "apd R=0.7 on tiny_dream" in out and "autoregressive on tiny_qwen_large" in out

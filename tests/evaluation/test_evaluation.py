@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import ForwardCounter
 from unmask.decoding import Stop
-from unmask.evaluation import distinct, take_turns
-from unmask.lm import text_stop
+from unmask.evaluation.evaluation import distinct, take_turns
+from unmask.evaluation.lm import text_stop
+from unmask.evaluation.recorded_lm import ForwardCounter
 from unmask.records import Run
 from unmask.records.trace import TRACES, agrees, read_traces
 
@@ -108,7 +108,7 @@ def test_looking_at_a_finished_run_or_being_refused_writes_nothing(evaluate):
     first.run.close()
     before = {f.name: f.read_bytes() for f in first.folder.iterdir()}
     with pytest.raises(ValueError, match="context"):
-        evaluate("limit=2", "task.budget=500", f"run_folder={first.folder}")
+        evaluate("limit=2", "task.max_new_tokens=500", f"run_folder={first.folder}")
     evaluate("limit=2")
     assert {f.name: f.read_bytes() for f in first.folder.iterdir()} == before
 
@@ -129,7 +129,9 @@ def test_accuracy_of_a_group_is_the_unweighted_mean_of_its_tasks(evaluate, tmp_p
     subjects += ["Intermediate Algebra", "Counting & Probability"]
     rows = [{"problem": "1+1?", "solution": r"\boxed{2}", "type": subject} for subject in subjects]
     (tmp_path / "math.json").write_text(json.dumps(rows))
-    evaluation = evaluate("task=math", f"task.data={tmp_path / 'math.json'}", "task.budget=4", "warm_up=0")
+    evaluation = evaluate(
+        "task=math", f"task.data={tmp_path / 'math.json'}", "task.max_new_tokens=4", "warm_up=0"
+    )
     decode = evaluation.lm.decode
     right = iter([True, False, True, False, False, False, False, False])
 
@@ -249,7 +251,7 @@ def test_samples_say_with_whom_they_took_turns(evaluate, tmp_path):
         take_turns(pair, lambda: None)
         for arm in pair:
             arm.run.close()
-        return [[sample["turns"] for sample in arm.run.samples()] for arm in pair]
+        return [[sample["session"] for sample in arm.run.samples()] for arm in pair]
 
     first, second = arms()
     assert len(set(first)) == 1 and first == second and first[0] is not None
@@ -257,7 +259,7 @@ def test_samples_say_with_whom_they_took_turns(evaluate, tmp_path):
     assert longer[:3] == first and longer[3] not in (None, first[0])  # another session
     alone = evaluate("limit=2")
     alone.score()
-    assert [sample["turns"] for sample in alone.run.samples()] == [None, None]
+    assert [sample["session"] for sample in alone.run.samples()] == [None, None]
 
 
 def test_likelihoods_are_refused(evaluate):

@@ -21,18 +21,20 @@ def pair(models):
 def test_three_lines(pair):
     denoiser, causal, tokenizer = pair
     prompts = ["Tom has 5 apples.", "How many?"]
-    answers = unmask.generate(denoiser, prompts, APD(), budget=12, tokenizer=tokenizer, auxiliary=causal)
+    answers = unmask.generate(
+        denoiser, prompts, APD(), max_new_tokens=12, tokenizer=tokenizer, auxiliary=causal
+    )
     assert [list(a.forwards) for a in answers] == [["denoiser", "auxiliary"]] * 2
     ids = [tokenizer.encode(prompt) for prompt in prompts]
-    same = unmask.generate(denoiser, ids, APD(), budget=12, tokenizer=tokenizer, auxiliary=causal)
+    same = unmask.generate(denoiser, ids, APD(), max_new_tokens=12, tokenizer=tokenizer, auxiliary=causal)
     assert [a.ids for a in answers] == [a.ids for a in same]
 
 
 def test_answers_end_at_the_models_own_end_ids(pair):
     _, causal, tokenizer = pair
-    (long,) = unmask.generate(causal, [[5, 6, 7]], Autoregressive(), budget=6, stop=Stop())
+    (long,) = unmask.generate(causal, [[5, 6, 7]], Autoregressive(), max_new_tokens=6, stop=Stop())
     causal.config.eos_token_id = long.ids[2]
-    (short,) = unmask.generate(causal, [[5, 6, 7]], Autoregressive(), budget=6)
+    (short,) = unmask.generate(causal, [[5, 6, 7]], Autoregressive(), max_new_tokens=6)
     causal.config.eos_token_id = tokenizer.eos_token_id
     assert short.ids == long.ids[: long.ids.index(long.ids[2]) + 1] and short.finish == "stop"
 

@@ -3,7 +3,7 @@ end to end."""
 
 import pytest
 
-from unmask.evaluation import Evaluation
+from unmask.evaluation.evaluation import Evaluation
 
 DOCUMENTS = 24
 
@@ -16,8 +16,14 @@ GOLDEN = {
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.1": (19 / 24, 6.25),
     "model=tiny_llada decoder=leftright": (24 / 24, 0.98),
     "model=tiny_dparallel_llada decoder=dparallel decoder.block_length=8": (16 / 24, 3.49),
-    "model=tiny_d2f_dream decoder=d2f decoder.block_length=8 decoder.share_add=0.7": (20 / 24, 3.84),
-    "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.share_add=0.7": (22 / 24, 3.84),
+    "model=tiny_d2f_dream decoder=d2f decoder.block_length=8 decoder.block_add_threshold=0.7": (
+        20 / 24,
+        3.84,
+    ),
+    "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.block_add_threshold=0.7": (
+        22 / 24,
+        3.84,
+    ),
 }
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 from unmask.records.run import find_runs
 
 LAUNCHERS = {

@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 
 import harness
 from harness import UnmaskLM
-from unmask.config import ROOT
+from unmask.paths import ROOT
 
 STOCK = Path(lm_eval.__file__).parent / "tasks" / "gsm8k"  # indexing all of lm-eval's tasks takes seconds
 ROWS = [
@@ -100,7 +100,9 @@ def test_the_command_writes_lm_evals_own_results(command, data):
 
 
 def test_an_unknown_setting_is_refused_with_those_that_there_are(command, data, monkeypatch):
-    monkeypatch.setattr("unmask.setup.Setup.load", lambda setup: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(
+        "unmask.evaluation.setup.Setup.load", lambda setup: pytest.fail("weights were loaded")
+    )
     code, _, err = command("--output_path", str(data / "out"), mixture_wieght=0.1)
     assert code == 2
     assert "unknown mixture_wieght; decoder=apd takes pretrained, decoder, auxiliary, mixture_weight" in err

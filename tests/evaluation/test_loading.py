@@ -14,11 +14,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2C
 
 from dream import DreamConfig
 from llada import LLaDAConfig
-from unmask.config import ROOT, ModelConfig
 from unmask.models import adapters
 from unmask.models.fingerprint import fingerprint
 from unmask.models.loading import Source, check_vocabularies
 from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
+from unmask.models.settings import ModelConfig
+from unmask.paths import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]

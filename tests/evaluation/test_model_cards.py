@@ -23,7 +23,7 @@ def every_other_right(monkeypatch):
 
 
 def test_card_tells_what_the_model_is_and_what_decoding_does_to_it(models, tmp_path, every_other_right):
-    small = (*models, "task.budget=48", f"results={tmp_path}", "warm_up=0")  # blocks of 16 divide it
+    small = (*models, "task.max_new_tokens=48", f"results={tmp_path}", "warm_up=0")  # blocks of 16 divide it
     text = card("tiny_dream", 5, small)
     assert "| gsm_symbolic | left to right | 5 | 100.0% [56.6, 100.0] |" in text
     assert "| chain_sum | left to right | 5 |" in text and "python train.py recipe=tiny_dream" in text
@@ -37,6 +37,6 @@ def test_card_tells_what_the_model_is_and_what_decoding_does_to_it(models, tmp_p
 
 def test_card_of_a_causal_model_has_no_trade_off(models, tmp_path):
     path = models[1].split("=")[1]
-    small = (f"model.path={path}", "threads=1", "task.budget=8", f"results={tmp_path}", "warm_up=0")
+    small = (f"model.path={path}", "threads=1", "task.max_new_tokens=8", f"results={tmp_path}", "warm_up=0")
     text = card("tiny_qwen", 2, small)
     assert "greedy" in text and "| K =" not in text

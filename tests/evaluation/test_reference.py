@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import report
-from unmask.config import ROOT
-from unmask.evaluation import Evaluation
+from unmask.evaluation.evaluation import Evaluation
+from unmask.paths import ROOT
 from unmask.records import Run, find_runs
 from unmask.records.environment import machine
 
@@ -31,7 +31,7 @@ SETTINGS = [
     "model=tiny_dparallel_dream decoder=dparallel decoder.block_length=8",
     "model=tiny_dparallel_llada decoder=dparallel decoder.block_length=8",
     "model=tiny_d2f_dream decoder=d2f decoder.block_length=8",
-    "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.share_add=0.7",
+    "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.block_add_threshold=0.7",
     "model=tiny_llada decoder=leftright decoder.tokens_per_step=4",
     "model=tiny_qwen_large decoder=autoregressive",
     "model=tiny_qwen_large drafter=tiny_dflash decoder=dflash",

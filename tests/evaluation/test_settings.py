@@ -7,8 +7,8 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.config import ROOT
-from unmask.settings import build_decoder, recipe, remarks, typed
+from unmask.configuration.composition import build_decoder, recipe, remarks, typed
+from unmask.paths import ROOT
 from unmask.tasks import check_task
 
 NAMES = """model auxiliary drafter decoder task seed batch_size device dtype threads compile limit warm_up
@@ -16,8 +16,8 @@ NAMES = """model auxiliary drafter decoder task seed batch_size device dtype thr
     model.attention model.block_length force
     auxiliary.kind decoder._target_ decoder.name decoder.mixture_weight decoder.kv_window
     decoder.max_lookahead decoder.chunk decoder.coupling decoder.temperature decoder.top_p decoder.top_k
-    task.stop task.budget task.limit task.num_fewshot task.subset_seed task.split task.metric task.name
-    task.system_prompt arms arm draw"""
+    task.stop task.max_new_tokens task.limit task.num_fewshot task.subset_seed task.split task.metric
+    task.name task.system_prompt arms arm draw"""
 WORDS = """1 -1 0 0.5 -0.5 1e400 nan null true false [] [null] [1] {} {a:1} abc '' 1/2 gumbel . apd confidence
     tiny_dream none os.path pathlib.Path 99999999999999999999"""
 KEYS, VALUES = NAMES.split(), WORDS.split()

@@ -10,8 +10,8 @@ import pytest
 
 import eval as eval_door
 import report
-from unmask.cli import Sweep
-from unmask.config import ROOT
+from unmask.configuration.command_line import Sweep
+from unmask.paths import ROOT
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_several_figures_take_turns_together_and_their_shards_join(figure, tmp_p
     runs = [folder for folder in (tmp_path / "results").iterdir() if (folder / "samples.jsonl").exists()]
     lines = [(run / "samples.jsonl").read_text().splitlines() for run in runs]
     samples = [[json.loads(line) for line in each] for each in lines]
-    sessions = [{sample["doc_id"]: sample["turns"] for sample in each} for each in samples]
+    sessions = [{sample["doc_id"]: sample["session"] for sample in each} for each in samples]
     assert len(runs) == 2 and sessions[0] == sessions[1] and len(set(sessions[0].values())) == 2
 
 

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from unmask.config import ROOT
 from unmask.page.build import write
+from unmask.paths import ROOT
 from unmask.records import Run
 from unmask.records.trace import write_traces
 

@@ -20,11 +20,11 @@ def make_sample(doc_id: int = 0, repeat: int = 0, **changes: object) -> dict:
         "forwards": {"denoiser": 3, "auxiliary": 1},
         "positions": {"denoiser": 24, "auxiliary": 4},
         "seconds": 0.5,
-        "budget": 8,
+        "max_new_tokens": 8,
         "batch_size": 1,
         "batch": doc_id,
         "exact": None,
-        "turns": None,
+        "session": None,
         "commit": "0123456789ab",
         "machine": "a CPU, 2 cores, abcdef",
     } | changes

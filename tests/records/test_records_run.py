@@ -256,7 +256,7 @@ def test_an_unreadable_run_json_is_named_and_the_samples_are_kept(folder, conten
 
 def test_a_run_of_another_schema_says_how_to_bring_it_here(folder):
     (folder / "run.json").write_text('{"schema": 1, "config": {}}')
-    with pytest.raises(RecordError, match=r"has schema 1, and this program reads 2.*migrate_schema2"):
+    with pytest.raises(RecordError, match=r"has schema 1, and this program reads 3.*run_folder"):
         Run.read(folder)
 
 
@@ -294,7 +294,7 @@ def test_run_json_carries_the_recipe_and_what_changed_on_resume(folder, caplog):
         with pytest.raises(RecordError, match="config"):
             run.update(config={})
     info = json.loads((folder / "run.json").read_text())
-    assert info["config"] == CONFIG and info["config_hash"] == config_hash(CONFIG) and info["schema"] == 2
+    assert info["config"] == CONFIG and info["config_hash"] == config_hash(CONFIG) and info["schema"] == 3
     assert (info["device"], info["status"], info["wall_seconds"]) == ("cpu", "running", 3)
     assert info["resumed"][0]["changed"] == {"device": "cuda"}
     assert 'device: "cpu" -> "cuda"' in caplog.text

@@ -32,11 +32,11 @@ def scored(doc_id, correct=1.0, *, useful, wasted=0, seconds=1.0, denoiser=1, au
         "forwards": {"denoiser": denoiser, "auxiliary": auxiliary},
         "positions": {"denoiser": denoiser * 10, "auxiliary": auxiliary * 5},
         "seconds": seconds,
-        "budget": 90,
+        "max_new_tokens": 90,
         "batch_size": 1,
         "batch": doc_id,
         "exact": None,
-        "turns": "5e551011",
+        "session": "5e551011",
         "commit": "0123456789ab",
         "machine": "here",
         "correct": correct,
@@ -79,7 +79,7 @@ def test_a_run_counted_by_hand():
         "tokens_per_step": 4.0,
         "flops_per_useful_token": None,
         "exact": None,
-        "turns": ["5e551011"],
+        "sessions": ["5e551011"],
         "machines": ["here"],
         "commits": ["0123456789ab"],
         "times_void": None,
@@ -184,9 +184,9 @@ def test_differences_of_a_group_are_those_of_its_tasks_averaged():
 # Times
 
 VOIDS = [
-    ({"machine": "there", "turns": None}, "documents of 2 machines"),
-    ({"commit": "ba9876543210", "turns": None}, "documents of 2 commits"),
-    ({"commit": None, "turns": None}, "documents of 2 commits"),
+    ({"machine": "there", "session": None}, "documents of 2 machines"),
+    ({"commit": "ba9876543210", "session": None}, "documents of 2 commits"),
+    ({"commit": None, "session": None}, "documents of 2 commits"),
     ({"batch_size": 2}, "documents of 2 batch sizes"),
     ({"seconds": None}, "1 of 4 answers have no comparable time"),
 ]
@@ -198,7 +198,7 @@ def test_times_that_do_not_make_one_measurement_are_void_and_answers_stay(change
     summary, whole = summarise(mixed), summarise(RUN)
     assert summary["times_void"] == why == times_void(mixed)
     assert all(summary[name] is None for name in TIMES)
-    kept = whole.keys() - TIMES - {"times_void", "machines", "commits", "turns"}
+    kept = whole.keys() - TIMES - {"times_void", "machines", "commits", "sessions"}
     assert {key: summary[key] for key in kept} == {key: whole[key] for key in kept}
     assert summary["machines"] == sorted({"here", changes.get("machine", "here")})
     assert summary["commits"] == sorted({"0123456789ab", changes.get("commit", "0123456789ab") or "unknown"})
@@ -209,16 +209,16 @@ def test_times_that_do_not_make_one_measurement_are_void_and_answers_stay(change
 
 
 def test_runs_of_two_machines_or_commits_have_no_speedup():
-    change = compare(RUN, changed(RUN, machine="there", turns="ffffffff"))
+    change = compare(RUN, changed(RUN, machine="there", session="ffffffff"))
     assert change["speedup"] is None and change["speedup_void"] == "different machines: here and there"
-    change = compare(RUN, changed(RUN, commit="ba9876543210", turns="ffffffff"))
+    change = compare(RUN, changed(RUN, commit="ba9876543210", session="ffffffff"))
     assert change["speedup"] is None and change["speedup_void"].startswith("different commits: ")
 
 
 def test_runs_that_answered_in_other_turns_have_no_speedup():
-    first, second = changed(RUN, turns="0a1b2c3d"), changed(RUN, turns="ffffffff")
+    first, second = changed(RUN, session="0a1b2c3d"), changed(RUN, session="ffffffff")
     assert compare(first, first)["speedup"] == 1
-    alone = changed(RUN, turns=None)
+    alone = changed(RUN, session=None)
     for pair in ((first, second), (alone, first), (alone, alone)):
         assert compare(*pair)["speedup_void"] == "they did not answer in turns"
         assert compare(*pair, in_turns=False)["speedup"] == 1  # as on a GPU
@@ -227,18 +227,18 @@ def test_runs_that_answered_in_other_turns_have_no_speedup():
 def test_settings_that_took_turns_on_two_machines_compare():
     """The second half of the documents elsewhere: each half is a session of its own."""
     first, second = (
-        [*changed(half[:2], turns="0a1b2c3d"), *elsewhere]
+        [*changed(half[:2], session="0a1b2c3d"), *elsewhere]
         for half, elsewhere in (
-            (RUN, changed(RUN[2:], turns="ffffffff", machine="there")),
-            (RUN, changed(RUN[2:], turns="ffffffff", machine="there", seconds=0.1)),
+            (RUN, changed(RUN[2:], session="ffffffff", machine="there")),
+            (RUN, changed(RUN[2:], session="ffffffff", machine="there", seconds=0.1)),
         )
     )
     assert summarise(first)["times_void"] is None
     assert compare(first, second)["speedup"] > 1
     assert compare(first, RUN)["speedup_void"]
-    shifted = [*first[:1], first[1] | {"turns": "ffffffff", "machine": "there"}, *first[2:]]
+    shifted = [*first[:1], first[1] | {"session": "ffffffff", "machine": "there"}, *first[2:]]
     assert compare(first, shifted)["speedup_void"]  # the same sessions, another share of each
-    assert summarise(first)["turns"] != summarise(shifted)["turns"] == ["0a1b2c3d x1", "ffffffff x3"]
+    assert summarise(first)["sessions"] != summarise(shifted)["sessions"] == ["0a1b2c3d x1", "ffffffff x3"]
 
 
 def in_batches(size, batch, slow=3.0):
@@ -282,7 +282,7 @@ SHAPES = {
 
 
 def test_flops_counted_by_hand():
-    # prompt 10 and budget 90: a context of 100
+    # prompt 10 and max_new_tokens 90: a context of 100
     denoiser = 50 * (2 * 1000 + 4 * 2 * 8 * 100)
     auxiliary = 15 * (2 * 100 + 4 * 1 * 4 * 100)
     assert flops_of(RUN[0], SHAPES) == denoiser + auxiliary + 2 * 500 * 12

@@ -13,7 +13,7 @@ import pytest
 from lm_eval import simple_evaluate
 from lm_eval.api.model import TemplateLM
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 from unmask.tasks import prepare
 
 

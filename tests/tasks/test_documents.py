@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.config import ROOT, TaskConfig
+from unmask.configuration.schema import TaskConfig
+from unmask.paths import ROOT
 from unmask.tasks import check_task, documents, prepare, problems
 
 EMBEDDED = list(problems.OPTIONS)
@@ -271,7 +272,7 @@ def test_an_unreachable_hub_is_a_clear_error(monkeypatch):
 
 # --- settings ---
 
-GOOD = {"name": "gsm8k", "metric": "exact_match,strict-match", "budget": 8}
+GOOD = {"name": "gsm8k", "metric": "exact_match,strict-match", "max_new_tokens": 8}
 
 
 def test_the_settings_of_every_task_are_fine():
@@ -295,10 +296,10 @@ def test_the_settings_of_every_task_are_fine():
         ("metric", "a,"),
         ("split", "dev"),
         ("split", None),
-        ("budget", 0),
-        ("budget", None),
-        ("budget", 2.5),
-        ("budget", True),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", None),
+        ("max_new_tokens", 2.5),
+        ("max_new_tokens", True),
         ("limit", 0),
         ("limit", "all"),
         ("num_fewshot", -1),

@@ -65,7 +65,7 @@ ORDINARY = {
     "a fence opened again": f"```python\n{PROMPT}    return x / 2\n```",
     "prose after the code": "    return x / 2\n\nIt divides by two.",
     "no indentation": "return x / 2",
-    "half a line at the end of the budget": "    if x == 6:\n        return 3\n    return x /",
+    "half a line at the end of max_new_tokens": "    if x == 6:\n        return 3\n    return x /",
     "an example of its own that fails": "    return x / 2\n\nassert half(3) == 2",
 }
 

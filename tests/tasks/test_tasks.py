@@ -9,7 +9,8 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
-from unmask.config import ROOT, TaskConfig
+from unmask.configuration.schema import TaskConfig
+from unmask.paths import ROOT
 from unmask.tasks import check_task, documents, metrics_of, prepare, problems, score_answers, scoring
 
 # --- the config group ---

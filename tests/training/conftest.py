@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import dream  # noqa: F401
 import llada  # noqa: F401
 import train
-from unmask.config import ROOT
+from unmask.paths import ROOT
 from unmask.training import data, sources
 from unmask.training.data import Batch, Stream
 from unmask.training.loop import Trainer

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
 import train
-from unmask.config import ROOT, ModelConfig
+from unmask.models.settings import ModelConfig
+from unmask.paths import ROOT
 from unmask.decoding.cache import SlotCache
 from unmask.models.drafter import DFlashDraftModel
 from unmask.models.loading import Source
@@ -209,7 +210,7 @@ def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path, tokeniz
         "batch_tokens=600",
         "threads=1",
         "validation_problems=2",
-        "budget=12",
+        "max_new_tokens=12",
         f"folder={tmp_path / 'state'}",
         f"output={tmp_path / 'model'}",
     )

@@ -1,4 +1,4 @@
-"""One loop: exact resume, a curve, a budget, a schedule, signals."""
+"""One loop: exact resume, a curve, a max_new_tokens, a schedule, signals."""
 
 import signal
 from itertools import pairwise
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from unmask.plots.learning import learning_curve
+from unmask.report.learning import learning_curve
 from unmask.training.muon import orthogonalise
 from unmask.training.optimization import Schedule, optimizers
 from unmask.training.validation import Validation
@@ -79,7 +79,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(trainer, tmp_path):
 
 def test_validation_is_measured_when_due_and_does_not_change_the_training(trainer, tokenizer, tmp_path):
     losses = []
-    for validation in (None, Validation(tokenizer, count=3, budget=4, every=1500)):
+    for validation in (None, Validation(tokenizer, count=3, max_new_tokens=4, every=1500)):
         folder = tmp_path / str(validation is None)
         t = trainer(folder, "Dream", "masked_diffusion", validation=validation)
         t.run(log_every=1)

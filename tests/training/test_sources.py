@@ -151,11 +151,11 @@ def recorded(tokenizer, tmp_path):
                         "forwards": {"denoiser": len(ids)},
                         "positions": {"denoiser": len(ids)},
                         "seconds": 0.1,
-                        "budget": 32 if ended else len(ids),
+                        "max_new_tokens": 32 if ended else len(ids),
                         "batch_size": 1,
                         "batch": number,
                         "exact": None,
-                        "turns": None,
+                        "session": None,
                         "commit": None,
                         "machine": "a machine",
                     }
@@ -168,7 +168,7 @@ def recorded(tokenizer, tmp_path):
 def test_a_run_gives_its_prompts_and_what_was_answered_up_to_the_end(recorded, tokenizer):
     answers = Answers(str(recorded()), tokenizer)
     examples = answers.examples(0, random.Random(0))
-    one_pass = [next(examples) for _ in range(3)]  # document 2 filled its budget: it is left out
+    one_pass = [next(examples) for _ in range(3)]  # document 2 filled its canvas: it is left out
     texts = {tokenizer.decode(answer) for example in one_pass for _, answer in example.turns}
     assert texts == {f"it is {number}<|im_end|>" for number in (0, 1, 3)}
     questions = [p.question for p, _ in zip(problems.training_split("chain_sum"), range(4), strict=False)]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
-from unmask.config import ROOT
+from unmask.paths import ROOT
 from unmask.training import recipe
 from unmask.training import tokenizer as shared_tokenizer
 
@@ -39,7 +39,7 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
     tmp_path, monkeypatch, run_command, small_chunks, built
 ):
     monkeypatch.setattr(shared_tokenizer, "build", lambda: built)
-    shared = ["recipe=tiny_qwen", "tokens=1500", "validation_problems=2", "budget=4", *SMALL]
+    shared = ["recipe=tiny_qwen", "tokens=1500", "validation_problems=2", "max_new_tokens=4", *SMALL]
     state, output = f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}"
     for expected in ("from 0 of 1,500", "resumed at"):
         code, out, err = run_command(train, *shared, state, output)
@@ -121,7 +121,7 @@ def settings():
         ("validation_tokens", 0, "validation_tokens"),
         ("tokens", 0, "tokens"),
         ("tokens", "???", "tokens"),
-        ("budget", 0, "budget"),
+        ("max_new_tokens", 0, "max_new_tokens"),
         ("canvas", 0, "canvas"),
         ("lr", 0, "lr"),
         ("lr", float("nan"), "lr"),

@@ -104,9 +104,9 @@ class Row:
     state: Any = None
 
     @classmethod
-    def fresh(cls, index: int, prompt: Tensor, budget: int, seed: int, roles: Sequence[str]) -> Row:
+    def fresh(cls, index: int, prompt: Tensor, max_new_tokens: int, seed: int, roles: Sequence[str]) -> Row:
         zeros = dict.fromkeys(roles, 0)
-        return cls(index, prompt, [None] * budget, seed, zeros, dict(zeros), [-1] * budget)
+        return cls(index, prompt, [None] * max_new_tokens, seed, zeros, dict(zeros), [-1] * max_new_tokens)
 
     @property
     def first(self) -> int:

@@ -33,9 +33,9 @@ class Decoder:
     lossless: ClassVar[bool] = False
     compiles: ClassVar[bool] = True
 
-    def check(self, budget: int, vocabulary: int | None = None) -> None:
-        """Raise ValueError where the settings do not fit a canvas of `budget` tokens, or a vocabulary of so
-        many, where that is known. No model is needed."""
+    def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
+        """Raise ValueError where the settings do not fit a canvas of `max_new_tokens` tokens, or a vocabulary
+        of so many, where that is known. No model is needed."""
 
     def begin(self, board: Board) -> None:
         """Prepare what each row needs in `row.state`."""
@@ -57,24 +57,24 @@ class Decoder:
         self,
         models: Models,
         prompts: Sequence[Tensor],
-        budget: int,
+        max_new_tokens: int,
         stop: Stop,
         seeds: Sequence[int],
         observer: Observer | None = None,
     ) -> list[Generation]:
-        """Decode every prompt (1-D id tensors of any lengths) to at most `budget` tokens.
+        """Decode every prompt (1-D id tensors of any lengths) to at most `max_new_tokens` tokens.
 
         A row's result depends on its prompt and its seed alone: not on the batch, its size or its order.
-        ValueError where the settings do not fit the budget, or a causal model gets an empty prompt.
+        ValueError where the settings do not fit max_new_tokens, or a causal model gets an empty prompt.
         """
-        at_least_one(budget=budget)
-        self.check(budget)
+        at_least_one(max_new_tokens=max_new_tokens)
+        self.check(max_new_tokens)
         if "causal" in self.roles.values() and not all(map(len, prompts)):
             raise ValueError(
                 f"{type(self).__name__} needs prompts of one token or more: a causal model starts there"
             )
         rows = [
-            Row.fresh(i, prompt.to(models.device), budget, seed, list(self.roles))
+            Row.fresh(i, prompt.to(models.device), max_new_tokens, seed, list(self.roles))
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
         synchronise(models.device)

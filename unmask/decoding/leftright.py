@@ -17,7 +17,7 @@ class Windowed(Sampling, Decoder):
     kv_window: W, columns recomputed: the k tokens of the last step and W - 1 older ones, the count of the
         published code; keys and values further left are kept as they are. None recomputes all, which is
         exact.
-    max_lookahead: M, masks that a forward sees; None = all up to the budget.
+    max_lookahead: M, masks that a forward sees; None = all up to max_new_tokens.
     """
 
     kv_window: int | None = None

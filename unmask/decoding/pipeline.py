@@ -1,13 +1,15 @@
 """Several blocks at work at once, from the left: later ones begin before earlier ones are finished.
 
 Block b of a row is the canvas positions from b * block_length on; where block_length does not divide the
-budget, the last one is shorter. Before every forward, in this order:
+max_new_tokens, the last one is shorter. Before every forward, in this order:
 
-1. a block is appended, if the last one is decoded to a share of at least `share_add`; at most one a step;
-2. a block becomes full for good, if its left neighbour is decoded to a share of at least `share_act` (the
-   prompt is, to block 0). A full block commits at least one token a step.
+1. a block is appended, if the last one is decoded to a share of at least `block_add_threshold`; at most one a
+   step;
+2. a block becomes full for good, if its left neighbour is decoded to a share of at least
+   `decoded_token_threshold` (the prompt is, to block 0). A full block commits at least one token a step.
 
-share_add = share_act = 1 is block by block. Sources: D2F (arXiv 2508.09192, sec. 4.3); d3LLM (its release).
+block_add_threshold = decoded_token_threshold = 1 is block by block. Sources: D2F (arXiv 2508.09192, sec.
+4.3); d3LLM (its release).
 """
 
 from __future__ import annotations
@@ -39,21 +41,23 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Pipeline(Sampling, Decoder):
-    """block_length: B. share_add, share_act: see above.
+    """block_length: B. block_add_threshold, decoded_token_threshold: see above.
     after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
         all that was begun is decoded, as the published decoders do.
     temperature, top_p, top_k: see Sampling.
     """
 
     block_length: int = 32
-    share_add: float = 0.1
-    share_act: float = 0.95
+    block_add_threshold: float = 0.1
+    decoded_token_threshold: float = 0.95
     after_end: str = "none"
 
     def __post_init__(self):
         super().__post_init__()
         at_least_one(needed=True, block_length=self.block_length)
-        share(share_add=self.share_add, share_act=self.share_act)
+        share(
+            block_add_threshold=self.block_add_threshold, decoded_token_threshold=self.decoded_token_threshold
+        )
         if self.after_end not in ("none", "fill"):
             raise ValueError(f"after_end={self.after_end!r} must be one of none, fill")
 
@@ -113,10 +117,12 @@ class Pipeline(Sampling, Decoder):
     def _advance(self, row: Row) -> None:
         """Append a block and activate, by the rules above."""
         full = row.state.full
-        if self._begun(row) < row.length and (not full or self._share(row, -1) >= self.share_add):
+        if self._begun(row) < row.length and (not full or self._share(row, -1) >= self.block_add_threshold):
             full.append(False)
         for block in range(len(full)):
-            full[block] = full[block] or not block or self._share(row, block - 1) >= self.share_act
+            full[block] = (
+                full[block] or not block or self._share(row, block - 1) >= self.decoded_token_threshold
+            )
 
     def _begun(self, row: Row) -> int:
         """Canvas positions in blocks that have been appended."""
@@ -142,25 +148,25 @@ class D2F(Pipeline):
     A token sees the prompt and the blocks up to its own, so the keys and values of finished blocks are exact:
     one forward denoises the active blocks and writes those of the finished ones.
 
-    conf_min: a mask is committed if its token is likelier than this.
+    skip_threshold: a mask is committed if its token is likelier than this.
     fallback: which mask a full block commits where none is: default, the likeliest; neg_entropy, that of the
         lowest entropy; margin, that of the largest lead.
     cache: exact, or off: the same ids from feeding everything.
-    block_length, share_add, share_act, after_end: see Pipeline.
+    block_length, block_add_threshold, decoded_token_threshold, after_end: see Pipeline.
 
     Two things that the published code does not do: once an end token is committed, blocks right of its own
     are given up, since nothing left of them sees them (with after_end=fill they are decoded, as published);
-    and a budget that B does not divide gets a shorter last block.
+    and max_new_tokens that B does not divide gets a shorter last block.
     """
 
     attention: ClassVar = "block_causal"
-    conf_min: float = 0.9
+    skip_threshold: float = 0.9
     fallback: str = "default"
     cache: str = "exact"
 
     def __post_init__(self):
         super().__post_init__()
-        share(conf_min=self.conf_min)
+        share(skip_threshold=self.skip_threshold)
         for name, known in (("fallback", FALLBACKS), ("cache", ("exact", "off"))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
@@ -178,7 +184,7 @@ class D2F(Pipeline):
 
     def _judge(self, board: Board, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         likely = RANKS["confidence"](scores, ids)
-        sure = likely > (math.log(self.conf_min) if self.conf_min else -math.inf)
+        sure = likely > (math.log(self.skip_threshold) if self.skip_threshold else -math.inf)
         rank = FALLBACKS[self.fallback]
         values = likely if rank == "confidence" else RANKS[rank](scores, ids)
         return sure, values.argsort(descending=True, stable=True)
@@ -213,26 +219,26 @@ class MultiBlock(Pipeline):
         full block that has masks at least one is.
     rule: llada, the mask of the lowest entropy is committed whatever it is; dream, it is not (as published
         for each); None, by the model.
-    cache: none, or delayed: keys and values of a finished block are kept from `cache_delay` steps after it
-        was found finished; stale, since what stands right of them changes. They are renewed when a block is
-        about to be kept, and every `refresh_interval` steps.
+    cache: none, or delayed: keys and values of a finished block are kept from `cache_delay_iter` steps after
+        it was found finished; stale, since what stands right of them changes. They are renewed when a block
+        is about to be kept, and every `refresh_interval` steps.
     published_shift: under the cache, a model that looks back (Dream) predicts the first column fed from
         itself, as published, and not from the one before it.
-    block_length, share_add, share_act, after_end: see Pipeline. With after_end=none all right of an end token
-        becomes end tokens with it (published: in the next step, and masks that are filled may be chosen in
-        between).
+    block_length, block_add_threshold, decoded_token_threshold, after_end: see Pipeline. With after_end=none
+        all right of an end token becomes end tokens with it (published: in the next step, and masks that are
+        filled may be chosen in between).
     """
 
     entropy_max: float = 0.5
     rule: str | None = None
     cache: str = "none"
-    cache_delay: int = 1
+    cache_delay_iter: int = 1
     refresh_interval: int | None = None
     published_shift: bool = False
 
     def __post_init__(self):
         super().__post_init__()
-        at_least_one(needed=True, cache_delay=self.cache_delay)
+        at_least_one(needed=True, cache_delay_iter=self.cache_delay_iter)
         at_least_one(refresh_interval=self.refresh_interval)
         if not number(self.entropy_max) or not 0 <= self.entropy_max < math.inf:
             raise ValueError(f"entropy_max={self.entropy_max!r} must be a number, 0 or more")
@@ -242,7 +248,7 @@ class MultiBlock(Pipeline):
         if type(self.published_shift) is not bool:
             raise ValueError(f"published_shift={self.published_shift!r} must be true or false")
 
-    def check(self, budget: int, vocabulary: int | None = None) -> None:
+    def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         most = math.log(vocabulary) if vocabulary else math.inf
         if self.entropy_max > most:
             raise ValueError(
@@ -270,7 +276,7 @@ class MultiBlock(Pipeline):
         for block in range(kept, len(state.full) + 1):
             if block and self._share(row, block - 1) < 1:
                 break
-            waiting = n - state.finished.setdefault(block, n) < self.cache_delay
+            waiting = n - state.finished.setdefault(block, n) < self.cache_delay_iter
             ready += not waiting
             if waiting and llada:
                 break

@@ -90,7 +90,7 @@ class Unmasking(Sampling, Decoder):
     steps: T, forwards for a full canvas under a schedule (even, dream, origin); None = one per token.
     threshold: a probability (rank=confidence), a difference of probabilities (margin) or nats (entropy).
     factor, bound: see above. block_length: B, blocks are finished from the left; None = one. It must divide
-        the budget.
+        max_new_tokens.
     after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
         every slot is filled, as the published decoders do.
     rank_tempered: rank by the tempered and filtered probabilities (Dream), or by the model's own (LLaDA).
@@ -151,18 +151,20 @@ class Unmasking(Sampling, Decoder):
                 f"steps={self.steps} is for schedules ({', '.join(SCHEDULES)}), not quota={self.quota}"
             )
 
-    def check(self, budget: int, vocabulary: int | None = None) -> None:
+    def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         most = math.log(vocabulary) if vocabulary and self.rank == "entropy" else math.inf
         if self.threshold is not None and self.threshold > most:
             raise ValueError(
                 f"threshold={self.threshold} is compared with entropies in nats, and no entropy over "
                 f"{vocabulary} tokens is above {most:.2f}"
             )
-        block = self.block_length or budget
-        if budget % block:
-            raise ValueError(f"block_length={block} does not divide the budget of {budget} tokens")
-        if self.steps is not None and self.steps < budget // block:
-            raise ValueError(f"steps={self.steps} is less than one for each of the {budget // block} blocks")
+        block = self.block_length or max_new_tokens
+        if max_new_tokens % block:
+            raise ValueError(f"block_length={block} does not divide max_new_tokens={max_new_tokens}")
+        if self.steps is not None and self.steps < max_new_tokens // block:
+            raise ValueError(
+                f"steps={self.steps} is less than one for each of the {max_new_tokens // block} blocks"
+            )
 
     def begin(self, board: Board) -> None:
         for row in board.rows:
@@ -231,8 +233,11 @@ class Unmasking(Sampling, Decoder):
 
         One is left even where a block's only step went into its first token (see `_takes_one`).
         """
-        budget, progress = len(row.canvas), row.state
-        blocks, steps = budget // len(progress.block), min(self.steps or budget, budget)
+        max_new_tokens, progress = len(row.canvas), row.state
+        blocks, steps = (
+            max_new_tokens // len(progress.block),
+            min(self.steps or max_new_tokens, max_new_tokens),
+        )
         number = progress.block.start // len(progress.block)
         mine = steps // blocks + (number < steps % blocks)
         return mine, max(1, mine - progress.spent + 1)

@@ -12,11 +12,12 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
-from unmask.config import ROOT, ModelConfig
 from unmask.models import adapters
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
 from unmask.models.fingerprint import fingerprint
 from unmask.models.heads import quicken
+from unmask.models.settings import ModelConfig
+from unmask.paths import ROOT
 
 DIFFUSION = {"Dream", "llada"}
 PACKAGE = "package:"

@@ -5,8 +5,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
-from unmask.config import RandomModel
 from unmask.models.loading import DIFFUSION
+from unmask.models.settings import RandomModel
 
 # Of the published Dream 7B, LLaDA 8B and Qwen2.5 0.5B: query heads per key head, inner width over width,
 # vocabulary.

@@ -11,7 +11,7 @@ from unmask.models.loading import Source, attention_width
 def rows_that_fit(
     sources: Sequence[Source],
     width: int,
-    budget: int,
+    max_new_tokens: int,
     device: torch.device,
     dtype: torch.dtype,
     memory: int | None = None,
@@ -20,7 +20,7 @@ def rows_that_fit(
 
     sources: the models at work, the first role's first. memory: bytes; None = the device's. Estimated from
     shapes alone, so that the same machine gives the same answer: keys and values of all layers, the widest
-    activations, and logits with their noise at `budget` positions, which is more than lazy decoders hold.
+    activations, and logits with their noise at `max_new_tokens` positions, more than lazy decoders hold.
     """
     if memory is None:
         cuda = device.type == "cuda"
@@ -31,7 +31,7 @@ def rows_that_fit(
         )
     main = sources[0]
     # logits, scores, noise and probabilities in float32
-    free, row = 0.8 * memory, 16 * budget * main.config.vocab_size
+    free, row = 0.8 * memory, 16 * max_new_tokens * main.config.vocab_size
     for source in sources:
         c = source.config
         free -= source.parameters * dtype.itemsize

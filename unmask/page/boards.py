@@ -5,22 +5,22 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from unmask.page.tables import Section
-from unmask.plots.measures import MEASURES, comparable
-from unmask.plots.style import DECODERS
-from unmask.plots.tables import exactness, forwards
 from unmask.records.collection import Collection
 from unmask.records.stats import Interval
+from unmask.report.measures import MEASURES, comparable
+from unmask.report.style import DECODERS
+from unmask.report.tables import exactness, forwards
 
 
 def told_apart(found: Collection) -> pd.DataFrame:
     """The rows in order, with models and tasks renamed where one name stands for several.
 
     A model's name is followed by its weights or prompts where these differ among the runs, a task's by the
-    settings (split, examples, ...) in which its runs differ. A budget is no other task.
+    settings (split, examples, ...) in which its runs differ. A limit is no other task.
     """
     rows = found.rows.copy()
     configs = [found.configs[run] for run in rows.run]
-    tasks = [{k: v for k, v in c["task"].items() if k not in ("prompts", "budget")} for c in configs]
+    tasks = [{k: v for k, v in c["task"].items() if k not in ("prompts", "max_new_tokens")} for c in configs]
     rows["task"] = [task["name"] + _differing(task, _of_name(tasks, task)) for task in tasks]
     places = zip(rows.model, rows.task, configs, strict=True)
     models = [

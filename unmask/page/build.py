@@ -14,11 +14,11 @@ from plotly.offline import get_plotlyjs
 from unmask.page.boards import boards, told_apart
 from unmask.page.data import plain_data
 from unmask.page.tables import Cell, Section, cell, csv, kinds, number
-from unmask.plots.measures import every
 from unmask.records.collection import Collection, everything
 from unmask.records.files import RecordError, write_atomic
 from unmask.records.run import find_runs
 from unmask.records.trace import read_traces
+from unmask.report.measures import every
 
 HERE = Path(__file__).parent
 

@@ -10,12 +10,12 @@ from unmask.page.answers import Traces, answers_of, documents_of
 from unmask.page.boards import estimate
 from unmask.page.colours import on_both
 from unmask.page.tables import cell
-from unmask.plots.fronts import front
-from unmask.plots.measures import MEASURES, comparable
-from unmask.plots.style import COLOURS, DECODERS, GREY, MARKERS
 from unmask.records.collection import Collection
 from unmask.records.recipe import flatten
 from unmask.records.stats import Interval
+from unmask.report.fronts import front
+from unmask.report.measures import MEASURES, comparable
+from unmask.report.style import COLOURS, DECODERS, GREY, MARKERS
 
 PLOTLY = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "x")
 SYMBOLS = dict(
@@ -110,7 +110,7 @@ def _recipe(row: pd.Series, config: Mapping, info: Mapping) -> dict[str, dict[st
         "tokens after the end": row.wasted_tokens,
         **{f"forwards of {role}": count for role, count in row.forwards.items()},
         **{f"positions fed to {role}": count for role, count in row.positions.items()},
-        "times": row.times_void or ("answered in turns" if row.turns != ["alone"] else "answered alone"),
+        "times": row.times_void or ("answered in turns" if row.sessions != ["alone"] else "answered alone"),
     }
     groups = {"Settings": flatten(config), "Results": results, "Made": circumstances}
     return {name: {key: _text(value) for key, value in group.items()} for name, group in groups.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 
 CONTEXT = 4  # tokens before a token that its text may depend on
 PARTIAL = "\ufffd"  # how a part of a character decodes

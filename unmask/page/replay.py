@@ -22,15 +22,15 @@ def drafts(sample: Mapping, config: Mapping, longest: int | None = None) -> list
     with a drafter drafts B - 1 tokens, none in its first step, and the last token of a step is the target's
     own: it is not among the accepted ones.
     """
-    decoder, budget, counts = config["decoder"], sample["budget"], committed(sample)
+    decoder, max_new_tokens, counts = config["decoder"], sample["max_new_tokens"], committed(sample)
     before = np.cumsum([0, *counts[:-1]]).tolist()
     if "mixture_weight" in decoder:
-        sees, chunk = decoder["max_lookahead"] or budget, decoder["chunk"] or budget
-        masks = [min(sees, budget - known) for known in before]
+        sees, chunk = decoder["max_lookahead"] or max_new_tokens, decoder["chunk"] or max_new_tokens
+        masks = [min(sees, max_new_tokens - known) for known in before]
         return [(min(n, chunk * (k // chunk + 1)), k) for n, k in zip(masks, counts, strict=True)]
     if "drafter" in config["roles"] and not decoder["name"].startswith("transformers"):
         block = decoder.get("block_length") or longest or max(counts)
-        sizes = [min(block, budget - known) if known else 1 for known in before]
+        sizes = [min(block, max_new_tokens - known) if known else 1 for known in before]
         return [(size - 1, count - 1) for size, count in zip(sizes, counts, strict=True)]
     return None
 
@@ -43,9 +43,9 @@ def blocks(sample: Mapping, config: Mapping) -> list[str] | None:
     step alone: blocks from there on may count as decoded later than they were.
     """
     decoder = config["decoder"]
-    if "share_add" not in decoder:
+    if "block_add_threshold" not in decoder:
         return None
-    length, wanted = decoder["block_length"], sample["budget"]
+    length, wanted = decoder["block_length"], sample["max_new_tokens"]
     count = -(-wanted // length)
     commits = np.full(wanted, np.inf)
     known = np.array(sample["commits"], float)
@@ -55,10 +55,12 @@ def blocks(sample: Mapping, config: Mapping) -> list[str] | None:
     full, states = [], []
     for step in range(sample["forwards"][step_role(sample)]):
         share = [float((commits[place] < step).mean()) for place in places]
-        if len(full) * length < wanted and (not full or share[len(full) - 1] >= decoder["share_add"]):
+        if len(full) * length < wanted and (
+            not full or share[len(full) - 1] >= decoder["block_add_threshold"]
+        ):
             full.append(False)
         for block in range(len(full)):
-            full[block] = full[block] or not block or share[block - 1] >= decoder["share_act"]
+            full[block] = full[block] or not block or share[block - 1] >= decoder["decoded_token_threshold"]
         given = [place for place in ends if commits[place] <= step]
         if given:  # D2F appends no more blocks, and gives up those right of the end
             if decoder.get("after_end") != "fill":  # an identity leaves out what is "none"

@@ -220,7 +220,7 @@ function panel(name, answer, wanted) {
   return element;
 }
 
-const ending = ({ after, ended }) => (ended ? `, the end${after ? `, and ${after} after it` : ""}` : ", and no end within the budget");
+const ending = ({ after, ended }) => (ended ? `, the end${after ? `, and ${after} after it` : ""}` : ", and no end within the max_new_tokens");
 
 function tokens(answer, step) {
   const box = make("div", { className: "tokens" });

@@ -40,8 +40,8 @@ class Collection:
 
     rows: one per setting that was found, in the sweep's order: run (folder name), model, task, decoder,
         label, plain (the label without what sets it apart from others of the sweep), `naming.SYMBOLS`,
-        conditions (hash of all settings but the decoder's), batch_size, seed, budget, device, dtype, threads,
-        positions_per_useful_token, and all of `summary.summarise`.
+        conditions (hash of all settings but the decoder's), batch_size, seed, max_new_tokens, device, dtype,
+        threads, positions_per_useful_token, and all of `summary.summarise`.
     scored, configs: by run: its scored documents, its identity.
     missing: (label, why) of every setting that has no run.
     """
@@ -243,7 +243,7 @@ def _row(name: str, run: Run, scored: list[dict]) -> dict:
         "conditions": config_hash(conditions)[:6],
         "batch_size": config["batch_size"],
         "seed": config["seed"],
-        "budget": task["budget"],
+        "max_new_tokens": task["max_new_tokens"],
         "device": config["device"],
         "dtype": config["dtype"],
         "threads": config["threads"],

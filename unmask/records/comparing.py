@@ -129,8 +129,8 @@ def _no_speedup(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool)
     for name, scored in (("the baseline", baseline), ("the other run", other)):
         if void := times_void(scored):
             return f"times of {name} are void: {void}"
-    ours, theirs = ({sample["turns"] for sample in scored} for scored in (baseline, other))
-    paired = all(a["turns"] == b["turns"] is not None for a, b in _pairs(baseline, other))
+    ours, theirs = ({sample["session"] for sample in scored} for scored in (baseline, other))
+    paired = all(a["session"] == b["session"] is not None for a, b in _pairs(baseline, other))
     if paired and ours == theirs:
         return None  # a session is of one machine and one commit
     for what in ("machine", "commit"):

@@ -22,7 +22,7 @@ def flops_of(sample: Mapping, shapes: Shapes) -> float:
 
     RecordError for a role without a shape.
     """
-    context = sample["prompt_length"] + sample["budget"]
+    context = sample["prompt_length"] + sample["max_new_tokens"]
     total = 0.0
     for role, fed in sample["positions"].items():
         if role not in shapes:

@@ -15,10 +15,10 @@ SYMBOLS = {
     "threshold": "tau",
     "factor": "f",
     "bound": "gamma",
-    "conf_min": "c",
+    "skip_threshold": "c",
     "entropy_max": "H",
-    "share_add": "add",
-    "share_act": "act",
+    "block_add_threshold": "add",
+    "decoded_token_threshold": "act",
 }
 # Settings that a decoder's name implies, or that belong to its model.
 IMPLIED = {"name", "rank", "rank_tempered", "temperature", "top_p", "top_k", "chunk", "coupling"}

@@ -22,8 +22,8 @@ def read_info(path: Path) -> dict:
     info = read_json(path)
     if info.get("schema") != SCHEMA:
         raise RecordError(
-            f"{path}: has schema {info.get('schema')!r}, and this program reads {SCHEMA}. Bring the "
-            "collection to it (python -m scripts.migrate_schema2), or choose another `run_folder`"
+            f"{path}: has schema {info.get('schema')!r}, and this program reads {SCHEMA}: "
+            "make it again in another `run_folder`"
         )
     info = unsealed(info, path, PUT_BACK)
     if config_hash(info["config"]) != info["config_hash"]:
@@ -67,8 +67,7 @@ def read_samples(path: Path) -> tuple[dict[Key, Sample], int]:
     """(samples by key, bytes that they fill); a last line that an interrupted write tore is left out."""
     rows, size = read_jsonl(path, MAKE_AGAIN)
     rows = [unsealed(row, f"{path}:{number}", MAKE_AGAIN) for number, row in enumerate(rows, 1)]
-    # Written before turns were stamped: nobody knows of any.
-    return by_key([{"turns": None} | row for row in rows], check_sample, sample_key, path), size
+    return by_key(rows, check_sample, sample_key, path), size
 
 
 def read_scores(path: Path) -> dict[ScoreKey, Score]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from unmask.records.files import RecordError
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the files in a run folder; raised when a field changes its meaning."""
 
 
@@ -39,13 +39,13 @@ class Sample(TypedDict):
     forwards: dict[str, int]  # role -> forwards; the first role's are the steps
     positions: dict[str, int]  # role -> query positions fed, the second cost; same roles, same order
     seconds: float | None  # wall clock, device synchronised; in a batch an equal share; None: not comparable
-    budget: int  # length of the canvas in tokens
+    max_new_tokens: int  # length of the canvas in tokens
     batch_size: int  # as configured
     batch: int  # samples on disk when this batch began: documents of a batch share it and their clock
     exact: bool | None  # ids equal to the lossless baseline's; None where the decoder does not claim it
     commit: str | None  # of the code that made it, 12 hex digits, "+" when changed since; None outside git
     machine: str  # that made it, see `environment.machine`
-    turns: str | None  # 8 hex digits of the session in which settings answered in turns; None: alone
+    session: str | None  # 8 hex digits of the session in which settings answered in turns; None: alone
 
 
 def _integer(value: object, least: int = 0) -> bool:
@@ -87,7 +87,7 @@ def _duration(value: object) -> bool:
 # field -> (whether a value has its form, the form in words)
 _FORM: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(("doc_id", "repeat", "prompt_length", "useful", "batch"), (_integer, "an integer >= 0")),
-    **dict.fromkeys(("budget", "batch_size"), (_positive, "an integer >= 1")),
+    **dict.fromkeys(("max_new_tokens", "batch_size"), (_positive, "an integer >= 1")),
     **dict.fromkeys(("task", "prompt_hash", "text"), (_string, "a string")),
     **dict.fromkeys(("forwards", "positions"), (_per_role, "a non-empty dict of role to integer >= 0")),
     "ids": (_integers, "a list of integers >= 0"),
@@ -98,7 +98,7 @@ _FORM: dict[str, tuple[Callable[[object], bool], str]] = {
     "exact": (lambda v: v is None or isinstance(v, bool), "true, false or None"),
     "commit": (_commit, "12 hex digits of a git commit, '+' and 6 more of what is changed, or None"),
     "machine": (lambda v: _string(v) and v != "", "the name of a machine"),
-    "turns": (lambda v: v is None or _hexadecimal(v), "8 hex digits, or None"),
+    "session": (lambda v: v is None or _hexadecimal(v), "8 hex digits, or None"),
 }
 assert _FORM.keys() == Sample.__annotations__.keys()
 
@@ -128,10 +128,13 @@ def check_sample(sample: Mapping) -> None:
 
 
 def _lengths(sample: Mapping) -> str | None:
-    useful, budget = sample["useful"], sample["budget"]
+    useful, max_new_tokens = sample["useful"], sample["max_new_tokens"]
     committed, canvas = len(sample["ids"]), len(sample["commits"])
-    if not useful <= committed <= canvas <= budget:
-        return f"useful {useful} <= ids {committed} <= commits {canvas} <= budget {budget} does not hold"
+    if not useful <= committed <= canvas <= max_new_tokens:
+        return (
+            f"useful {useful} <= ids {committed} <= commits {canvas} <= max_new_tokens {max_new_tokens} "
+            "does not hold"
+        )
     return None
 
 

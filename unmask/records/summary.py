@@ -45,7 +45,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     flops_per_useful_token        estimated (`flops.flops_of`); None without shapes or useful tokens
     exact                         [claimed, identical], see below; None where nothing is claimed
     machines, commits             that made the samples, sorted; "unknown" for a commit outside git
-    turns                         the sessions of turns that the samples were made in; "alone" for none
+    sessions                      of turns, that the samples were made in; "alone" for none
     times_void                    why the times do not count, else None. All below are None then:
     seconds                       total
     tokens_per_second, _interval  useful tokens over seconds of the whole run (micro)
@@ -72,7 +72,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
             "exact": _exact(scored),
             "machines": sorted({sample["machine"] for sample in scored}),
             "commits": sorted({sample["commit"] or "unknown" for sample in scored}),
-            "turns": _sessions(scored),
+            "sessions": _sessions(scored),
         }
         | _times(documents)
     )
@@ -92,7 +92,7 @@ def times_void(scored: Iterable[dict]) -> str | None:
     """
     scored = list(scored)
     one = [("batch_size", "batch sizes")]
-    if any(sample["turns"] is None for sample in scored):
+    if any(sample["session"] is None for sample in scored):
         one = [("machine", "machines"), ("commit", "commits"), *one]
     for field, many in one:
         if (several := len({sample[field] for sample in scored})) > 1:
@@ -196,7 +196,7 @@ def _work(documents: Documents, shapes: Shapes | None) -> dict:
 def _sessions(scored: Sequence[dict]) -> list[str]:
     """The sessions of turns; of several machines or commits with how many documents each, since their times
     compare only where each made the same share."""
-    counts = Counter(sample["turns"] or "alone" for sample in scored)
+    counts = Counter(sample["session"] or "alone" for sample in scored)
     one = all(len({sample[field] for sample in scored}) == 1 for field in ("machine", "commit"))
     return sorted(name if one else f"{name} x{count}" for name, count in counts.items())
 

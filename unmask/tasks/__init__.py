@@ -25,7 +25,7 @@ from typing import Any
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 from unmask.tasks.problems import SPLITS
 from unmask.tasks.scoring import INVALID
 
@@ -43,7 +43,7 @@ def check_task(task: Any) -> None:
         )
     if task.split not in SPLITS:
         raise ValueError(f"task.split={task.split}: must be one of {', '.join(SPLITS)}")
-    _whole("budget", task.budget, 1)
+    _whole("max_new_tokens", task.max_new_tokens, 1)
     _whole("num_fewshot", task.num_fewshot, 0)
     for key, least in (("limit", 1), ("subset_seed", 0)):
         if getattr(task, key) is not None:

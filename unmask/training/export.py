@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from unmask.plots.learning import learning_curve
 from unmask.records import environment
+from unmask.report.learning import learning_curve
 from unmask.training.loop import Trainer
 from unmask.training.lora import merged
 from unmask.training.objectives import STUDENT

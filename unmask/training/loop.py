@@ -21,7 +21,7 @@ from unmask.decoding.sampling import step_generator
 from unmask.training.data import Batch, Stream
 from unmask.training.objectives import Objective
 from unmask.training.optimization import Schedule, optimizers
-from unmask.training.place import Place
+from unmask.training.processes import Place
 from unmask.training.refusal import reason
 from unmask.training.validation import Validation
 

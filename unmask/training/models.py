@@ -20,9 +20,9 @@ from transformers import (
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
+from unmask.configuration.composition import composed
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, at_least, is_drafter
 from unmask.models.loading import DIFFUSION, Source
-from unmask.settings import composed
 from unmask.training import objectives
 from unmask.training import tokenizer as shared_tokenizer
 from unmask.training.lora import add_adapter

@@ -14,8 +14,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
-from unmask.config import ROOT
 from unmask.decoding.sampling import at_least_one
+from unmask.paths import ROOT
 from unmask.records import config_hash
 from unmask.tasks import problems
 from unmask.training import objectives
@@ -68,7 +68,7 @@ class TrainConfig:
     # decoders that validation watches, each "NAME KEY=VALUE ..." as in eval.py's decoder=NAME
     # decoder.KEY=VALUE; null: left to right, one token a step
     validation_decoders: list[str] | None = None
-    budget: int = 96  # new tokens of a validation answer
+    max_new_tokens: int = 96  # new tokens of a validation answer
     device: str = "auto"
     dtype: str = "auto"  # of the forwards, under autocast: bfloat16 on CUDA, float32 on a CPU
     threads: int = 2
@@ -83,7 +83,7 @@ FREE = (
     "validation_problems",
     "validation_tokens",
     "validation_decoders",
-    "budget",
+    "max_new_tokens",
     "device",
     "dtype",
     "threads",
@@ -118,7 +118,7 @@ def check(cfg: TrainConfig) -> None:
         accumulate=cfg.accumulate,
         canvas=cfg.canvas,
         threads=cfg.threads,
-        budget=cfg.budget,
+        max_new_tokens=cfg.max_new_tokens,
         validation_tokens=cfg.validation_tokens,
     )
     if not 0 <= cfg.validation_problems <= problems.HELD_OUT:

@@ -2,7 +2,7 @@
 
 A recipe's `mixture` names its sources: `gsm_symbolic`, `chain_sum` (problems), `drill`; `run:FOLDER`, the
 answers that a model gave to the training split, recorded like any other run; `correct:FOLDER`, the right ones
-of them; `all:FOLDER`, also those that their budget cut off; `hub:NAME`, questions and answers of a data set.
+of them; `all:FOLDER`, also those that the limit cut off; `hub:NAME`, questions and answers of a data set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from datasets import load_dataset
 from transformers import PreTrainedTokenizerBase
 
-from unmask.config import ROOT
+from unmask.paths import ROOT
 from unmask.records import Run
 from unmask.records.recipe import prompt_hash
 from unmask.tasks import problems
@@ -123,7 +123,7 @@ class Pairs(Source):
 class Answers(Pairs):
     """The answers of a run: of each, its useful ids and the end token. Every pass in another random order.
 
-    An answer that filled its budget without an end is left out, since where it would have ended is not known;
+    An answer that filled its canvas without an end is left out, since where it would have ended is not known;
     `all:` takes it as it is. `correct:` takes the right answers alone, by the metric of the run. The prompts
     are built again from the task and the split that the run names, and must become the ids that the run's
     model was asked with.

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
-from unmask.config import ROOT
+from unmask.configuration.composition import build_decoder, composed
 from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
-from unmask.settings import build_decoder, composed
+from unmask.paths import ROOT
 from unmask.tasks import problems
 from unmask.training.objectives import STUDENT, Objective
 from unmask.training.refusal import reason
@@ -39,7 +39,7 @@ class Validation:
 
     tokenizer: PreTrainedTokenizerBase
     count: int
-    budget: int
+    max_new_tokens: int
     every: int
     decoders: Mapping[str, Decoder] = field(default_factory=lambda: {"accuracy": LeftRight()})
     task: str = "gsm_symbolic"
@@ -66,7 +66,7 @@ class Validation:
         for start in range(0, len(found), BATCH):
             batch = slice(start, start + BATCH)
             seeds = [0] * len(prompts[batch])
-            answers = decoder.decode(models, prompts[batch], self.budget, stop, seeds)
+            answers = decoder.decode(models, prompts[batch], self.max_new_tokens, stop, seeds)
             for problem, answer in zip(found[batch], answers, strict=True):
                 numbers = re.findall(r"\d+", self.tokenizer.decode(answer.ids[: answer.useful]))
                 right += numbers[-1:] == [problem.answer]
@@ -82,7 +82,7 @@ def players(decoder: Decoder, objective: Objective) -> Models:
 
 
 def decoders(
-    settings: Sequence[str] | None, roles: Mapping[str, str], budget: int, model: str
+    settings: Sequence[str] | None, roles: Mapping[str, str], max_new_tokens: int, model: str
 ) -> dict[str, Decoder]:
     """The decoders that validation watches, by column of the curve.
 
@@ -90,7 +90,7 @@ def decoders(
         right, one token a step.
     roles: the objective's. model: the name whose eval_config/model/ settings (schedule, temperature) apply,
         where there is such a file.
-    ValueError for a decoder that there is not, that does not fit the budget, or that needs other models.
+    ValueError for a decoder that there is not, that does not fit max_new_tokens, or that needs other models.
     """
     if settings is None:
         if roles[STUDENT] not in DEFAULTS:
@@ -108,7 +108,7 @@ def decoders(
             raise ValueError(f"validation_decoders: {words!r} is there twice")
         found[column] = build(words, model)
         check_players(words, found[column], roles)
-        found[column].check(budget)
+        found[column].check(max_new_tokens)
     return found
 
 

@@ -1,0 +1,228 @@
+"""report.py page=true: a page whose numbers are the summaries', made of records alone."""
+
+import base64
+import csv
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+from tokenizers import Tokenizer
+
+import report
+from unmask.page.boards import boards, told_apart
+from unmask.page.build import write
+from unmask.page.colours import CONTRAST, DARK, contrast, on_both, to_rgb
+from unmask.page.pieces import pieces
+from unmask.page.tables import Section, cell
+from unmask.page.tables import csv as csv_of
+from unmask.paths import ROOT
+from unmask.records import Run, find_runs
+from unmask.records.collection import everything
+from unmask.records.stats import Interval
+from unmask.records.summary import summarise
+from unmask.records.trace import write_traces
+from unmask.report.style import DECODERS
+
+METRIC = "exact_match,flexible-extract"
+
+
+@pytest.fixture
+def page(tmp_path):
+    """page(section, ...) -> (its text, its JSON, what is left out) of tmp_path/results."""
+
+    def make(*extra):
+        file, _, left_out = write(tmp_path / "results", tmp_path / "page", extra)
+        text = file.read_text()
+        data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+        return text, json.loads(data[1]), left_out
+
+    return make
+
+
+def board_of(text, number=1):
+    """The rows of a board, from its CSV."""
+    links = re.findall(r'href="data:text/csv;charset=utf-8;base64,([^"]+)"', text)
+    return list(csv.DictReader(io.StringIO(base64.b64decode(links[number - 1]).decode())))
+
+
+def test_numbers_are_those_of_the_summaries(record, page):
+    folders = record("figure=fig3", right=lambda cfg: 3, per_step=2)
+    text, data, _ = page()
+    assert data["runs"].keys() == {folder.name for folder in folders}
+    rows = {row["run"]: row for row in board_of(text)}
+    for folder in folders:
+        summary = summarise(Run.read(folder).scored(METRIC))
+        row, numbers = rows[folder.name], data["runs"][folder.name]["numbers"]
+        for column, name, scale in (
+            ("accuracy %", "accuracy", 100),
+            ("useful tokens per step", "tokens_per_step", 1),
+            ("tokens/s", "tokens_per_second", 1),
+        ):
+            wanted = [scale * value for value in (summary[name], *summary[f"{name}_interval"])]
+            assert [float(row[key]) for key in (column, f"{column} low", f"{column} high")] == wanted
+            assert numbers[name] == pytest.approx(wanted, rel=1e-5)
+        assert row["n"] == "4" and row["answers without end"] == "0"
+    assert data["tasks"]["gsm_symbolic"]["fronts"]["tokens_per_step"]
+    assert "The models named tiny_* are small ones" in text and "Made by commit 0123456789ab" in text
+
+
+def test_it_asks_nothing_of_the_network(record, page):
+    record("figure=fig3", "arm=one,r00")
+    text, _, _ = page()
+    shown = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:|//)[^"'\s>]*""", text)
+    assert not re.findall(r"url\((?!['\"]?data:)|@import", shown)
+    assert "Content-Security-Policy\" content=\"default-src 'none'" in text
+    assert str(ROOT) not in text
+
+
+def test_times_stand_only_beside_times_that_compare(record, page):
+    record("figure=fig3", "arm=one,r00,r05")
+    record("figure=fig3", "arm=r10", session=None)
+    text, data, _ = page()
+    times = {row["setting"]: row["tokens/s"] for row in board_of(text)}
+    assert times["R=1.0"] == "" and all(value for name, value in times.items() if name != "R=1.0")
+    assert "Times of 1 of 4 runs are left out: on a CPU they compare only" in text
+    assert "tokens_per_second" not in data["tasks"]["gsm_symbolic"]["fronts"]
+    assert sum("tokens_per_second" in run["numbers"] for run in data["runs"].values()) == 3
+
+
+def test_a_damaged_and_an_unfinished_run_are_left_out_with_the_reason(record, page, tmp_path):
+    good, damaged, running, unscored = record("figure=fig3", "arm=one,r00,r05,r10")
+    lines = (damaged / "samples.jsonl").read_text().replace('"useful": 6', '"useful": 5', 1)
+    (damaged / "samples.jsonl").write_text(lines)
+    with Run.open(running, Run.read(running).config, {}) as run:
+        run.update(status="running")
+    (unscored / "scores.jsonl").unlink()
+    text, data, left_out = page()
+    assert list(data["runs"]) == [good.name] and len(left_out) == 3
+    for folder, why in ((damaged, "checksum"), (running, "is running, not finished"), (unscored, "no score")):
+        assert any(each.startswith(folder.name) and why in each for each in left_out)
+        assert folder.name in text
+    assert str(tmp_path) not in text
+    (good / "run.json").unlink()
+    with pytest.raises(ValueError, match="no finished run to show"):
+        page()
+
+
+def test_the_command_writes_it_beside_the_runs_and_refuses_to_choose_among_them(
+    record, run_command, tmp_path
+):
+    record("figure=fig3", "arm=one")
+    results = tmp_path / "results"
+    code, out, err = run_command(report, "page=true", f"results={results}")
+    assert code == 0 and not err and "1 runs" in out
+    file = (ROOT / json.loads(out.splitlines()[-1])["page"]).resolve()
+    assert file == results / "figures" / "page" / "index.html" and file.exists()
+    code, _, err = run_command(
+        report, "page=true", f"results={results}", "figure=fig3", "limit=2", "seed=0,1"
+    )
+    assert code == 2 and "leave out figure=fig3 limit=2 seed=0,1" in err
+
+
+def test_a_name_that_stands_for_several_says_which(record, tmp_path):
+    record("figure=fig3", "arm=one,r00")
+    record("figure=fig3", "arm=one", weights="cccccccccccc")
+    record("figure=fig3", "arm=one", "task.split=validation")
+    rows = told_apart(everything(find_runs(tmp_path / "results")[0]))
+    assert set(rows.task) == {"gsm_symbolic, split=test", "gsm_symbolic, split=validation"}
+    test = rows[rows.task == "gsm_symbolic, split=test"]
+    assert set(test.model) == {"tiny_dream, weights=aaaaaaaaaaaa", "tiny_dream, weights=cccccccccccc"}
+    assert set(rows.model[rows.task != "gsm_symbolic, split=test"]) == {"tiny_dream"}
+
+
+def test_an_answer_is_told_by_its_commits(record, page):
+    record("figure=fig3", "arm=r05", per_step=3)
+    _, data, _ = page()
+    (answers,) = data["answers"].values()
+    assert len(answers) == 4 and [each["target"] for each in data["tasks"]["gsm_symbolic"]["documents"]]
+    answer = answers["0"]
+    assert [data["pieces"][piece] for piece in answer["tokens"]] == [
+        f"⟨{i}⟩" for i in range(7)
+    ]  # no such text
+    assert answer["steps"] == [0, 0, 0, 1, 1, 1, 1] and answer["taken"] == [3, 4] and answer["ended"]
+    assert answer["drafts"] == [[8, 3], [8, 4]] and not answer["own"]
+    assert answers["2"]["correct"] == 1 and answers["3"]["correct"] == 0
+
+
+def test_a_trace_adds_what_was_refused_and_the_forwards_of_each_step(record, page):
+    (folder,) = record("figure=fig3", "arm=r05", per_step=3)
+    forwards = {"denoiser": [1, 2], "auxiliary": [1, 2]}
+    drafted = [[0, 1, 2, 9, 8], [3, 4, 5, 6]]
+    trace = {"doc_id": 0, "repeat": 0, "question": "What?", "drafted": drafted, "forwards": forwards}
+    other = trace | {"doc_id": 1, "forwards": {"denoiser": [1], "auxiliary": [1]}}  # of another answer
+    write_traces(folder, [trace, other])
+    _, data, left_out = page()
+    (answers,) = data["answers"].values()
+    assert answers["0"]["spent"] == forwards and answers["0"]["refused"] == ["⟨9⟩⟨8⟩", ""]
+    assert "spent" not in answers["1"] and not left_out
+    assert data["tasks"]["gsm_symbolic"]["documents"][0]["question"] == "What?"
+    (folder / "trace.jsonl").write_text("{}\n")
+    _, data, left_out = page()
+    assert folder.name in data["runs"] and "trace.jsonl:1" in left_out[0]
+
+
+def test_a_section_is_a_table_of_any_columns(record, page):
+    record("figure=fig3", "arm=one")
+    best = pd.DataFrame(
+        {"method": ["apd <b>"], "speed-up": [Interval(2.5, 2.25, 2.75)], "run": ["elsewhere"]}
+    )
+    text, _, _ = page(Section("Best settings", best, "Of each."))
+    assert '<h2 id="title-2">Best settings</h2>' in text and "apd &lt;b&gt;" in text
+    assert 'data-order="2.5"' in text and '2.50 <span class="ends">[2.25, 2.75]</span>' in text
+    assert board_of(text, 2) == [
+        {
+            "method": "apd <b>",
+            "speed-up": "2.5",
+            "speed-up low": "2.25",
+            "speed-up high": "2.75",
+            "run": "elsewhere",
+        }
+    ]
+
+
+def test_cells_have_three_digits_and_sort_by_all():
+    nan = float("nan")
+    assert [cell(x).text for x in (0.98123, 6.4247, 76.0, 100.0, 1556.1, 7, 200, 0.0)] == [
+        *("0.981", "6.42", "76.0", "100", "1,556", "7", "200", "0.00"),
+    ]
+    assert cell(Interval(75.96, 69.6, 81.4)) == ("76.0", "[69.6, 81.4]", 75.96)
+    assert cell(Interval(1.0, nan, nan)) == ("1.00", "", 1.0)
+    assert [cell(x) for x in (None, nan, "")] == [("–", "", None)] * 3
+    assert cell("2.21 [2.07, 2.35]") == ("2.21", "[2.07, 2.35]", 2.21) and cell("-1,234").order == -1234
+    assert [cell(x) for x in ("0.55 / 0.60", "12, 13", "c=0.9")] == [
+        (text, "", None) for text in ("0.55 / 0.60", "12, 13", "c=0.9")
+    ]
+    assert csv_of(pd.DataFrame({"a": [0.123456789], "b": ["x, y"]})) == 'a,b\n0.123456789,"x, y"\n'
+
+
+def test_pieces_add_up_to_the_text_and_a_character_comes_whole():
+    tokenizer = Tokenizer.from_file(str(ROOT / "checkpoints" / "tiny_dream" / "tokenizer.json"))
+    ids = tokenizer.encode("David has £40 – no, ½ of it: 4².").ids
+
+    def decode(ids):
+        return tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    found = pieces(ids, decode)
+    assert len(found) == len(ids) and "".join(found) == decode(ids)
+    assert not [piece for piece in found if "\ufffd" in piece] and "" in found
+
+
+@pytest.mark.parametrize("colour", DECODERS.values())
+def test_a_colour_can_be_seen_on_the_dark_page(colour):
+    light, dark = on_both(colour)
+    assert light == colour and contrast(to_rgb(dark), to_rgb(DARK)) >= CONTRAST - 0.05
+    assert DARK in (ROOT / "unmask" / "page" / "style.css").read_text()
+
+
+def test_the_script_stays_small():
+    assert len((ROOT / "unmask" / "page" / "script.js").read_text().splitlines()) < 300
+
+
+def test_boards_leave_out_columns_that_are_empty(record, tmp_path):
+    record("figure=fig3", "arm=one,r00", session=None)
+    (board,) = boards(everything(find_runs(tmp_path / "results")[0]))
+    assert not {"exact", "tokens/s"} & set(board.table)
+    assert board.table.task.tolist() == ["gsm_symbolic"] * 2 and board.note.startswith("Times of 2 of 2 runs")

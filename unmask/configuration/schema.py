@@ -1,0 +1,114 @@
+"""The configuration that eval.py composes with Hydra: typed, documented, unknown keys refused.
+
+A decoder's settings are its own dataclass in unmask/decoding/; the YAML in eval_config/decoder/ names it with
+`_target_`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from unmask.models.settings import ModelConfig, RandomModel
+
+
+@dataclass
+class TaskConfig:
+    """A task and what every model gets of it."""
+
+    name: str = MISSING  # task or group in eval_config/tasks
+    metric: str = MISSING  # "metric,filter": what decides whether an answer is correct
+    max_new_tokens: int = MISSING  # new tokens
+    system_prompt: str | None = None
+    num_fewshot: int = 0  # worked examples before the question, as turns of the chat
+    split: str = "test"  # test | validation | train
+    limit: int | None = None  # documents (per task of a group); None = all
+    subset_seed: int | None = None  # a limit takes documents drawn with this seed; None = the first ones
+    stop: list[str] = field(default_factory=list)  # strings that end an answer
+    data: str | None = None  # local file instead of the Hub, or a folder with a file per split
+
+
+@dataclass
+class EvalConfig:
+    """One evaluation. What changes an answer or its cost is part of the run's identity; the last group is
+    not."""
+
+    model: ModelConfig = MISSING  # of the decoder's first role
+    auxiliary: Any = None  # ModelConfig of APD's small causal model, or null
+    drafter: Any = None  # ModelConfig of a speculative decoder's drafter, or null
+    decoder: Any = MISSING  # _target_, name and the decoder's settings
+    task: TaskConfig = MISSING
+    seed: int = 0
+    batch_size: int | str = 1  # auto: as large a power of two, up to 32, as fits in memory
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    threads: int = 2  # of torch on a CPU
+    compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
+    # not part of the identity
+    limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
+    results: str = "results"  # where run folders are made; relative to the project
+    run_folder: str | None = None  # this run's own folder; None = <results>/<run id>
+    force: bool = False  # run a decoder on a model that was trained with another attention
+    allow_code_execution: bool = False  # humaneval runs programs that a model wrote
+    trace: bool = False  # record how the first 12 answers came about, for the page (report.py page=true)
+    warm_up: int = 5  # documents decoded before the clock starts, and again under it: the ids must repeat
+    # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
+    shard: str | None = None
+    # a figure: its settings are a grid (hydra.sweeper.params) or named arms, of which `arm` chooses
+    arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line
+    arm: str | None = None
+    # the settings of a figure answer in turns, so that their tokens/s can be compared
+    interleave: bool = False
+    draw: Any = None  # how report.py draws it
+
+
+@dataclass
+class ReportConfig(EvalConfig):
+    """What to draw: the settings of eval.py that made the runs, and these. Reads records and runs no
+    model."""
+
+    published: bool = True  # the paper's points in panels of their own
+    pictures: str | None = None  # folder for figures and tables; None = <results>/figures
+    # report.py compare: answers that became right, and wrong, that are shown; None = all
+    changed: int | None = 3
+    page: bool = False  # one HTML page of all finished runs, in <pictures>/page, in place of figures
+
+
+@dataclass
+class BenchConfig(EvalConfig):
+    """A comparison of speeds: the settings of eval.py for all arms, and what each arm changes."""
+
+    # `arms` are timed in turns; ratios are to the first
+    prompts: int = 16  # that every arm answers: a multiple of the largest batch size
+    prompt_length: int = 100  # tokens, of random prompts
+    rounds: int = 5
+    tokens: int | None = None  # end every answer after so many tokens; None = where it ends
+    anatomy: bool = True  # shares of the time, memory, arithmetic, ceiling
+    sweep: str | None = (
+        None  # a setting of which the costs are drawn as curves: task.max_new_tokens | batch_size
+    )
+    points: list[int] = field(default_factory=list)  # its values
+    report: str | None = None  # JSON file (PNG and CSV beside it) for what the terminal shows
+
+
+@dataclass
+class DemoConfig(EvalConfig):
+    """One answer, live: the settings of eval.py and these."""
+
+    prompt: str | None = None  # what is asked; None = a held-out problem of the task
+    document: int = 0  # which one
+    # true: one token a step beside it; or other settings, as in 'compare="decoder.mixture_weight=0.9"'
+    compare: Any = False
+    save: str | None = None  # PNG of the finished answers, tokens coloured by step
+
+
+for _name, _schema in (
+    ("eval", EvalConfig),
+    ("report", ReportConfig),
+    ("bench", BenchConfig),
+    ("demo", DemoConfig),
+):
+    ConfigStore.instance().store(f"{_name}_schema", _schema)
+for _name, _schema in (("model", ModelConfig), ("random", RandomModel), ("task", TaskConfig)):
+    ConfigStore.instance().store(_name, _schema, group="schema")

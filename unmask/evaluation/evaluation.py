@@ -1,0 +1,292 @@
+"""One evaluation: from a checked configuration to a scored record. The doors open this room."""
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from lm_eval.api.instance import Instance
+from omegaconf import DictConfig
+
+from unmask.configuration.composition import composed, typed
+from unmask.evaluation.lm import text_stop
+from unmask.evaluation.recorded_lm import RecordedLM
+from unmask.evaluation.setup import Setup
+from unmask.paths import ROOT
+from unmask.progress import progress_bar
+from unmask.records import Run, config_hash, environment
+from unmask.records.documents import chosen
+from unmask.records.naming import label
+from unmask.records.reading import RUN
+from unmask.records.summary import summarise
+from unmask.records.trace import agrees, read_traces, write_traces
+from unmask.tasks import check_task, metrics_of, prepare, score_answers
+
+TRACED = 12  # documents whose steps trace=true records
+TURN = 5  # documents that one setting answers before the next one's turn
+
+
+class Evaluation(Setup):
+    """A checked configuration with its task and its record, ready to run.
+
+    Building one loads no weights and writes nothing; whatever is wrong is a ValueError that says what to
+    change.
+    """
+
+    @classmethod
+    def of(cls, *overrides: str) -> "Evaluation":
+        """The evaluation that eval.py would run with these arguments."""
+        return cls(composed(overrides))
+
+    def __init__(self, cfg: DictConfig):
+        cfg = typed(cfg)
+        check_task(cfg.task)
+        super().__init__(cfg)
+        number, count = parse_shard(cfg.shard)
+        task = cfg.task
+        _, self.tasks = prepare(task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot)
+        self.metrics = metrics_of(next(iter(self.tasks.values())))
+        for name, each in self.tasks.items():
+            if task.metric not in metrics_of(each):
+                raise ValueError(f"task.metric={task.metric}: task {name} has {', '.join(metrics_of(each))}")
+        self.decoder.check(task.max_new_tokens, self.main.config.vocab_size)
+        self.stop = text_stop(self.main.end_ids, task.stop, self.main.tokenizer)
+        self.lm = RecordedLM(self, list(self.tasks), self.stop, task.max_new_tokens, warm_up=cfg.warm_up)
+        every = self._requests()
+        prompts = {self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every}
+        self.prompts_hash = config_hash(prompts)
+        if cfg.batch_size == "auto":  # of all documents, so that a larger limit goes on with the same run
+            longest = min(max(map(len, prompts.values())) + task.max_new_tokens, self.lm.context)
+            cfg.batch_size = self.rows_that_fit(longest, task.max_new_tokens)
+        self.lm.batch_size = cfg.batch_size
+        self.documents = {name: len(each.eval_docs) for name, each in self.tasks.items()}
+        wanted = chosen(self.documents, cfg.limit, task.subset_seed)
+        by_number = {self.lm.key(r)[0]: r for r in every}
+        self.requests = [by_number[i] for i in wanted[number - 1 :: count]]
+        self.lm.prompts(self.requests)  # a prompt that is too long is found now
+        self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
+        if cfg.shard and (self.whole / RUN).is_file():  # joined before: what is there is not decoded again
+            done = Run.read(self.whole).done
+            self.requests = [request for request in self.requests if self.lm.key(request) not in done]
+
+    # Identity
+
+    @property
+    def identity(self) -> dict:
+        """All that decides what an answer is and costs, weights and prompts included.
+
+        Prompts count as the ids that they become, whatever file, template or tokenizer they came from.
+        """
+        found = super().identity
+        return found | {"task": found["task"] | {"prompts": self.prompts_hash}}
+
+    @property
+    def folder(self) -> Path:
+        return self.shards / self.cfg.shard.replace("/", "-of-") if self.cfg.shard else self.whole
+
+    @property
+    def whole(self) -> Path:
+        """Where the shards join."""
+        name = f"{self.cfg.task.name}-{self.cfg.model.name}-{self.cfg.decoder['name']}"
+        folder = ROOT / self.cfg.results / f"{name}-{config_hash(self.identity)}"
+        return Path(self.cfg.run_folder) if self.cfg.run_folder else folder
+
+    @property
+    def shards(self) -> Path:
+        return self.whole.with_name(f"{self.whole.name}.shards")
+
+    @property
+    def circumstances(self) -> dict:
+        """What run.json tells beyond the identity: code, versions, machine, and what summaries need."""
+        return environment(self.device) | {
+            "gpu": self.gpu,
+            "documents": self.documents,
+            "metric": self.cfg.task.metric,
+            "shapes": {role: source.shape for role, source in self.sources.items()},
+        }
+
+    @property
+    def gpu(self) -> str | None:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+
+    @property
+    def label(self) -> str:
+        """The setting in a few words, for tables."""
+        return f"{label(self.identity)} on {self.cfg.model.name}"
+
+    # Running
+
+    @property
+    def chat(self) -> dict:
+        """How lm-eval is to write a prompt."""
+        return {
+            "system_instruction": self.cfg.task.system_prompt,
+            "apply_chat_template": True,
+            "fewshot_as_multiturn": True,
+        }
+
+    def _requests(self) -> list[Instance]:
+        """All documents of all tasks as lm-eval asks for them, whatever the limit."""
+        for task in self.tasks.values():
+            task.build_all_requests(
+                chat_template=self.lm.apply_chat_template, tokenizer_name=self.lm.tokenizer_name, **self.chat
+            )
+        return [request for task in self.tasks.values() for request in task.instances]
+
+    @property
+    def missing(self) -> list[Instance]:
+        """Requests that the record has no answer to."""
+        return [r for r in self.requests if self.lm.key(r) not in self.run.done]
+
+    def gather(self) -> int:
+        """Copy what shards have decoded into this run's record, unless it is one itself; returns how many
+        answers that were missing."""
+        found = 0
+        shards = [] if self.cfg.shard else sorted(self.shards.glob("*/run.json"))
+        for info in shards:
+            shard = Run.read(info.parent)
+            if config_hash(shard.config) != config_hash(self.run.config):
+                raise ValueError(
+                    f"{info}: is of another config; move this shard away, or choose another run_folder"
+                )
+            offset = self.run.next_batch
+            for sample in shard.samples():
+                if (sample["doc_id"], sample["repeat"]) not in self.run.done:
+                    self.run.append(sample | {"batch": sample["batch"] + offset})  # two shards share no clock
+                    found += 1
+        return found
+
+    def decode(self) -> dict:
+        """Generate what is missing and leave the scoring to whoever joins the shards; returns how far it
+        is."""
+        self.lm.generate(self.requests)
+        self.run.update(status="decoded")
+        return {
+            "run": str(self.folder),
+            "shard": self.cfg.shard,
+            "documents": len(self.requests),
+            "decoded_now": self.lm.decoded,
+        }
+
+    def score(self) -> dict:
+        """Generate what is missing, score it by the task's own filters, write scores and summary.
+
+        Returns the summary (records.summary.summarise).
+        """
+        self.lm.generate(self.requests)
+        wanted = {self.lm.key(request) for request in self.requests}
+        texts = {(s["doc_id"], s["repeat"]): s["text"] for s in self.run.samples()}
+        answers: dict[str, dict[int, str]] = {name: {} for name in self.tasks}
+        for request in self.requests:
+            answers[request.task_name][request.doc_id] = texts[self.lm.key(request)]
+        self.run.write_scores(
+            row | {"doc_id": self.lm.number(name, row["doc_id"]), "repeat": 0}
+            for name, task in self.tasks.items()
+            for row in score_answers(task, answers[name])
+        )
+        metric = self.cfg.task.metric
+        self.scored = self.run.scored(metric, wanted)
+        summary = summarise(self.scored, self.run.info.get("shapes"))
+        if len(self.metrics) > 1:
+            others = {m: summarise(self.run.scored(m, wanted))["accuracy"] for m in self.metrics}
+            summary["accuracy_per_metric"] = others
+        self.run.update(status="finished", metric=metric, summary=summary)
+        if self.cfg.trace:
+            self.trace()
+        self.summary = summary
+        return summary
+
+    def trace(self) -> None:
+        """Decode the first documents once more, off the clock, and record each step (records.trace)."""
+        found = read_traces(self.run.folder)
+        samples = {(s["doc_id"], s["repeat"]): s for s in self.run.samples()}
+        for request in self.requests[:TRACED]:
+            key = self.lm.key(request)
+            if key in found and agrees(found[key], samples[key]):
+                continue
+            steps: list[tuple[list[int], dict[str, int]]] = []
+
+            def observe(row, positions, ids, steps=steps):
+                steps.append((list(row.drafted), dict(row.forwards)))
+
+            prompts, seeds = self.lm.prompts([request]), [self.lm.seed_of(request)]
+            max_new_tokens = self.cfg.task.max_new_tokens
+            (again,) = self.decoder.decode(self.lm.models, prompts, max_new_tokens, self.stop, seeds, observe)
+            if again.ids != samples[key]["ids"]:
+                raise AssertionError(f"document {key[0]} decoded for its trace gave other ids than recorded")
+            found[key] = {
+                "doc_id": key[0],
+                "repeat": key[1],
+                "question": request.doc.get("question"),
+                "drafted": [drafted for drafted, _ in steps],
+                "forwards": {role: [counts[role] for _, counts in steps] for role in again.forwards},
+            }
+        write_traces(self.run.folder, [found[key] for key in sorted(found)])
+
+    def headline(self, summary: dict) -> dict:
+        """What the last line of stdout says."""
+        names = ["n", "accuracy", "accuracy_interval", "useful_tokens", "forwards", "tokens_per_step"]
+        names += ["tokens_per_second", "exact", "accuracy_per_task", "accuracy_per_metric"]
+        found = {name: summary[name] for name in names if summary.get(name) is not None}
+        return {"run": str(self.folder), "decoded_now": self.lm.decoded} | found
+
+
+def distinct(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Without those whose run another one makes: two arms may coincide. One that takes turns stays."""
+    first = sorted(evaluations, key=lambda evaluation: evaluation.cfg.interleave)
+    return list({evaluation.folder: evaluation for evaluation in first}.values())
+
+
+def answer(evaluations: Sequence[Evaluation], what: str) -> None:
+    """Every evaluation answers what its record and its shards lack: those of `interleave` in turns, the
+    others one after the other. Each is scored, or, where it is a shard, left to who joins it.
+
+    One progress bar for all, named `what`. Models are let go of when no evaluation needs them any more.
+    """
+    for evaluation in evaluations:
+        evaluation.gather()
+    total = sum(len(evaluation.requests) for evaluation in evaluations)
+    missing = sum(len(evaluation.missing) for evaluation in evaluations)
+    turns = [evaluation for evaluation in evaluations if evaluation.cfg.interleave]
+    groups = [turns] * bool(turns) + [[one] for one in evaluations if not one.cfg.interleave]
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=total, completed=total - missing)
+        for group in groups:
+            take_turns(group, lambda: bar.advance(task))
+            for evaluation in group:
+                if evaluation.cfg.shard:
+                    evaluation.decode()
+                else:
+                    evaluation.score()
+                evaluation.run.close()
+                evaluation.lm.release()
+
+
+def take_turns(evaluations: Sequence[Evaluation], advance: Callable[[], None]) -> None:
+    """Every evaluation answers a few documents in turn (A B A B ...), so that a drift of the machine hits
+    all.
+
+    `advance` is called once a document. Every sample bears the session's number: times of settings that
+    shared it compare.
+    """
+    session = secrets.token_hex(4) if sum(bool(e.missing) for e in evaluations) > 1 else None
+    for evaluation in evaluations:
+        evaluation.lm.session = session
+    largest = max(evaluation.lm.batch_size for evaluation in evaluations)
+    turn = -(-TURN // largest) * largest
+    for start in range(0, max(len(evaluation.requests) for evaluation in evaluations), turn):
+        for evaluation in evaluations:
+            evaluation.lm.generate(evaluation.requests[start : start + turn], advance)
+    for evaluation in evaluations:
+        evaluation.lm.session = None
+
+
+def parse_shard(shard: str | None) -> tuple[int, int]:
+    """(i, n) of "i/n", (1, 1) of None; ValueError for anything else."""
+    if shard is None:
+        return 1, 1
+    parts = str(shard).split("/")
+    digits = len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts)
+    if not digits or not 1 <= int(parts[0]) <= int(parts[1]):
+        raise ValueError(f"shard={shard}: must be i/n with i from 1 to n, for example shard=1/4")
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,293 @@
+"""lm-eval's language models over a decoder.
+
+`GenerativeLM` is what all have: prompts, seeds, where answers end, and no likelihoods. `UnmaskLM` is the one
+that lm-eval's own command runs (harness.py); `evaluation.recorded_lm.RecordedLM` is eval.py's, with a record.
+"""
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import simple_parse_args_string
+
+from unmask.configuration.model_args import configuration
+from unmask.decoding import Generation, Models, Stop
+from unmask.decoding.sampling import at_least_one
+from unmask.evaluation.setup import Setup
+from unmask.progress import progress_bar
+from unmask.records.documents import TASK_STRIDE
+
+NEUTRAL = {"num_beams": 1}  # keys of gen_kwargs that ask for nothing at this value
+
+
+class NoLikelihoods(NotImplementedError, ValueError):
+    """A task wants what no decoder computes. A ValueError too: another task has to be chosen."""
+
+
+class GenerativeLM(TemplateLM):
+    """A decoder and its models, as lm-eval sees a language model: text in, text out.
+
+    tasks: names of the tasks, in the order that numbers their documents.
+    batch_size, seed: as configured; may be set until something is generated.
+    """
+
+    def __init__(self, setup: Setup, tasks: Sequence[str] = ()):
+        super().__init__()
+        cfg, main = setup.cfg, setup.main
+        self.decoder, self._load, self.tokenizer = setup.decoder, setup.load, main.tokenizer
+        self.context = main.config.max_position_embeddings  # positions of prompt and answer together
+        self.tasks, self.batch_size, self.seed = list(tasks), cfg.batch_size, cfg.seed
+        self.chat_options = dict(cfg.model.chat_options)  # for the tokenizer's chat template
+
+    @cached_property
+    def models(self) -> Models:
+        """Loaded when something has to be decoded, once."""
+        return self._load()
+
+    def release(self) -> None:
+        """Forget the models, so that memory serves the next evaluation."""
+        self.__dict__.pop("models", None)
+
+    tokenizer_name = property(lambda self: self.tokenizer.name_or_path.replace("/", "__"))
+    eot_token_id = property(lambda self: self.tokenizer.eos_token_id)
+    max_length = property(lambda self: self.context)
+
+    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
+        # lm-eval asks for no generation prompt where the task begins the assistant's turn itself (humaneval).
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+            **self.chat_options,
+        )
+
+    def tok_encode(self, string: str, **kwargs) -> list[int]:
+        # The chat template has written all special tokens that the model expects (a second BOS changes
+        # scores).
+        return self.tokenizer.encode(string, add_special_tokens=False)
+
+    def text(self, generation: Generation) -> str:
+        """What is scored: the useful tokens, without special ones."""
+        return self.tokenizer.decode(generation.ids[: generation.useful], skip_special_tokens=True)
+
+    def loglikelihood(self, requests, **kwargs):
+        raise NoLikelihoods(
+            "decoders generate and compute no likelihoods (a diffusion model has only bounds). "
+            "Choose a generate_until task, for example gsm8k"
+        )
+
+    _loglikelihood_tokens = loglikelihood_rolling = loglikelihood
+
+    def number(self, task: str, document: int) -> int:
+        """A document's number, unique over the tasks of a group."""
+        return self.tasks.index(task) * TASK_STRIDE + document
+
+    def noise_seed(self, document: int, repeat: int) -> int:
+        """The seed of an answer's noise, by the number of its document: whatever else is asked, it stays."""
+        return self.seed * 1_000_003 + document * 101 + repeat
+
+
+def text_stop(ids: Iterable[int], strings: Sequence[str], tokenizer) -> Stop:
+    """Stop at any of the token ids, and before the first of the strings, found in the decoded text."""
+    strings = [s for s in strings if s]
+    stop = Stop(frozenset(ids))
+    if not strings:
+        return stop
+    # A token is a byte or more: a string that ends in new tokens begins no further left of them than this.
+    # (And a few more: the first tokens of a piece may decode otherwise, as half a character.)
+    reach = max(len(s.encode()) for s in strings) + 8
+
+    def match(tokens: Sequence[int], known: int = 0) -> int | None:
+        recent = tokenizer.decode(tokens[max(0, known - reach) :])  # the clock runs: not all of it every step
+        if not any(s in recent for s in strings):
+            return None
+        text = tokenizer.decode(tokens)
+        cut = min((text.index(s) for s in strings if s in text), default=None)
+        if cut is None:
+            return None
+        # The most tokens whose text ends before the stop string: a string inside a token cuts before that
+        # token.
+        low, high = 0, len(tokens)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if len(tokenizer.decode(tokens[:middle])) <= cut else (low, middle - 1)
+        return low
+
+    return replace(stop, match=match)
+
+
+@register_model("unmask")
+class UnmaskLM(GenerativeLM):
+    """lm-eval's `--model unmask`: any decoder and model, on lm-eval's own tasks and by its own flags.
+
+        UnmaskLM(pretrained="tiny_dream", decoder="apd", auxiliary="tiny_qwen", mixture_weight=0.1)
+
+    Takes what --model_args takes (model_args.py). Building one loads no weights; ValueError names what is
+    wrong. Documents are numbered and their noise is seeded as by eval.py, so that the ids are the same.
+
+    generations: of the last `generate_until`, in the order of its requests: ids and costs.
+    """
+
+    def __init__(self, **model_args):
+        self.setup = Setup(configuration(model_args))
+        super().__init__(self.setup)
+        self.max_new_tokens = self.setup.cfg.task.max_new_tokens  # of requests that name none
+        self.generations: list[Generation] = []
+        say(*self.setup.remarks)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "UnmaskLM":
+        """From model_args as lm-eval has parsed them, and its flags --batch_size and --device, which give
+        way."""
+        flags = {key: value for key, value in (additional_config or {}).items() if value is not None}
+        if flags.get("device") == "cuda:0" and not torch.cuda.is_available():
+            del flags["device"]  # lm-eval's default: nobody asked for it
+        return cls(**flags | arg_dict)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "UnmaskLM":
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers in the order of the requests, each within its own `until` and `max_gen_toks`.
+
+        All requests are checked before one is decoded. ValueError where a limit does not fit the decoder or
+        the context, or where a request asks for other sampling than the decoder's.
+        """
+        limits = [self._limits(request.args[1]) for request in requests]
+        prompts, seeds = self._prompts(requests, limits), self._seeds(requests)
+        temperature = getattr(self.decoder, "temperature", 0)
+        if temperature and not all(request.args[1].get("do_sample") for request in requests):
+            say(f"the task asks for greedy answers, and the decoder's own temperature={temperature} stays")
+        alike = defaultdict(list)  # places of the requests that share their stop strings and max_new_tokens
+        for place, limit in enumerate(limits):
+            alike[limit].append(place)
+        found: dict[int, Generation] = {}
+        with progress_bar(disable_tqdm) as bar:
+            task = bar.add_task("decoding", total=len(requests))
+            for (until, max_new_tokens), places in alike.items():
+                stop = text_stop(self.setup.main.end_ids, until, self.tokenizer)
+                for batch in self._batches(places, prompts, max_new_tokens):
+                    asked, noise = [prompts[i] for i in batch], [seeds[i] for i in batch]
+                    generations = self.decoder.decode(self.models, asked, max_new_tokens, stop, noise)
+                    found |= dict(zip(batch, generations, strict=True))
+                    for i in batch:  # lm-eval's --use_cache keeps these if the rest is interrupted
+                        self.cache_hook.add_partial("generate_until", requests[i].args, self.text(found[i]))
+                    bar.advance(task, len(batch))
+        self.generations = [found[place] for place in range(len(requests))]
+        if requests and not disable_tqdm:
+            say(self.headline)
+        return [self.text(generation) for generation in self.generations]
+
+    @property
+    def costs(self) -> dict:
+        """Of the last `generate_until`, by the names of a record's summary: samples, useful_tokens, forwards
+        and positions by role, tokens_per_step (useful tokens per forward of the first role)."""
+        useful = sum(generation.useful for generation in self.generations)
+        forwards, positions = (
+            {role: sum(getattr(g, count)[role] for g in self.generations) for role in self.decoder.roles}
+            for count in ("forwards", "positions")
+        )
+        steps = next(iter(forwards.values()))
+        return {
+            "samples": len(self.generations),
+            "useful_tokens": useful,
+            "forwards": forwards,
+            "positions": positions,
+            "tokens_per_step": useful / steps if steps else None,
+        }
+
+    @property
+    def headline(self) -> str:
+        """The costs of the last `generate_until` in one line."""
+        costs = self.costs
+        forwards = ", ".join(f"{count} {role} forwards" for role, count in costs["forwards"].items())
+        per_step = f"{costs['tokens_per_step'] or 0:.2f} tokens per step"
+        return f"{costs['samples']} answers, {costs['useful_tokens']} useful tokens, {forwards}: {per_step}"
+
+    def get_model_info(self) -> dict:
+        """What lm-eval adds to `config` in its results: decoder, models with their weights, and costs."""
+        identity = {key: value for key, value in self.setup.identity.items() if key != "task"}
+        return {"unmask": identity | self.costs}
+
+    def _limits(self, gen_kwargs: dict) -> tuple[tuple[str, ...], int]:
+        """The stop strings of a request, and its new tokens at most."""
+        asked = normalize_gen_kwargs(gen_kwargs, self.max_new_tokens)
+        until, max_new_tokens = tuple(asked.pop("until")), asked.pop("max_gen_toks")
+        at_least_one(max_gen_toks=max_new_tokens)
+        if max_new_tokens >= self.context:
+            raise ValueError(
+                f"max_gen_toks={max_new_tokens}: the model's context is {self.context} tokens, prompt "
+                "included; --gen_kwargs max_gen_toks=N sets another"
+            )
+        self.decoder.check(max_new_tokens, self.setup.main.config.vocab_size)
+        self._check_sampling(asked)
+        return until, max_new_tokens
+
+    def _check_sampling(self, asked: dict) -> None:
+        """ValueError where a request wants its tokens drawn otherwise than the decoder draws them.
+
+        Greedy, as most tasks say by default, is taken for no wish: the decoder's temperature decides.
+        """
+        samples = asked.pop("do_sample")
+        ours = {key: getattr(self.decoder, key, None) for key in ("temperature", "top_p", "top_k")}
+        wanted = {key: value for key, value in asked.items() if value != NEUTRAL.get(key)}
+        if unknown := sorted(wanted.keys() - ours.keys()):
+            raise ValueError(
+                f"gen_kwargs {', '.join(unknown)}: unknown here; a request has until and max_gen_toks, "
+                "and all else is the decoder's (model_args)"
+            )
+        if samples and not (ours["temperature"] and ours | wanted == ours):
+            raise ValueError(
+                f"gen_kwargs ask for sampling ({wanted or 'do_sample=True'}), and the decoder has {ours}: "
+                "set temperature, top_p and top_k in model_args, where they hold for all requests"
+            )
+
+    def _prompts(self, requests: Sequence[Instance], limits: Sequence[tuple]) -> list[torch.Tensor]:
+        """Prompt ids, each 1-D. One that is too long loses its left end, as with lm-eval's own models."""
+        whole = [self.tok_encode(request.args[0]) for request in requests]
+        kept = [
+            ids[-(self.context - max_new_tokens) :]
+            for ids, (_, max_new_tokens) in zip(whole, limits, strict=True)
+        ]
+        if cut := sum(map(len, whole)) - sum(map(len, kept)):
+            many = sum(len(a) > len(b) for a, b in zip(whole, kept, strict=True))
+            say(
+                f"{many} of {len(whole)} prompts do not fit the model's context of {self.context} tokens "
+                f"together with the answer: {cut} tokens were cut at their left"
+            )
+        return [torch.tensor(ids) for ids in kept]
+
+    def _seeds(self, requests: Sequence[Instance]) -> list[int]:
+        self.tasks = list(dict.fromkeys(request.task_name for request in requests))
+        repeats, seeds = Counter(), []
+        for request in requests:
+            number = self.number(request.task_name, request.doc_id)
+            seeds.append(self.noise_seed(number, repeats[number]))
+            repeats[number] += 1
+        return seeds
+
+    def _batches(
+        self, places: Sequence[int], prompts: Sequence[torch.Tensor], max_new_tokens: int
+    ) -> Iterator[list]:
+        size = self.batch_size
+        if size == "auto":
+            size = self.setup.rows_that_fit(
+                max(len(prompts[place]) for place in places) + max_new_tokens, max_new_tokens
+            )
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
+
+
+def say(*lines: str) -> None:
+    """To stderr, for people."""
+    for line in lines:
+        print(line, file=sys.stderr)

@@ -1,0 +1,60 @@
+"""A decoder and its models, as a checked configuration names them: what everything that runs one needs."""
+
+import torch
+
+from unmask.configuration.composition import build_decoder, models_by_role, recipe, remarks
+from unmask.configuration.schema import EvalConfig
+from unmask.decoding import Models
+from unmask.models.loading import Source, check_block_length, check_same_vocabulary
+from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
+from unmask.models.settings import RandomModel
+
+
+class Setup:
+    """The decoder of a configuration (`settings.typed`) and, by role, its models, none of them loaded.
+
+    decoder; sources: models by role, the first role's first; device, dtype; remarks: what is unusual, and
+    allowed. Building one reads configurations and tokenizers, no weights. ValueError names the key that is
+    wrong.
+    """
+
+    def __init__(self, cfg: EvalConfig):
+        self.cfg = cfg
+        self.decoder = build_decoder(cfg.decoder)
+        settings = models_by_role(cfg, self.decoder)
+        if any(isinstance(model, RandomModel) for model in settings.values()):
+            raise ValueError(
+                "random models have no tokenizer and no answers, only costs: python bench.py model=random"
+            )
+        self.remarks = remarks(cfg, self.decoder)
+        self.device = choose_device(cfg.device)
+        self.dtype = choose_dtype(cfg.dtype, self.device)
+        self.sources = {role: Source(model) for role, model in settings.items()}
+        check_same_vocabulary(self.sources)
+        if "drafter" in self.sources:
+            check_block_length(self.sources["drafter"], getattr(self.decoder, "block_length", None))
+
+    @property
+    def main(self) -> Source:
+        """The model of the first role, whose tokenizer and context are the prompts'."""
+        return next(iter(self.sources.values()))
+
+    @property
+    def identity(self) -> dict:
+        """All that the configuration tells of what answers are and cost, with the weights (`recipe`)."""
+        return recipe(self.cfg) | {"models": {role: source.identity for role, source in self.sources.items()}}
+
+    def rows_that_fit(self, width: int, max_new_tokens: int) -> int:
+        """The largest batch of rows of `width` tokens, `max_new_tokens` of them new, that fits in memory."""
+        return rows_that_fit(list(self.sources.values()), width, max_new_tokens, self.device, self.dtype)
+
+    def load(self) -> Models:
+        """The models, ready to run."""
+        torch.set_num_threads(self.cfg.threads)
+        compiled, found = self.cfg.compile, {}
+        for role, source in self.sources.items():
+            # A model of two roles is two models: each counts its forwards.
+            twin = source.place in [self.sources[other].place for other in found]
+            found[role] = source.load(self.device, self.dtype, private=compiled or twin)
+        models = Models(found)
+        return models.compiled() if compiled else models

@@ -1,0 +1,42 @@
+"""What a configuration says of a model."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class ModelConfig:
+    """A model, and how its authors evaluate it: decoders take their defaults from here."""
+
+    name: str = MISSING
+    # a folder (relative ones are looked up in the project too), a Hub repository, or package:NAME, the folder
+    # of an installed Python package
+    path: str = MISSING
+    gguf: str | None = None  # the GGUF file in it, dequantised when loaded; null = a Hugging Face folder
+    revision: str | None = None  # of the Hub repository
+    kind: str = MISSING  # diffusion | causal
+    adapter: str | None = None  # PEFT folder or Hub repository, merged when the model is loaded
+    end_tokens: list[str] = field(default_factory=list)  # tokens that end an answer
+    # for the chat template, as in {enable_thinking: false} for Qwen3
+    chat_options: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    schedule: str = "even"  # of steps, for decoders that unmask in any order: even (LLaDA) | dream
+    # what each token sees: full | block_causal, the prompt and the blocks up to its own (D2F's students)
+    attention: str = "full"
+    block_length: int = 32  # of decoders that keep several blocks at work; block_causal: what it learned
+    rank_tempered: bool = False  # rank masks by their tempered probability (Dream) or the model's own (LLaDA)
+
+
+@dataclass
+class RandomModel(ModelConfig):
+    """Random weights in a real layout, with the real vocabulary: for measuring costs (bench.py)."""
+
+    path: str = "random weights"
+    layout: str = "Dream"  # Dream | llada | qwen2
+    # of the hidden states; heads, their groups and the inner width follow the published model's proportions
+    width: int = 512
+    depth: int = 8
+    vocabulary: int | None = None  # None = the published model's

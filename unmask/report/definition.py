@@ -1,0 +1,146 @@
+"""A figure as data: the section `draw` of eval_config/figure/NAME.yaml, checked.
+
+    draw:
+      kind: curve                      # measures over one setting, a line per series
+      title: "APD: how far the denoiser is trusted"
+      x: decoder.mixture_weight        # the setting on the x axis, by its key in the configuration
+      x_label: R (its weight)
+      measures: [accuracy, tokens_per_second, tokens_per_step]
+      published: 3                     # of paper_figures.csv, drawn in panels of their own
+
+`kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind: board`
+does both for many methods; `kind: acceptance` shows how much of a draft is taken. So a new figure is a file
+of settings: the code knows kinds, and no figure by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_origin
+
+from unmask.report.measures import MEASURES
+
+BASELINE = "leftright K=1"  # one token a step, from the left, without cache and limit
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What all kinds have."""
+
+    name: str
+    title: str
+    measures: list[str] = field(default_factory=list)  # columns of `measures.MEASURES`
+    published: str | None = None  # which figure of paper_figures.csv
+    baseline: str = BASELINE  # label of what the others are compared with, and where an AUP begins
+    # accuracies in percent: tokens a step at that accuracy or more
+    pb: list[float] = field(default_factory=list)
+
+    def __post_init__(self):
+        for measure in self.measures:
+            if measure not in MEASURES:
+                _refuse(self.name, "measures", measure, f"choose of {', '.join(MEASURES)}")
+        for accuracy in self.pb:
+            if type(accuracy) not in (int, float) or not 0 < accuracy <= 100:
+                _refuse(self.name, "pb", accuracy, "must be percentages above 0")
+
+    @property
+    def first_points(self) -> tuple[list[str], dict[str, str]]:
+        """(labels of the settings where an AUP begins, the model that has one, by model: else its own)."""
+        return [self.baseline], {}
+
+
+@dataclass(frozen=True)
+class Curve(Definition):
+    """Measures over one setting: a column of panels per model and task, a row per measure."""
+
+    x: str = ""  # key of a setting, as in decoder.mixture_weight
+    x_label: str = ""  # empty: its symbol, or its last word
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.x:
+            _refuse(self.name, "x", self.x, "must be the key of the setting on the x axis")
+        if not self.measures:
+            _refuse(self.name, "measures", self.measures, f"choose of {', '.join(MEASURES)}")
+
+
+@dataclass(frozen=True)
+class Pareto(Definition):
+    """Accuracy over each measure: a column of panels per task, every setting a point.
+
+    lines: front, through the settings that no other beats; or methods, one through all settings of each model
+        and decoder.
+    """
+
+    lines: str = "front"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lines not in ("front", "methods"):
+            _refuse(self.name, "lines", self.lines, "must be front or methods")
+        if not self.measures or "accuracy" in self.measures:
+            choices = ", ".join(name for name in MEASURES if name != "accuracy")
+            _refuse(self.name, "measures", self.measures, f"accuracy is drawn over them: choose of {choices}")
+
+
+@dataclass(frozen=True)
+class Listing(Definition):
+    """A table: a row per setting, beside the baseline of the same task and of `baseline_model` (empty: of the
+    same model)."""
+
+    baseline_model: str = ""
+
+
+@dataclass(frozen=True)
+class Acceptance(Definition):
+    """How much of a draft the target takes, of every setting that drafts."""
+
+
+@dataclass(frozen=True)
+class Board(Pareto):
+    """Every method at its best setting within a loss of accuracy, beside the picture of all settings.
+
+    losses: points that may be lost. one_token: labels of the settings that losses are counted against, one of
+        each model. parents: a student's model -> the model that it comes from, whose setting that is.
+    """
+
+    losses: list[float] = field(default_factory=lambda: [1, 3])
+    one_token: list[str] = field(default_factory=lambda: [BASELINE, "autoregressive"])
+    parents: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first_points(self) -> tuple[list[str], dict[str, str]]:
+        return self.one_token, self.parents
+
+
+KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing, "acceptance": Acceptance, "board": Board}
+
+
+def define(name: str, draw: Any) -> Definition:
+    """The definition of figure `name` from its section `draw` (plain dicts and lists).
+
+    ValueError, naming the key, where the section is missing, incomplete or says something unknown.
+    """
+    if not isinstance(draw, Mapping):
+        raise ValueError(f"figure {name}: has no section `draw`, which says how it is drawn; see fig3.yaml")
+    given = dict(draw)
+    kind = given.pop("kind", None)
+    if kind not in KINDS:
+        _refuse(name, "kind", kind, f"must be one of {', '.join(KINDS)}")
+    known = {f.name: f for f in fields(KINDS[kind]) if f.name != "name"}
+    for key, value in given.items():
+        if key not in known:
+            _refuse(name, key, value, f"is no key of a {kind}; it has {', '.join(known)}")
+        if (wanted := get_origin(known[key].type)) in (list, dict):
+            if not isinstance(value, wanted):
+                _refuse(name, key, value, f"must be a {wanted.__name__}")
+        elif not isinstance(value, str | int):
+            _refuse(name, key, value, "must be text")
+    if "title" not in given:
+        _refuse(name, "title", None, "every figure needs one")
+    if "published" in given:
+        given["published"] = str(given["published"])
+    return KINDS[kind](name=name, **given)
+
+
+def _refuse(name: str, key: str, value: Any, message: str) -> None:
+    raise ValueError(f"figure {name}: draw.{key}={value}: {message}")

@@ -1,0 +1,122 @@
+"""Tables for the terminal: the same columns and the same words wherever numbers are printed."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+
+from rich import box
+from rich.table import Table
+
+
+def summary_table(summaries: dict[str, dict]) -> Table:
+    """One row a setting: how good the answers are, and what they cost. Intervals (95%) stand below their
+    values; "exact" only where a lossless decoder is among them."""
+    lossless = any(s["exact"] for s in summaries.values())
+    names = ["n", "accuracy %", "no\nanswer", "tokens\nper step", "forwards\nper answer", "tokens/s"]
+    table = empty_table("setting", 16, [*names, "exact"] if lossless else names)
+    for label, s in summaries.items():
+        cells = [
+            str(s["n"]),
+            with_interval(s, "accuracy", "{:.1f}", "{:.0f}", scale=100),
+            str(s["extraction_failures"]),
+            with_interval(s, "tokens_per_step", "{:.2f}", "{:.2f}"),
+            forwards(s),
+            with_interval(s, "tokens_per_second", "{:.0f}", "{:.0f}"),
+        ]
+        table.add_row(label, *cells, *([exactness(s["exact"])] if lossless else []))
+    return table
+
+
+def empty_table(first: str, width: int, names: Sequence[str]) -> Table:
+    """An empty table: a column of labels at least `width` wide, then numbers to the right."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, min_width=width)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def forwards(summary: Mapping) -> str:
+    """Forwards per answer, a line a role; the role is named only where there are several."""
+    each = {role: f"{mean:,.1f}" for role, mean in summary["forwards_per_answer"].items()}
+    if len(each) == 1:
+        return next(iter(each.values()))
+    return "\n".join(f"{role} {value}" for role, value in each.items())
+
+
+def exactness(exact: Sequence[int] | None) -> str:
+    """Answers that are the baseline's id for id, of those of a decoder that claims it; empty where none is
+    claimed. exact: (claimed, identical)."""
+    if exact is None:
+        return ""
+    claimed, identical = exact
+    return f"{identical} of {claimed}"
+
+
+def with_interval(summary: Mapping, name: str, form: str, ends_form: str, scale: float = 1) -> str:
+    """A number and, on a second line, its interval; a dash where there is none."""
+    value, ends = summary[name], summary[f"{name}_interval"]
+    if value is None or isnan(value):
+        return "-"
+    number = form.format(scale * value)
+    if ends is None:
+        return number
+    return f"{number}\n[{', '.join(ends_form.format(scale * end) for end in ends)}]"
+
+
+def speed_table(arms: dict[str, dict]) -> Table:
+    """One row an arm (speed.timing): how fast, against the first, and the work per answer."""
+    names = [
+        "tokens/s",
+        "times\nthe first",
+        "tokens\nper step",
+        "forwards\nper answer",
+        "positions\nper answer",
+    ]
+    table = empty_table("arm", 12, names)
+    for name, arm in arms.items():
+        costs = {
+            what: {
+                key.removeprefix(what + " "): f"{value:,.1f}"
+                for key, value in arm["per_answer"].items()
+                if key.startswith(what) and value
+            }
+            for what in ("forwards", "positions")
+        }
+        table.add_row(
+            name,
+            _estimate(arm["tokens_per_second"], "{:.1f}"),
+            _estimate(arm["ratio"], "{:.2f}"),
+            f"{arm['tokens_per_step']:.2f}",
+            *("\n".join(f"{role} {value}" for role, value in costs[what].items()) for what in costs),
+        )
+    return table
+
+
+def _estimate(interval, form: str) -> str:
+    value, low, high = map(form.format, interval)
+    return value if low == "nan" else f"{value}\n[{low}, {high}]"
+
+
+def anatomy_table(arms: dict[str, dict]) -> Table:
+    """One row an arm (benchmark.profile): where its time, memory and arithmetic go."""
+    names = [
+        "bodies %",
+        "heads %",
+        "everything\nelse %",
+        "ceiling\ntokens/s",
+        "head rows\nper step",
+        "MFLOP per\nuseful token",
+        "peak MB\n+ weights",
+    ]
+    table = empty_table("arm", 12, names)
+    for name, arm in arms.items():
+        ceiling = arm["ceiling_tokens_per_second"]
+        table.add_row(
+            name,
+            *(f"{100 * share:.1f}" for share in arm["shares"].values()),
+            "-" if ceiling is None else f"{ceiling:.1f}",
+            "\n".join(f"{role} {rows:.1f}" for role, rows in arm["head_rows_per_step"].items()),
+            f"{arm['mflop_per_useful_token']:,.0f}",
+            f"{arm['peak_mb']:,.1f} + {arm['weights_mb']:,.0f}",
+        )
+    return table

@@ -1,0 +1,86 @@
+"""Figure 1: answers token by token, coloured by the step that committed them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unmask.report.style import COLOURS, caption, plt, save
+
+MONOSPACE = 0.602  # width of a character over the font's size
+
+
+@dataclass
+class Trace:
+    """An answer in the making: what stands at each canvas position, and since which step."""
+
+    title: str
+    pieces: list[str | None]  # text of each position; None where still masked
+    step_of: list[int] = field(default_factory=list)  # -1 where masked
+    steps: int = 0
+    seconds: float = 0.0
+    footer: str = ""
+
+    def __post_init__(self):
+        self.step_of = [-1] * len(self.pieces)
+
+    def commit(self, positions: list[int], pieces: list[str]) -> None:
+        for position, piece in zip(positions, pieces, strict=True):
+            self.pieces[position], self.step_of[position] = piece, self.steps
+        self.steps += 1
+
+    def cells(self, end: int | None = None) -> list[tuple[str, int]]:
+        """(text, step) of every position up to the last committed one, or to `end`; masks are ("·", -1)."""
+        last = max((i + 1 for i, piece in enumerate(self.pieces) if piece is not None), default=0)
+        cells = zip(self.pieces, self.step_of, strict=True)
+        return [("·" if piece is None else piece, step) for piece, step in cells][: end or last]
+
+
+def draw(traces: list[Trace], prompt: str, output: Path, note: str, width: int = 44) -> None:
+    """A column per trace: its tokens as coloured text, `width` characters a line."""
+    lines = [_wrap(trace.cells(), width) for trace in traces]
+    tall = max(map(len, lines))
+    figure, panels = plt.subplots(
+        1, len(traces), figsize=(4.2 * len(traces), 0.22 * tall + 1.5), squeeze=False
+    )
+    for axes in panels[0]:
+        axes.set_axis_off()
+        axes.set(xlim=(0, width), ylim=(tall + 0.5, -0.5))
+    figure.draw_without_rendering()  # the width of the panels is known after layout
+    size = 72 * panels[0, 0].get_window_extent().width / figure.dpi / width / MONOSPACE
+    for axes, trace, text in zip(panels[0], traces, lines, strict=True):
+        axes.set_title(trace.title, fontsize=9, loc="left", pad=22)
+        footer = trace.footer.replace(" forwards, ", " forwards,\n", 1)
+        axes.text(0, 1.01, footer, transform=axes.transAxes, fontsize=6.5, color="0.4")
+        for y, line in enumerate(text):
+            x = 0
+            for piece, step in line:
+                colour = "0.7" if step < 0 else COLOURS[step % (len(COLOURS) - 1)]
+                axes.text(
+                    x,
+                    y,
+                    piece.replace("$", r"\$"),
+                    color=colour,
+                    family="monospace",
+                    fontsize=size,
+                    va="center",
+                )
+                if piece.strip() and step >= 0:
+                    axes.plot(
+                        [x + 0.1, x + len(piece) - 0.1], [y + 0.42] * 2, color=colour, linewidth=1, alpha=0.5
+                    )
+                x += len(piece)
+    figure.suptitle(prompt, fontsize=7, x=0.01, ha="left", wrap=True)
+    caption(figure, note)
+    save(figure, output)
+
+
+def _wrap(cells: list[tuple[str, int]], width: int) -> list[list[tuple[str, int]]]:
+    """Lines of cells, broken at newlines and where a line is full."""
+    lines, used = [[]], 0
+    for text, step in cells:
+        for k, part in enumerate(text.split("\n")):
+            if k or used + len(part) > width:
+                lines.append([])
+                used = 0
+            lines[-1].append((part, step))
+            used += len(part)
+    return lines

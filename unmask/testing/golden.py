@@ -1,0 +1,321 @@
+"""Replay what the published decoders did, step by step:  python -m unmask.testing.golden tests/golden/traces
+
+A folder holds JSON files of traces: a tiny random model, a prompt, settings, and the positions and ids that
+the published code committed in every forward (tests/golden/traces/README.md). Each trace is decoded again
+here. The table says how many give the same ids, steps and forwards; below it stands the first difference of
+each file. Exit code 1 if a method that is implemented here differs on a trace that it must match: one whose
+`case` is null, or one of the published rules that this project follows (REQUIRED).
+"""
+
+import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+import dream  # noqa: F401  (registers the published layouts with transformers)
+import llada  # noqa: F401
+from unmask.configuration.command_line import refusals
+from unmask.progress import progress_bar
+from unmask.decoding import Decoder, Models, Stop
+from unmask.decoding.apd import APD
+from unmask.decoding.leftright import LeftRight
+from unmask.decoding.pipeline import D2F, MultiBlock
+from unmask.decoding.speculative import DFlash
+from unmask.decoding.unmasking import Unmasking
+from unmask.models.drafter import DFlashDraftModel
+
+REQUIRED = {
+    None,
+    "first_token",
+    "dream_schedule",
+    "factor_last_candidate",
+}  # cases in which the published rule is this project's too
+EOS = 318  # of the tiny models, where a trace names no other
+FALLBACKS = {"margin_confidence": "margin"}  # published name -> ours
+FACTOR_RULES = {"corrected": "factor", "published": "published_factor"}
+RENAMED = {  # of a trace -> published name, which is ours
+    "share_add": "block_add_threshold",
+    "share_act": "decoded_token_threshold",
+    "conf_min": "skip_threshold",
+    "cache_delay": "cache_delay_iter",
+}
+RANKS = {
+    "low_confidence": "confidence",
+    "maskgit_plus": "confidence",
+    "entropy": "entropy",
+    "topk_margin": "margin",
+}
+
+
+class PublishedNoise(APD):
+    """APD with the noise of a trace: float64 uniforms for all masks fed, drawn from torch's global
+    generator."""
+
+    def gumbel(self, streams, offsets, logits) -> Tensor | None:
+        if self.temperature == 0:
+            return None
+        uniforms = torch.rand(logits.shape[1:], dtype=torch.float64)
+        return -torch.log(-torch.log(uniforms))[None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedDrafts(DFlash):
+    """DFlash that keeps every block which the target judged: the anchor and the draft."""
+
+    blocks: list = field(default_factory=list)
+
+    def draft(self, board, only, sizes, ids, noise):
+        logits = super().draft(board, only, sizes, ids, noise)
+        begin = board.rows[0].first - 1
+        self.blocks.append(ids[0, begin : begin + sizes[0]].tolist())
+        return logits
+
+
+def decoder_of(trace: dict) -> Decoder | None:
+    """This project's decoder with the trace's settings; None where it is not implemented."""
+    s, method = trace["settings"], trace["method"]
+    window = {"kv_window": s.get("kv_window_published"), "max_lookahead": s.get("max_lookahead")}
+    if method == "apd":
+        kind = PublishedNoise if s["temperature"] else APD
+        return kind(
+            mixture_weight=s["mixture_weight"],
+            temperature=s["temperature"],
+            coupling="argmax",
+            chunk=None,
+            **window,
+        )
+    if method == "leftright":
+        return LeftRight(tokens_per_step=s["tokens_per_step"], **window)
+    if method in RANKS:
+        quota = "dream" if trace["family"] == "Dream" else "even"
+        return Unmasking(
+            rank=RANKS[method], quota=quota, steps=s["steps"], block_length=s.get("block_length")
+        )
+    if method == "dparallel":
+        return Unmasking(
+            rank="entropy",
+            quota="threshold",
+            threshold=s["entropy_threshold"],
+            block_length=s["block_length"],
+        )
+    if method == "fast_dllm" and s.get("steps", 1) == 1:
+        shared = {"block_length": s["block_length"], "cache": s["cache"]}
+        if "threshold" in s:
+            return Unmasking(quota="threshold", threshold=s["threshold"], **shared)
+        if "factor" in s:
+            return Unmasking(quota=FACTOR_RULES[s["factor_rule"]], factor=s["factor"], **shared)
+        return Unmasking(steps=s["steps_per_block"] * trace["canvas"] // s["block_length"], **shared)
+    if method == "dflash":
+        return RecordedDrafts(block_length=s["block_size"], temperature=s["temperature"])
+    if method == "d2f":
+        given = renamed(s, "block_length", "share_add", "share_act", "conf_min")
+        return D2F(fallback=FALLBACKS.get(s["fallback"], s["fallback"]), after_end="fill", **given)
+    if method == "d3llm":
+        names = ("block_length", "share_add", "share_act", "entropy_max", "cache", "cache_delay")
+        given = renamed(s, *names, "refresh_interval")
+        end = "none" if s["early_stop"] else "fill"
+        return MultiBlock(after_end=end, published_shift=True, **given)
+    return None
+
+
+def renamed(settings: dict, *names: str) -> dict:
+    """These settings of a trace, under our names, without those that are null."""
+    return {RENAMED.get(name, name): settings[name] for name in names if settings[name] is not None}
+
+
+def stop_of(trace: dict) -> Stop:
+    """The end id, where the published decoder looks for it."""
+    s, method = trace["settings"], trace["method"]
+    if method == "apd" or (method, trace["family"]) == ("leftright", "Dream"):
+        return Stop(frozenset({s.get("eos_token_id", EOS)}))
+    if method == "d2f" or s.get("early_stop"):
+        return Stop(frozenset({s["eos"] or EOS}))
+    return Stop()
+
+
+def canvas_of(trace: dict) -> int:
+    """Tokens of the canvas: published D2F leaves the last ones out where whole blocks do not fill it."""
+    block = trace["settings"]["block_length"] if trace["method"] == "d2f" else 1
+    return trace["canvas"] // block * block
+
+
+def positions_fed(trace: dict, lookback: int) -> int | None:
+    """Over all forwards; None where the trace does not tell.
+
+    D2F keeps the logits of the last cached position, to predict the next token. Here that position is fed
+    again (`lookback`), and counted.
+    """
+    fed = [(entry if isinstance(entry, int) else entry[1]) for entry in trace.get("fed", [])]
+    if not fed:
+        return None
+    again = sum(first > 0 for first, *_ in trace["fed"]) if trace["method"] == "d2f" else 0
+    return sum(fed) + lookback * again
+
+
+@cache
+def model_in(folder: Path, scale: float) -> torch.nn.Module:
+    """The model of a folder in float32, its head's weight multiplied by `scale`."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        model.lm_head.weight *= scale
+    return model
+
+
+@dataclass
+class Replay:
+    """One trace, decoded again: what agrees, and where it first differs."""
+
+    trace: dict
+    ids: bool
+    steps: bool
+    forwards: bool
+    positions: bool | None  # positions fed; None where the trace does not tell
+    difference: str | None
+
+    @property
+    def fails(self) -> bool:
+        return self.difference is not None and self.trace["case"] in REQUIRED
+
+
+def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> Replay:
+    """Decode a trace's prompt and compare ids, the positions and ids of every step, the number of forwards,
+    and the positions fed to them."""
+    places = (folder / trace["model"], folder.parent / trace["model"])
+    place = next(p for p in places if p.is_dir())
+    roles = dict.fromkeys(decoder.roles)
+    first, *others = roles
+    roles[first] = model_in(place, trace["lm_head_scale"]).to(device)
+    for role in others:
+        roles[role] = model_in(folder / trace[role], 1.0).to(device)
+    torch.manual_seed(trace["settings"].get("seed", 0))
+    steps = []
+    (generation,) = decoder.decode(
+        Models(roles),
+        [torch.tensor(trace["prompt"])],
+        canvas_of(trace),
+        stop_of(trace),
+        [0],
+        lambda row, positions, ids: steps.append(sorted(zip(positions, ids, strict=True))),
+    )
+    theirs = [sorted(zip(*step, strict=True)) for step in trace["steps"]]
+    ids = generation.ids == trace["ids"]
+    forwards = generation.forwards[first] == trace["forwards"]
+    theirs_fed = positions_fed(trace, getattr(roles[first], "lookback", 0))
+    positions = None if theirs_fed is None else generation.positions[first] == theirs_fed
+    difference = None
+    if steps != theirs:
+        at = next((i for i, pair in enumerate(zip(steps, theirs, strict=False)) if pair[0] != pair[1]), None)
+        if at is None:
+            difference = f"{len(steps)} steps, published {len(theirs)}"
+        else:
+            difference = f"step {at}: {dict(steps[at])}, published {dict(theirs[at])}"
+    elif not (ids and forwards):
+        difference = f"{generation.forwards[first]} forwards, published {trace['forwards']}; ids equal: {ids}"
+    elif positions is False:
+        difference = f"{generation.positions[first]} positions fed, published {theirs_fed}"
+    return Replay(trace, ids, steps == theirs, forwards, positions, difference)
+
+
+def replay_drafts(trace: dict, decoder: RecordedDrafts, folder: Path, device: str = "cpu") -> Replay:
+    """Decode a trace of DFlash and compare ids, the blocks that the target judged and how much of each it
+    took (its steps), and the forwards of both models."""
+    s = trace["settings"]
+    target = model_in(folder / trace["model"], 1.0).to(device)
+    drafter = (
+        DFlashDraftModel.from_pretrained(folder / trace["drafter"], dtype=torch.float32).eval().to(device)
+    )
+    limit, taken = s["max_new_tokens"], []
+    (generation,) = decoder.decode(
+        Models({"target": target, "drafter": drafter}),
+        [torch.tensor(trace["prompt"])],
+        limit + 1 + s["block_size"],  # a published block may reach beyond the end; here it would shrink
+        Stop(frozenset(s["stop_ids"] or ()), lambda ids, known: limit if len(ids) > limit else None),
+        [0],
+        lambda row, positions, ids: taken.append(len(positions)),
+    )
+    end = limit if generation.useful == limit else generation.useful + 1  # with the stop id
+    ids = generation.ids[:end] == trace["ids"]
+    steps = decoder.blocks == trace["blocks"] and taken[1:] == trace["acceptance_lengths"]
+    ours = [generation.forwards[role] for role in ("target", "drafter")]
+    theirs = [trace["target_forwards"], trace["drafter_forwards"]]
+    difference = None
+    if not (ids and steps and ours == theirs):
+        pairs = zip(decoder.blocks, trace["blocks"], strict=False)
+        at = next((i for i, (mine, his) in enumerate(pairs) if mine != his), None)
+        difference = f"forwards {ours}, published {theirs}; ids equal: {ids}; lengths {taken[1:]}, published "
+        difference += f"{trace['acceptance_lengths']}; first other block: {at}"
+    return Replay(trace, ids, steps, ours == theirs, None, difference)
+
+
+def replay_folder(
+    folder: Path, device: str = "cpu", advance: Callable[[], None] = lambda: None
+) -> dict[tuple[str, str], list[Replay | None]]:
+    """Every trace of every file in a folder, by (file, method); None for one that is not implemented.
+
+    ValueError where the folder holds no traces.
+    """
+    found: dict[tuple[str, str], list[Replay | None]] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        for trace in json.loads(path.read_text())["traces"]:
+            decoder = decoder_of(trace)
+            play = replay_drafts if trace["method"] == "dflash" else replay
+            done = decoder and play(trace, decoder, path.parent, device)
+            found.setdefault((path.stem, trace["method"]), []).append(done)
+            advance()
+    if not found:
+        raise ValueError(f"{folder}: holds no traces (JSON files as in tests/golden/traces)")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m unmask.testing.golden", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, help="of traces, for example tests/golden/traces")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (float32 on both)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # the models are tiny
+    with refusals(), progress_bar() as bar:
+        bar_task = bar.add_task("replaying", total=None)
+        found = replay_folder(options.folder, options.device, lambda: bar.advance(bar_task))
+    table = Table(box=box.SIMPLE_HEAD)
+    compared = ("ids", "steps", "forwards", "positions")
+    for name in ("file", "method", "traces", *(f"same {what}" for what in compared), "not implemented"):
+        table.add_column(
+            name, justify="left" if name in ("file", "method") else "right", no_wrap=name == "file"
+        )
+    failed = False
+    for (file, method), replays in found.items():
+        done = [r for r in replays if r is not None]
+        failed |= any(r.fails for r in done)
+        told = [[r for r in done if getattr(r, what) is not None] for what in compared]
+        same = [
+            str(sum(getattr(r, what) for r in some)) if some else "-"
+            for what, some in zip(compared, told, strict=True)
+        ]
+        table.add_row(file, method, str(len(replays)), *same, str(len(replays) - len(done)))
+    console = Console(width=125)
+    console.print(table)
+    for (file, method), replays in found.items():
+        differing = [(i, r) for i, r in enumerate(replays) if r is not None and r.difference]
+        differing.sort(key=lambda pair: not pair[1].fails)
+        if differing:
+            i, r = differing[0]
+            case = f" (case {r.trace['case']}, allowed)" if not r.fails else ""
+            console.print(f"{file}, {method}, trace {i}{case}: {r.difference}", markup=False, highlight=False)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
