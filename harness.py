@@ -7,6 +7,8 @@
 All flags are lm-eval's; docs/lm_eval.md has the model_args. (eval.py evaluates with a record instead.)
 """
 
+import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
+
 from lm_eval.__main__ import cli_evaluate
 
 from unmask.configuration.command_line import refusals

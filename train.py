@@ -25,14 +25,15 @@ To train on what a model answered, record answers to the training split,
 and name that run as a source in a recipe: `mixture: {run:runs/answers: 1.0}`.
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import sys
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 
-from unmask.configuration.command_line import door
+from unmask.configuration.command_line import command
+from unmask.configuration.composition import composed
+from unmask.configuration.sweeps import key_of
 from unmask.paths import ROOT
 from unmask.models.resources import choose_dtype
 from unmask.training import objectives, recipe
@@ -45,9 +46,12 @@ from unmask.training.processes import Place
 from unmask.training.validation import Validation, decoders
 
 
-@door("train")
-def main(cfg) -> None:
-    chosen = HydraConfig.get().runtime.choices["recipe"]
+@command("train", __doc__)
+def main(given: list[str]) -> None:
+    named = [word.partition("=")[2] for word in given if key_of(word) == "recipe"]
+    chosen = named[-1] if named else "tiny_qwen_large"
+    cfg = composed("train", given)
+    cfg.folder = cfg.folder or f"runs/train/{chosen}"
     cfg = recipe.read(cfg)
     # Numbers below float32's normal range made backward passes twice as slow. Before any thread starts:
     # threads inherit it.

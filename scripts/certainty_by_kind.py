@@ -6,7 +6,7 @@ Each model answers problems a token a forward in blocks of B. Then every block i
 it masked and all left of it known: the entropy of each of its tokens, and whether the likeliest one is right.
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import argparse
 import re
@@ -17,7 +17,8 @@ from rich.console import Console
 
 from unmask.configuration.command_line import refusals
 from unmask.decoding.sampling import ban
-from unmask.evaluation.evaluation import Evaluation, answer
+from unmask.evaluation.evaluation import Evaluation
+from unmask.evaluation.several import answer
 
 KINDS = {"digits": r"\d", "signs": r"[-+*/=<>#$%]"}  # anything else is words
 

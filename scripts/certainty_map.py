@@ -8,7 +8,7 @@ looked at once more: the canvas as it was before the step goes through the model
 likeliest token of each masked position is averaged over the documents.
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import argparse
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from unmask.configuration.command_line import refusals
 from unmask.progress import progress_bar
 from unmask.paths import ROOT
 from unmask.decoding.sampling import ban
-from unmask.evaluation.evaluation import Evaluation, answer, distinct
+from unmask.evaluation.evaluation import Evaluation
+from unmask.evaluation.several import answer, distinct
 from unmask.report.certainty import draw
 
 STEPS = 16  # that go through the model at once

@@ -16,13 +16,11 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
-from hydra import initialize_config_dir
-
-import report
-from unmask.configuration import sweeps
+from unmask.configuration.sweeps import settings
 from unmask.paths import ROOT
 from unmask.records import find_runs
 from unmask.records.comparing import compare
+from unmask.report.lookup import REFERENCE, runs_with
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/reference/README.md"]
 NUMBER = r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?"
@@ -34,18 +32,17 @@ PERCENT = ("accuracy", "accuracy_difference")  # written in points, kept from 0 
 
 def main(write: bool) -> int:
     """Check or rewrite all pages; returns how many numbers were others."""
-    runs, problems = find_runs(report.REFERENCE)
+    runs, problems = find_runs(REFERENCE)
     if problems:
         raise ValueError("; ".join(problems))
     look_up, wrong = reader(runs), 0
-    with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        for page in PAGES:
-            text, changes = renewed(page.read_text(), look_up)
-            for old, new, what in changes:
-                print(f"{page.relative_to(ROOT)}: {old} is {new} ({what})")
-            wrong += len(changes)
-            if write:
-                page.write_text(text)
+    for page in PAGES:
+        text, changes = renewed(page.read_text(), look_up)
+        for old, new, what in changes:
+            print(f"{page.relative_to(ROOT)}: {old} is {new} ({what})")
+        wrong += len(changes)
+        if write:
+            page.write_text(text)
     return wrong
 
 
@@ -91,9 +88,9 @@ def reader(runs: list) -> Callable:
 
     @cache
     def the_run(words: str):
-        configs = sweeps.settings([*words.split(), THREADS], "report")
-        found = report.runs_with(configs, runs, any_threads=False)
-        return found, report.the_run(found, runs)[1]
+        configs = settings([*words.split(), THREADS], "report")
+        found = runs_with(configs, runs, any_threads=False)
+        return found, the_run(found, runs)[1]
 
     def look_up(words: str, measure: str) -> list[float]:
         first, against, second = words.partition(" against ")

@@ -5,7 +5,7 @@ hits both. Prints a table and what it means, and writes results/main_job/figures
 goes on where it was; finished, it only prints.
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import json
 import os
@@ -16,7 +16,8 @@ from rich.console import Console
 from unmask.configuration.command_line import refusals
 
 from unmask.paths import ROOT
-from unmask.evaluation.evaluation import Evaluation, answer
+from unmask.evaluation.evaluation import Evaluation
+from unmask.evaluation.several import answer
 from unmask.report.tables import summary_table, with_interval
 from unmask.report.tradeoff import tradeoff
 from unmask.records.comparing import compare
@@ -52,7 +53,7 @@ def main(
     console = Console(width=max(100, Console().width))
     console.print(
         f"\n[bold]{apd.cfg.model.name}[/] on {documents} held-out [bold]{apd.cfg.task.name}[/] problems, "
-        f"auxiliary {apd.cfg.auxiliary.name}, {apd.run.info['cpu']}"
+        f"auxiliary {apd.cfg.models['auxiliary'].name}, {apd.run.info['cpu']}"
     )
     console.print(summary_table(summaries))
     for name, other in list(arms.items())[1:]:
@@ -80,7 +81,7 @@ def main(
     tradeoff(
         summaries,
         figure,
-        f"{apd.cfg.task.name}, n = {documents}, {apd.cfg.model.name} + {apd.cfg.auxiliary.name} "
+        f"{apd.cfg.task.name}, n = {documents}, {apd.cfg.model.name} + {apd.cfg.models['auxiliary'].name} "
         f"(tiny stand-in family), "
         f"{apd.run.info['gpu'] or apd.run.info['cpu']}, {apd.identity['dtype']}. Bars: 95% intervals.",
     )

@@ -7,7 +7,7 @@ are kept in results/cards: interrupted, it goes on; finished, it only writes. KE
 eval.py, such as threads=1, or results=results to share runs with figures in batches of 16.
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import json
 import sys

@@ -1,4 +1,4 @@
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
+import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
 
 import sys
 

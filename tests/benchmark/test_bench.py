@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bench
-from unmask.benchmark import profile as anatomy
+from unmask.benchmark import profile as profiles
 from unmask.benchmark.arms import Arm
 from unmask.benchmark.timing import race, ratio, speed
 from unmask.decoding import Models, Stop
@@ -87,10 +87,10 @@ def test_roles_that_an_arm_lacks_count_as_nothing(models, target):
 def test_head_rows_follow_what_was_accepted_and_not_the_lookahead(models):
     lazy, eager = (arm(models, APD(temperature=1, chunk=chunk, mixture_weight=0)) for chunk in (4, None))
     assert [g.ids for g in lazy.answer(0, 4)] == [g.ids for g in eager.answer(0, 4)]
-    shares, rows, _ = anatomy._shares(lazy, 4)
+    shares, rows, _ = profiles._shares(lazy, 4)
     steps = [n for g in lazy.answer(0, 4) for n in g.steps]
     assert rows["denoiser"] <= sum(n + 4 for n in steps)
-    assert rows["denoiser"] < 0.6 * anatomy._shares(eager, 4)[1]["denoiser"]
+    assert rows["denoiser"] < 0.6 * profiles._shares(eager, 4)[1]["denoiser"]
     assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
 
 
@@ -101,7 +101,7 @@ def test_flops_are_those_of_the_shapes(target):
     per_token = 2 * config.num_hidden_layers * (2 * width * width + 2 * width * kv + 3 * width * inner)
     attention = 4 * config.num_hidden_layers * width * n * n
     one = arm(target, Autoregressive(), max_new_tokens=1)  # one forward: the prompt
-    assert anatomy._flops(one, 1) == n * per_token + attention + 2 * width * vocabulary
+    assert profiles._flops(one, 1) == n * per_token + attention + 2 * width * vocabulary
 
 
 def test_the_ceiling_replays_every_forward_and_nothing_else(models, monkeypatch):
@@ -114,8 +114,8 @@ def test_the_ceiling_replays_every_forward_and_nothing_else(models, monkeypatch)
     racer = arm(models, APD(kv_window=4, max_lookahead=8), batch_size=4)
     racer.answer(0, 4)
     once, seen[:] = list(seen), []
-    assert anatomy._ceiling(racer, 4) > 0
-    assert seen == once * (2 + anatomy.REPEATS)  # recorded, warmed up, replayed
+    assert profiles._ceiling(racer, 4) > 0
+    assert seen == once * (2 + profiles.REPEATS)  # recorded, warmed up, replayed
     for handle in handles:
         handle.remove()
 
@@ -123,7 +123,8 @@ def test_the_ceiling_replays_every_forward_and_nothing_else(models, monkeypatch)
 def test_peak_memory_of_a_window_is_bounded(models):
     """The cache is allocated once: a windowed decoder holds little more than plain forwards do."""
     plain, window = (
-        anatomy._peak_memory(arm(models, APD(kv_window=w), max_new_tokens=256, count=1), 1) for w in (None, 8)
+        profiles._peak_memory(arm(models, APD(kv_window=w), max_new_tokens=256, count=1), 1)
+        for w in (None, 8)
     )
     # Keys and values, layers, width, slots, bytes, both models (a generous bound).
     cache = 2 * 2 * 64 * (256 + 10) * 4 * 2

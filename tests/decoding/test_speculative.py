@@ -1,7 +1,5 @@
 """Draft and verify: the target's ids, the target's law, and the drafter's published layout and numbers."""
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 from pathlib import Path
 
 import pytest

@@ -23,7 +23,7 @@ SMALL = {  # what is added, so that a command ends soon and writes nothing into 
     "report.py": "limit=1 task.max_new_tokens=48 threads=1 results={tmp}/results",
     "page": "results={tmp}/results",  # of report.py: it shows all runs that the commands before it made
     "demo.py": "task.max_new_tokens=48 threads=1",
-    "bench.py": "prompts=16 rounds=1 tokens=2 anatomy=false threads=1",
+    "bench.py": "prompts=16 rounds=1 tokens=2 profile=false threads=1",
     "train.py": "tokens=2000 validation_problems=0 threads=1 folder={tmp}/state output={tmp}/model",
 }
 

@@ -1,7 +1,6 @@
 """Random models of two layers in the tiny family's layouts, with its tokenizer: the real path in
 milliseconds."""
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

@@ -1,7 +1,5 @@
 """Tokens by kind, and how sure a model is of them."""
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 from scripts.certainty_by_kind import kind_of, main
 
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from unmask.decoding import Stop
-from unmask.evaluation.evaluation import distinct, take_turns
 from unmask.evaluation.lm import text_stop
 from unmask.evaluation.recorded_lm import ForwardCounter
+from unmask.evaluation.several import distinct, take_turns
 from unmask.records import Run
 from unmask.records.trace import TRACES, agrees, read_traces
 

@@ -1,19 +1,17 @@
 """Runs written by the real writer, from the configurations that the real doors compose."""
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 from functools import cache
 
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from unmask.configuration.settings import identity_of
+from unmask.configuration.sweeps import settings
 from unmask.paths import ROOT
 from unmask.records import Run, config_hash, find_runs
 from unmask.records.collection import Setting, collect
 from unmask.records.documents import TASK_STRIDE
-from unmask.configuration.composition import recipe
-from unmask.configuration.sweeps import settings
 
 METRIC = "exact_match,flexible-extract"
 SHAPE = {"body_parameters": 1000, "head_parameters": 100, "layers": 2, "width": 16}
@@ -66,7 +64,7 @@ def record(tmp_path, monkeypatch):
         folders = []
         for cfg in compose_all(*overrides, "threads=1"):
             facts = {key: value(cfg) if callable(value) else value for key, value in (FACTS | given).items()}
-            config = recipe(cfg) | (identity or {})
+            config = identity_of(cfg) | (identity or {})
             for model in config["models"].values():
                 model["weights"] = facts["weights"]
             config["task"] = config["task"] | {"prompts": facts["prompts"]}
@@ -86,7 +84,7 @@ def read(tmp_path):
 
     def run(*overrides, limit=4, metric=METRIC, weights=None):
         configs = compose_all(*overrides, "threads=1")
-        wanted = [Setting(recipe(cfg), metric, limit) for cfg in configs]
+        wanted = [Setting(identity_of(cfg), metric, limit) for cfg in configs]
         return collect(find_runs(tmp_path / "results")[0], wanted, weights)
 
     return run

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unmask.configuration.composition import recipe
+from unmask.configuration.settings import identity_of
 from unmask.configuration.sweeps import settings
 from unmask.records import RecordError, find_runs
 from unmask.records.collection import Setting, collect
@@ -144,6 +144,6 @@ def test_settings_of_one_label_are_told_apart(record, read):
 
 
 def test_two_limits_are_no_two_settings(hydra):
-    wanted = [Setting(recipe(settings([])[0]), METRIC, limit) for limit in (2, 3)]
+    wanted = [Setting(identity_of(settings([])[0]), METRIC, limit) for limit in (2, 3)]
     with pytest.raises(RecordError, match="limit"):
         collect([], wanted)

@@ -4,8 +4,6 @@ Rows of GSM8K and HumanEval are read from ../shared/data where that exists and a
 other problems are our own.
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 import json
 
 import lm_eval.evaluator

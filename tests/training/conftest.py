@@ -1,5 +1,3 @@
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 import json
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """What certainty forcing masks, row by row, and what its two terms are."""
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 import math
 
 import pytest

@@ -1,8 +1,5 @@
 """What the D2F objective masks, who sees what, and what its loss is; a student trains as it decodes."""
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy

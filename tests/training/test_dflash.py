@@ -1,31 +1,29 @@
 """What a drafter learns: from where, what it may see, and that it drafts as it was trained."""
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 import copy
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
 import train
-from unmask.models.settings import ModelConfig
-from unmask.paths import ROOT
 from unmask.decoding.cache import SlotCache
 from unmask.models.drafter import DFlashDraftModel
 from unmask.models.loading import Source
-from unmask.training.models import build_drafter
-from unmask.training.recipe import TrainConfig, check
-from types import SimpleNamespace
-from omegaconf import OmegaConf
+from unmask.models.settings import ModelConfig
+from unmask.paths import ROOT
 from unmask.training import objectives
 from unmask.training.data import Batch, Stream
+from unmask.training.models import build_drafter
 from unmask.training.objectives import STUDENT
 from unmask.training.objectives.dflash import DFlash, chosen_anchors
+from unmask.training.recipe import TrainConfig, check
 
 MASK, BLOCK = 39, 4
 ANSWER = torch.tensor([[0] * 4 + [1] * 9 + [0], [0] * 2 + [1] * 5 + [0] * 7]).bool()

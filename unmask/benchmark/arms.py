@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from unmask.configuration.composition import build_decoder, models_by_role, typed
+from unmask.configuration.settings import build_decoder, models_by_role, typed
 from unmask.decoding import Decoder, Generation, Models, Stop
 from unmask.evaluation.evaluation import Evaluation
 from unmask.models.loading import Source

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from unmask.benchmark.arms import Arm
@@ -19,7 +20,7 @@ from unmask.decoding.decoder import synchronise
 REPEATS = 3
 
 
-def anatomy(arm: Arm, count: int) -> dict:
+def profile(arm: Arm, count: int) -> dict:
     """All of the below for the first `count` prompts, one batch or more."""
     shares, rows, done = _shares(arm, count)
     ceiling = _ceiling(arm, count)
@@ -147,7 +148,7 @@ def _peak_memory(arm: Arm, count: int) -> int:
         before = torch.cuda.memory_allocated(device)
         arm.answer(0, count)
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with torch_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         arm.answer(0, count)
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0

@@ -1,7 +1,8 @@
-"""What the commands share: how one starts, refuses bad input and ends, and how a long one shows where it
-is."""
+"""What the commands share: how one starts, refuses bad input, ends, and gives a sweep to Hydra's
+launchers."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,19 +10,49 @@ from datetime import timedelta
 from typing import ClassVar
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # counts settings as `-m` does
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from unmask.paths import ROOT
+from unmask.configuration.composition import CONFIGURATIONS, spelled
+from unmask.configuration.sweeps import expand
 
 TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))  # asked for by the user, as of Hydra itself
-
-
 RESUMES = "interrupted; what was finished is kept, and the same command goes on from there"
+
+
+def command(config_name: str, doc: str, sweeps: bool = False) -> Callable:
+    """Makes `function(given)` a command: given are its words (key=value), as `composed` and `expand` take
+    them.
+
+    --help tells what doc, the configuration and the chosen decoder say. sweeps: with -m, Hydra launches a job
+    for each setting, `function(words, single=True)`. Hydra's other flags (--cfg, --info) do as in Hydra.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[[], None]:
+        def main() -> None:
+            import unmask.quiet  # noqa: F401
+
+            given = sys.argv[1:]
+            flags = [word for word in given if word.startswith("-")]
+            words = [word for word in given if word not in flags]
+            with refusals():
+                if {"--help", "-h"} & set(flags):
+                    from unmask.configuration.help import help_text
+
+                    print(help_text(config_name, doc, words))
+                elif {"--multirun", "-m"} & set(flags):
+                    if not sweeps:
+                        raise ValueError("-m: sweeps are of eval.py alone")
+                    _launch(config_name, function, flags, words)
+                elif flags:
+                    sys.argv[1:] = [*flags, *spelled(words)]
+                    _hydra(config_name, lambda cfg: function(words))
+                else:
+                    function(words)
+
+        return main
+
+    return decorate
 
 
 @contextmanager
@@ -37,54 +68,38 @@ def refusals(interrupted: str = RESUMES) -> Iterator[None]:
         if TRACEBACKS:
             raise
         print(f"error: {error}", file=sys.stderr)
+        print(f"({os.path.basename(sys.argv[0])} --help lists every choice and setting)", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
 
 
-def door(config_name: str) -> Callable:
-    """hydra.main for a command, with `refusals`; settings that cannot be composed exit with 2 as well."""
-
-    def decorate(function: Callable) -> Callable:
-        started = False
-
-        def task(cfg):
-            nonlocal started
-            started = True
-            with refusals():
-                return function(cfg)
-
-        def main():
-            nonlocal started
-            started = False
-            # Hydra prints a traceback for what it did not foresee, unless it is told to let errors through.
-            os.environ["HYDRA_FULL_ERROR"] = "1"
-            folder = str(ROOT / "eval_config")
-            try:
-                hydra.main(version_base=None, config_path=folder, config_name=config_name)(task)()
-            except (
-                Exception
-            ) as error:  # before the start every error is about the settings, whatever its type
-                if started or TRACEBACKS:
-                    raise
-                print(f"error: {_reason(error)}", file=sys.stderr)
-                print(f"({sys.argv[0]} --help lists every choice and setting)", file=sys.stderr)
-                raise SystemExit(2) from None
-
-        return main
-
-    return decorate
+def _launch(config_name: str, function: Callable, flags: list[str], words: list[str]) -> None:
+    """A job of Hydra's launcher for each setting, which it gets as one word."""
+    own = [word for word in words if word.lstrip("+~").startswith("hydra")]
+    settings = [shlex.join(one) for one in expand([word for word in words if word not in own])]
+    quoted = ["'" + setting.replace("\\", "\\\\").replace("'", "\\'") + "'" for setting in settings]
+    Sweep.total = len(settings)
+    sys.argv[1:] = [*flags, *own, f"setting={','.join(quoted)}"]
+    try:
+        _hydra(config_name, lambda cfg: function(shlex.split(cfg.setting), single=True))
+    finally:
+        Sweep.number = Sweep.total = 0
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong with the settings, as far as Hydra and OmegaConf tell."""
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return (
-            f"these settings cannot be composed: {' '.join(sys.argv[1:])} ({error or type(error).__name__})"
-        )
-    cause = error.__cause__
-    return f"{error} ({str(cause).splitlines()[0]})" if cause and str(cause) else str(error)
+def _hydra(config_name: str, task: Callable[[DictConfig], None]) -> None:
+    """hydra.main, for what Hydra does by itself; what its jobs refuse is told in their own process."""
+
+    def job(cfg: DictConfig) -> None:
+        import unmask.quiet  # noqa: F401
+
+        with refusals():
+            task(cfg)
+
+    # Hydra prints a traceback for what it did not foresee, unless it is told to let errors through.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    hydra.main(version_base=None, config_path=str(CONFIGURATIONS), config_name=config_name)(job)()
 
 
 class Sweep(Callback):
@@ -93,11 +108,6 @@ class Sweep(Callback):
 
     number: ClassVar[int] = 0  # of the setting at work, from 1
     total: ClassVar[int] = 0
-
-    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        Sweep.total = len(BasicSweeper.split_arguments(overrides, None)[0])
 
     def on_job_start(self, config: DictConfig, **kwargs) -> None:
         Sweep.number = config.hydra.job.num + 1 if Sweep.total else 0
@@ -108,9 +118,9 @@ class Sweep(Callback):
         `documents`."""
         if not cls.total:
             return "decoding"
-        place = f"setting {cls.number} of {cls.total}"
+        number = f"setting {cls.number} of {cls.total}"
         if not decoded:
-            return place
+            return number
         # As if nothing of the later settings were on disk: the most it can take.
         left = documents - decoded + (cls.total - cls.number) * documents
-        return f"{place} (all: {timedelta(seconds=round(seconds / decoded * left))})"
+        return f"{number} (all: {timedelta(seconds=round(seconds / decoded * left))})"

@@ -1,165 +1,103 @@
-"""From a composed configuration to checked settings: the decoder, its models by role, a run's identity.
+"""From the words of a command to a configuration, with Hydra. Whatever is wrong is a ValueError.
 
-Nothing here loads a model, reads weights or writes; whatever is wrong is a ValueError that names the key.
+This file imports no torch, so that `--help` answers at once.
 """
 
-from collections.abc import Mapping, Sequence
+import copy
+import re
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
-from typing import Any
+from functools import cache
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import get_class
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from unmask.configuration.schema import EvalConfig
-from unmask.decoding import Decoder
-from unmask.decoding.sampling import at_least_one
-from unmask.models.loading import asked_for
-from unmask.models.resources import choose_device, choose_dtype
-from unmask.models.settings import ModelConfig
+from unmask.configuration import schema  # noqa: F401  (registers what configurations are made of)
 from unmask.paths import ROOT
 
-ATTENTIONS = ("full", "block_causal")
-OFF = "none"  # a setting that is off is left out of the identity: a new one changes no older run
-
-EXAMPLES = {  # by group and kind
-    ("model", "causal"): "model=tiny_qwen_large decoder=autoregressive",
-    ("model", "diffusion"): "model=tiny_dream decoder=apd",
-    ("auxiliary", "causal"): "auxiliary=tiny_qwen, or auxiliary=qwen_0.5b for model=dream",
-    ("drafter", "drafter"): "drafter=tiny_dflash for model=tiny_qwen_large",
-    ("drafter", "causal"): "drafter=tiny_qwen for model=tiny_qwen_large",
-}
-FITTING = {"causal": "autoregressive", "diffusion": "apd"}  # a decoder that runs on such a model
+CONFIGURATIONS = ROOT / "eval_config"
+SPELLED = ("auxiliary", "drafter")  # roles that every configuration has a default for
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that eval.py composes from these overrides, from Python or under another door.
+def composed(config_name: str, words: Sequence[str]) -> DictConfig:
+    """The configuration that a command composes from its words; ValueError where there is none.
 
-    HydraException or OmegaConfBaseException where there is none.
+    Choices of groups are composed by Hydra, once for equal ones; plain values are set on a copy.
     """
-    ready = GlobalHydra.instance().is_initialized()  # under a door Hydra is at work already, on this folder
-    with nullcontext() if ready else initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-        return compose("eval", list(overrides))
-
-
-def typed(cfg: DictConfig) -> EvalConfig:
-    """The configuration as its dataclasses, with what can be checked before anything is built."""
+    if config_name == "train":
+        from unmask.training import recipe  # noqa: F401  (registers what a recipe is made of)
+    overrides = [parsed(word) for word in (words if config_name == "train" else spelled(words))]
+    values = [o for o in overrides if _is_value(o)]
+    choices = [o.input_line for o in overrides if not _is_value(o)]
     try:
-        found = OmegaConf.to_object(cfg)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
-    for key in ("auxiliary", "drafter"):  # a choice "none" composes to an empty dict
-        value = getattr(found, key)
-        if value in (None, {}):
-            setattr(found, key, None)
-        elif not isinstance(value, ModelConfig):
-            raise ValueError(f"{key}={value}: must be a choice of the group {key} (see --help), or none")
-    at_least_one(limit=found.limit, threads=found.threads)
-    if type(found.warm_up) is not int or found.warm_up < 0:
-        raise ValueError(f"warm_up={found.warm_up!r} must be a whole number, 0 or more")
-    if found.batch_size != "auto":
-        at_least_one(batch_size=found.batch_size)
-    if found.compile and found.batch_size != 1:
-        raise ValueError(
-            f"compile=true takes one row at a time, and batch_size={found.batch_size}: give up one of the two"
-        )
-    return found
+        cfg = copy.deepcopy(_composed(config_name, tuple(choices)))
+        for override in values:
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+    except Exception as error:  # Hydra lets through whatever a strange setting makes it stumble over
+        raise ValueError(f"{' '.join(words)}: {_reason(error)}") from error
+    return cfg
 
 
-def build_decoder(settings: Any) -> Decoder:
-    """The decoder that `_target_` names, with its settings; ValueError naming the key that is wrong."""
-    if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
-        raise ValueError(f"decoder={settings}: must be a choice of the group decoder (see --help)")
-    fields = {key: value for key, value in settings.items() if key not in ("_target_", "name")}
-    target = settings["_target_"]
+@cache
+def _composed(config_name: str, choices: tuple[str, ...]) -> DictConfig:
+    ready = GlobalHydra.instance().is_initialized()  # as in a job of a sweep
+    with nullcontext() if ready else initialize_config_dir(str(CONFIGURATIONS), version_base=None):
+        return compose(config_name, list(choices))
+
+
+def parsed(word: str) -> Override:
+    """A word of a command as Hydra reads it; ValueError where it is no setting."""
     try:
-        kind = get_class(target)
-    except Exception as error:  # no such module, no such name, no class: each its own type
-        raise ValueError(f"decoder._target_={target}: cannot be imported ({error})") from error
-    if not issubclass(kind, Decoder):
-        raise ValueError(f"decoder._target_={target}: is no Decoder")
-    if not isinstance(settings.get("name"), str):
-        raise ValueError(f"decoder.name={settings.get('name')!r}: must be a word, by which results are filed")
-    try:
-        return kind(**fields)
-    except TypeError as error:  # a key that its dataclass does not have, or a value of a strange type
-        raise ValueError(f"decoder={settings['name']}: {error}") from error
+        return OverridesParser.create().parse_overrides([word])[0]
+    except HydraException as error:
+        raise ValueError(f"{word}: is no setting as in key=value ({_reason(error)})") from error
 
 
-def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
-    """The model settings of each of the decoder's roles: `model` for the first, its own group for another.
+def _is_value(override: Override) -> bool:
+    """Whether it sets a key that is there, and chooses no file of a group."""
+    key = override.key_or_group
+    plain = not (override.is_add() or override.is_delete() or override.is_sweep_override())
+    own = re.fullmatch(r"\w+(\.\w+)*", key) is not None and not key.startswith("hydra.")
+    return plain and own and not (CONFIGURATIONS / key).is_dir()
 
-    ValueError where one is missing or of the wrong kind.
+
+def spelled(words: Sequence[str]) -> list[str]:
+    """The words with the models of further roles as Hydra composes them.
+
+    drafter=tiny_qwen chooses the file model/tiny_qwen.yaml for the role `drafter`, drafter.path=FOLDER sets
+    a key of it; so for any role that a decoder names. ROLE=none takes a default away.
     """
-    first, *others = decoder.roles
-    found = {first: cfg.model} | {role: getattr(cfg, role) for role in others}
-    name = cfg.decoder["name"]
-    for role, settings in found.items():
-        kind, group = decoder.roles[role], "model" if role == first else role
-        if settings is None:
-            raise ValueError(f"decoder={name} needs {group}: for example {EXAMPLES[group, kind]}")
-        if settings.attention not in ATTENTIONS:
-            raise ValueError(f"{group}.attention={settings.attention!r}: must be {' or '.join(ATTENTIONS)}")
-        if settings.kind != kind:
-            fitting, advice = FITTING.get(settings.kind), EXAMPLES[group, kind]
-            advice += f"; or keep the model and take decoder={fitting}" if role == first and fitting else ""
-            raise ValueError(
-                f"decoder={name} needs a {kind} model as {role}, and {group}={settings.name} is "
-                f"{settings.kind}: try {advice}"
-            )
-    if cfg.compile and not decoder.compiles:
-        raise ValueError(f"decoder={name} has forwards of every shape, so compile=true would never be done")
-    if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:
-        raise ValueError(
-            f"decoder={name} runs on a block-causal student, and model={cfg.model.name} was trained to see "
-            "what stands right of a block: try model=tiny_d2f_dream (python train.py recipe=tiny_d2f_dream), "
-            "or force=true to see what happens"
-        )
-    return found
+    return [_spelled(word, _top_level_keys()) for word in words]
 
 
-def remarks(cfg: EvalConfig, decoder: Decoder) -> list[str]:
-    """What is unusual about running this decoder on this model, and allowed."""
-    model, name = cfg.model, cfg.decoder["name"]
-    if model.kind != "diffusion":
-        return []
-    if decoder.attention != model.attention:
-        right = (
-            "hides what stands right of a block" if decoder.attention == "block_causal" else "shows it all"
-        )
-        return [f"{model.name} was trained with {model.attention} attention, and decoder={name} {right}"]
-    if model.attention == "block_causal" and decoder.block_length != model.block_length:
-        return [
-            f"{model.name} was trained with blocks of {model.block_length}, and decoder.block_length="
-            f"{decoder.block_length}"
-        ]
-    return []
+def _spelled(word: str, known: frozenset[str]) -> str:
+    key, equals, value = word.partition("=")
+    role, dot, rest = key.partition(".")
+    if not equals or not role.isidentifier() or role in known:
+        return word
+    if dot:
+        return f"models.{role}.{rest}={value}"
+    if role in SPELLED:
+        return f"model@models.{role}={value}"
+    is_model = re.fullmatch(r"[\w.-]+", value) and (CONFIGURATIONS / "model" / f"{value}.yaml").is_file()
+    return f"+model@models.{role}={value}" if is_model else word
 
 
-def recipe(cfg: EvalConfig | DictConfig) -> dict:
-    """A run's identity as far as the configuration alone tells it.
+@cache
+def _top_level_keys() -> frozenset[str]:
+    """What a command's words may begin with: keys of its configuration, groups, and Hydra's own."""
+    keys = {key for name in ("eval", "report", "bench", "demo") for key in _composed(name, ())}
+    groups = {path.name for path in CONFIGURATIONS.iterdir() if path.is_dir()}
+    return frozenset(keys | groups | {"hydra"})
 
-    Everything that decides an answer or its cost, but for the fingerprints of the weights and of the prompts
-    (`Evaluation.identity` adds these). `limit` is not among it: a larger one extends the same run. Nor is
-    what only scores, or only says where files lie.
-    """
-    cfg = typed(cfg) if isinstance(cfg, DictConfig) else cfg
-    decoder = build_decoder(cfg.decoder)
-    models = models_by_role(cfg, decoder)
-    device = choose_device(cfg.device)
-    task = {key: value for key, value in asdict(cfg.task).items() if key not in ("limit", "data", "metric")}
-    return {
-        "models": {role: asked_for(settings) for role, settings in models.items()},
-        "roles": list(models),
-        "decoder": {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF},
-        "task": task,
-        "seed": cfg.seed,
-        "batch_size": cfg.batch_size,
-        "device": device.type,
-        "dtype": str(choose_dtype(cfg.dtype, device)).removeprefix("torch."),
-        "threads": cfg.threads if device.type == "cpu" else None,
-        "compile": cfg.compile,
-    }
+
+def _reason(error: Exception) -> str:
+    """What is wrong, as far as Hydra and OmegaConf tell, in one line."""
+    said = str(error).partition("\nConfig search path")[0].strip() or type(error).__name__
+    said = "; ".join(line.strip() for line in said.splitlines() if not line.startswith("    "))
+    cause = str(error.__cause__ or "").splitlines()
+    return f"{said} ({cause[0]})" if cause and cause[0] not in said else said

@@ -3,11 +3,11 @@
 pretrained=checkpoints/tiny_dream,decoder=apd,auxiliary=checkpoints/tiny_qwen,mixture_weight=0.1
 
 pretrained           model of the decoder's first role: a choice of eval_config/model, or the path of one
-auxiliary, drafter   model of the decoder's other role: a choice of that group, or the path of one
+auxiliary, drafter   model of the decoder's other role, whatever it is called: in the same way
 decoder              a choice of eval_config/decoder; each of its settings by its own name
 max_gen_toks         new tokens at most, where a task does not say; 256 as everywhere in lm-eval
 device, dtype, seed, batch_size, threads, compile, force    as of eval.py
-model.KEY, auxiliary.KEY, drafter.KEY                       any setting of a model, as of eval.py
+model.KEY, ROLE.KEY                                         any setting of a model, as of eval.py
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unmask.configuration.composition import build_decoder, composed, typed
+from unmask.configuration.composition import CONFIGURATIONS, SPELLED, composed
 from unmask.configuration.schema import EvalConfig
+from unmask.configuration.settings import build_decoder, typed
 from unmask.decoding.sampling import at_least_one
 from unmask.paths import ROOT
 
-GROUPS = {"pretrained": "model", "auxiliary": "auxiliary", "drafter": "drafter", "decoder": "decoder"}
 SHARED = ("device", "dtype", "seed", "batch_size", "threads", "compile", "force")  # as eval.py calls them
 
 
@@ -33,54 +33,61 @@ def configuration(given: Mapping[str, Any]) -> EvalConfig:
 
     ValueError names what is wrong, and for an unknown name all that there are.
     """
-    for key in ("pretrained", "decoder"):
+    for key, group in (("pretrained", "model"), ("decoder", "decoder")):
         if key not in given:
-            raise ValueError(f"model_args: {key}= is missing; there are {', '.join(_choices(GROUPS[key]))}")
-    choices = {"auxiliary": "none", "drafter": "none"}
-    choices |= {group: _choice(key, given[key]) for key, group in GROUPS.items() if key in given}
-    cfg = composed([f"{group}={choice}" for group, choice in choices.items()])
-    places = _places(cfg)
-    if unknown := given.keys() - places.keys():
-        names = ", ".join(name for name in places if "." not in name)
-        models = " or ".join(dict.fromkeys(name.split(".")[0] + ".KEY" for name in places if "." in name))
+            raise ValueError(f"model_args: {key}= is missing; there are {', '.join(_choices(group))}")
+    decoder = _choice("decoder", "decoder", given["decoder"])
+    words = [f"model={_choice('pretrained', 'model', given['pretrained'])}", f"decoder={decoder}"]
+    _, *others = build_decoder(composed("eval", words).decoder).roles
+    models = {role: "none" for role in SPELLED}
+    models |= {role: _choice(role, "model", given[role]) for role in others if role in given}
+    cfg = composed("eval", [*words, *(f"{role}={model}" for role, model in models.items())])
+    keys = _keys(cfg, others)
+    if unknown := given.keys() - keys.keys():
+        names = ", ".join(name for name in keys if "." not in name)
+        of_models = " or ".join(f"{role}.KEY" for role in ("model", *others))
         raise ValueError(
-            f"model_args: unknown {', '.join(sorted(unknown))}; decoder={choices['decoder']} takes {names}, "
-            f"and {models} for a setting of a model itself"
+            f"model_args: unknown {', '.join(sorted(unknown))}; decoder={decoder} takes {names}, "
+            f"and {of_models} for a setting of a model itself"
         )
     for name, value in ({"max_gen_toks": DEFAULT_MAX_GEN_TOKS} | dict(given)).items():
-        if places[name] is None:
+        if keys[name] is None:
             continue
         if name == "batch_size" and str(value).isdigit():  # lm-eval's flag is a text
             value = int(value)
         if name == "max_gen_toks":
             at_least_one(max_gen_toks=value, needed=True)
         try:
-            OmegaConf.update(cfg, places[name], None if value == "null" else value, merge=False)
+            OmegaConf.update(cfg, keys[name], None if value == "null" else value, merge=False)
         except OmegaConfBaseException as error:
             raise ValueError(f"model_args: {name}={value}: {str(error).splitlines()[0]}") from error
     return typed(cfg)
 
 
-def _places(cfg: DictConfig) -> dict[str, str | None]:
+def _keys(cfg: DictConfig, others: list[str]) -> dict[str, str | None]:
     """Every name that model_args may have, and its key in the configuration; None for what is composed."""
-    _, *others = build_decoder(cfg.decoder).roles
     settings = [key for key in cfg.decoder if key not in ("_target_", "name")]
+    models = {"model": "model"} | {role: f"models.{role}" for role in others}
     return (
         dict.fromkeys(["pretrained", "decoder", *others])
         | {key: f"decoder.{key}" for key in settings}
         | {"max_gen_toks": "task.max_new_tokens"}
         | {key: key for key in SHARED}
-        | {f"{group}.{key}": f"{group}.{key}" for group in ("model", *others) for key in cfg[group] or ()}
+        | {
+            f"{role}.{key}": f"{where}.{key}"
+            for role, where in models.items()
+            for key in OmegaConf.select(cfg, where) or ()
+        }
     )
 
 
-def _choice(key: str, value: Any) -> str:
-    """The choice of the key's group that a value names: by its name, or by the path of its weights.
+def _choice(key: str, group: str, value: Any) -> str:
+    """The choice of a group that a value names: by its name, or by the path of its weights.
 
     Another path is refused: how its authors evaluate a model (end tokens, temperature, schedule) is part of a
     choice, and a guess would change scores without a word.
     """
-    group, value = GROUPS[key], str(value)
+    value = str(value)
     found = _choices(group)
     if value in found:
         return value
@@ -88,17 +95,12 @@ def _choice(key: str, value: Any) -> str:
     for name, config in found.items():
         if config.get("path") and (ROOT / config["path"]).resolve() in wanted:
             return name
-    own = (
-        "" if key == "decoder" else f"; for other weights {key}=THE CHOICE THEY ARE LIKE,{group}.path={value}"
-    )
+    own = "" if key == "decoder" else f"; for other weights {key}=THE CHOICE THEY ARE LIKE,{key}.path={value}"
+    own = own.replace("pretrained.path", "model.path")
     raise ValueError(f"model_args: {key}={value}: there are {', '.join(found)}{own}")
 
 
 def _choices(group: str) -> dict[str, dict]:
-    """The files of a group of eval_config by name; an auxiliary or drafter has the path of its model."""
-    files = sorted((ROOT / "eval_config" / group).glob("*.yaml"))
-    found = {file.stem: yaml.safe_load(file.read_text()) for file in files}
-    if group in ("auxiliary", "drafter"):
-        models = _choices("model")
-        found = {name: {"path": models.get(name, {}).get("path")} | config for name, config in found.items()}
-    return found
+    """The files of a group of eval_config by name."""
+    files = sorted((CONFIGURATIONS / group).glob("*.yaml"))
+    return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}

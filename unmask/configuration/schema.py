@@ -35,11 +35,11 @@ class EvalConfig:
     not."""
 
     model: ModelConfig = MISSING  # of the decoder's first role
-    auxiliary: Any = None  # ModelConfig of APD's small causal model, or null
-    drafter: Any = None  # ModelConfig of a speculative decoder's drafter, or null
+    # of its other roles, each under the role's name: auxiliary=NAME, drafter=NAME, or a role of your own
+    models: dict[str, Any] = field(default_factory=dict)
     decoder: Any = MISSING  # _target_, name and the decoder's settings
     task: TaskConfig = MISSING
-    seed: int = 0
+    seed: int = 0  # of the noise of all answers, where a decoder samples
     batch_size: int | str = 1  # auto: as large a power of two, up to 32, as fits in memory
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
@@ -55,9 +55,11 @@ class EvalConfig:
     warm_up: int = 5  # documents decoded before the clock starts, and again under it: the ids must repeat
     # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
     shard: str | None = None
-    # a figure: its settings are a grid (hydra.sweeper.params) or named arms, of which `arm` chooses
-    arms: dict[str, str] = field(default_factory=dict)  # name -> settings as on the command line
-    arm: str | None = None
+    # a figure: its settings are those of each arm (name -> settings; a list is swept), times a grid
+    arms: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)  # key -> list of values
+    arm: str | None = None  # of a figure, these arms alone: arm=one,apd
+    setting: str | None = None  # one setting of a sweep, as its launcher hands it to a job
     # the settings of a figure answer in turns, so that their tokens/s can be compared
     interleave: bool = False
     draw: Any = None  # how report.py draws it
@@ -68,7 +70,7 @@ class ReportConfig(EvalConfig):
     """What to draw: the settings of eval.py that made the runs, and these. Reads records and runs no
     model."""
 
-    published: bool = True  # the paper's points in panels of their own
+    published: bool = True  # the papers' points in panels of their own
     pictures: str | None = None  # folder for figures and tables; None = <results>/figures
     # report.py compare: answers that became right, and wrong, that are shown; None = all
     changed: int | None = 3
@@ -82,9 +84,9 @@ class BenchConfig(EvalConfig):
     # `arms` are timed in turns; ratios are to the first
     prompts: int = 16  # that every arm answers: a multiple of the largest batch size
     prompt_length: int = 100  # tokens, of random prompts
-    rounds: int = 5
+    rounds: int = 5  # how often every arm answers them
     tokens: int | None = None  # end every answer after so many tokens; None = where it ends
-    anatomy: bool = True  # shares of the time, memory, arithmetic, ceiling
+    profile: bool = True  # shares of the time, memory, arithmetic, ceiling
     sweep: str | None = (
         None  # a setting of which the costs are drawn as curves: task.max_new_tokens | batch_size
     )

@@ -1,165 +1,147 @@
-"""The settings of a sweep: what a figure's grid, its arms and a command's own lists expand to.
+"""The settings of a sweep: what a figure's arms and grid, and a command's own lists, expand to.
 
 `python eval.py figure=fig3 seed=0,1` and `python report.py figure=fig3 seed=0,1` name the same settings, so
-that a report finds exactly the runs that the evaluation made. The grid of a figure is
-`hydra.sweeper.params`, as in any Hydra sweep; an arm is a named list of settings, which `arm` chooses.
+that a report finds exactly the runs that the evaluation made. A figure (eval_config/figure/NAME.yaml) has
 
-Everything here needs an initialised Hydra: a function under `hydra.main`, or `initialize_config_dir`.
+    arms:                        # named settings; a list is swept
+      one: {decoder: leftright}
+      apd: {decoder: apd, decoder.mixture_weight: [0.0, 0.1, 0.5]}
+    grid:                        # swept for every arm
+      task: [gsm_symbolic, chain_sum]
 """
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
-from hydra import compose
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # what `-m` runs, by its own rules
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-_lists: list[str] = []  # the command's comma lists, while `lists_allowed`
+from unmask.configuration.composition import composed, parsed
+
+Choices = dict[str, list[str]]  # key -> its values, in the words of the command line
 
 
 def expand(given: Sequence[str]) -> list[list[str]]:
-    """One list of overrides per setting, as `compose("eval", ...)` takes them, from a command's own
-    overrides.
+    """One list of words per setting, as `composed` takes them, from a command's own words.
 
-    given: for example ["figure=fig3", "limit=5", "seed=0,1"]. A list of the command replaces the figure's
-    list of the same key. Arms are resolved: their settings come last and win.
+    given: for example ["figure=fig3", "limit=5", "seed=0,1"]. What the command gives for a key that an arm
+    or the grid sweeps takes the place of their list, and arms without that key do not get it. What an arm
+    says once wins over the command.
 
     Of several figures (figure=fig2,fig3), the settings of one after the other's; two of them may coincide.
 
-    ValueError where an override, a figure or an arm does not exist.
+    ValueError where a word, a figure or an arm does not exist.
     """
-    overrides = _parse(given)
-    if len(figures := _figures(overrides)) > 1:
-        rest = [o.input_line for o in overrides if o.key_or_group != "figure"]
+    words = [parsed(word) for word in given]
+    figures = _names(words, "figure")
+    if len(figures) > 1:
+        rest = [o.input_line for o in words if o.key_or_group != "figure"]
         return [one for name in figures for one in expand([*rest, f"figure={name}"])]
-    params, arms = _figure(overrides)
-    own = [o for o in overrides if not o.is_hydra_override()]
-    grid = _parse([f"{key}={value}" for key, value in params.items()])
-    try:
-        (combinations,) = BasicSweeper.split_arguments([*grid, *own], None)
-    except HydraException as error:
-        raise ValueError(f"{' '.join(given)}: a sweep takes a,b, choice() and range() ({error})") from error
-    if arms and not any(o.key_or_group == "arm" for o in [*grid, *own]):
-        combinations = [[*one, f"arm={arm}"] for one in combinations for arm in arms]
-    return [_with_arm(list(one), arms) for one in combinations]
-
-
-def resolve(given: Sequence[str]) -> list[str]:
-    """The overrides of one setting, with its arm resolved; a figure's grid is not looked at."""
-    overrides = _parse(given)
-    _, arms = _figure(overrides)
-    return _with_arm([o.input_line for o in overrides if not o.is_hydra_override()], arms)
+    changes = [o.input_line for o in words if o.key_or_group.partition(".")[0] in ("arms", "grid")]
+    arms, grid = _figure(*(f"figure={name}" for name in figures), *changes)
+    own = {o.input_line.partition("=")[0]: _values(o) for o in words if o.key_or_group != "arm"}
+    found = []
+    for arm in _chosen(_names(words, "arm"), arms):
+        mine = arms.get(arm, {})
+        swept = {key for other in arms.values() for key, values in other.items() if len(values) > 1}
+        command = {key: values for key, values in own.items() if key in mine or key not in swept}
+        fixed = {key: values for key, values in mine.items() if len(values) == 1}
+        found += product(grid | mine | command | fixed)
+    return found
 
 
 def settings(given: Sequence[str], config_name: str = "eval") -> list[DictConfig]:
     """The composed configuration of every setting; ValueError where one cannot be composed."""
-    return [_compose(config_name, overrides) for overrides in expand(given)]
+    return [composed(config_name, words) for words in expand(given)]
+
+
+def arm_choices(arm: Any) -> Choices:
+    """An arm's settings: a mapping, or on the command line a text as in arms='{a: "seed=1 limit=2"}'."""
+    if isinstance(arm, str):
+        return {o.input_line.partition("=")[0]: _values(o) for o in map(parsed, arm.split())}
+    if not isinstance(arm, Mapping):
+        raise ValueError(f"arms: {arm!r} must be settings, as in {{decoder: apd, seed: [0, 1]}}")
+    lists = {str(key): value if isinstance(value, list) else [value] for key, value in arm.items()}
+    return {key: [as_word(value) for value in values] for key, values in lists.items()}
+
+
+def as_word(value: Any) -> str:
+    """A value of a YAML file as it is written on the command line."""
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[\w./:@-]+", value) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | dict):
+        inner = [
+            as_word(v) if isinstance(value, list) else f"{k}:{as_word(v)}"
+            for k, v in (value.items() if isinstance(value, dict) else enumerate(value))
+        ]
+        return ("[{}]" if isinstance(value, list) else "{{{}}}").format(",".join(inner))
+    return json.dumps(value)
 
 
 def figures_named(given: Sequence[str]) -> list[str]:
     """The figures that a command names, if any."""
-    return _figures(_parse(given))
+    return _names([parsed(word) for word in given], "figure")
 
 
-@contextmanager
-def lists_allowed() -> Iterator[None]:
-    """Let a command have comma lists (seed=0,1) without `-m`: Hydra refuses them, so it does not see them.
+def is_list(word: str) -> bool:
+    """Whether a word sweeps its key: seed=0,1."""
+    return not word.startswith("-") and parsed(word).is_sweep_override()
 
-    Inside, `given()` has them again.
-    """
-    arguments = sys.argv[1:]
-    multirun = "-m" in arguments or "--multirun" in arguments
-    _lists[:] = [] if multirun else [argument for argument in arguments if _is_list(argument)]
-    before = sys.argv
-    sys.argv = [before[0], *(argument for argument in arguments if argument not in _lists)]
+
+def key_of(word: str) -> str:
+    """The key of a word of a command."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _chosen(named: list[str], arms: Mapping[str, Choices]) -> list[str | None]:
+    """The arms that a command names; all where it names none."""
+    named = [name for name in named if name != "null"]
+    for name in named:
+        if name not in arms:
+            choices = f"choose of {', '.join(arms)}" if arms else "this configuration defines no arms"
+            raise ValueError(f"arm={name}: {choices}")
+    return named or list(arms) or [None]
+
+
+def product(choices: Choices) -> list[list[str]]:
+    """Every combination, as words of a command; the first key varies slowest."""
+    keys = list(choices)
+    return [
+        [f"{key}={value}" if value is not None else key for key, value in zip(keys, values, strict=True)]
+        for values in itertools.product(*choices.values())
+    ]
+
+
+def _values(override: Override) -> list[str | None]:
+    """All values of a word, as they are written; [None] of one without a value (~key)."""
+    if not override.is_sweep_override():
+        _, equals, value = override.input_line.partition("=")
+        return [value if equals else None]
     try:
-        yield
-    finally:
-        sys.argv = before
-        _lists.clear()
+        return list(override.sweep_string_iterator())
+    except HydraException as error:
+        raise ValueError(
+            f"{override.input_line}: a sweep takes a,b, choice() and range() ({error})"
+        ) from error
 
 
-def given() -> list[str]:
-    """The command's own overrides, its lists (see `lists_allowed`) among them."""
-    return [*HydraConfig.get().overrides.task, *_lists]
-
-
-def _parse(lines: Sequence[str]) -> list[Override]:
-    parser, found = OverridesParser.create(), []
-    for line in lines:
-        try:
-            found += parser.parse_overrides([line])
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{line}: is no setting as in key=value ({reason})") from error
-    return found
-
-
-def _is_list(argument: str) -> bool:
-    if argument.startswith("-"):
-        return False
-    try:
-        (override,) = OverridesParser.create().parse_overrides([argument])
-    except HydraException:
-        return False  # Hydra says what is wrong with it
-    return override.is_sweep_override()
-
-
-def _figures(overrides: Sequence[Override]) -> list[str]:
+def _names(words: Sequence[Override], key: str) -> list[str]:
     """["fig2", "fig3"] of figure=fig2,fig3; ValueError where one is no name."""
-    found = []
-    for o in overrides:
-        if o.key_or_group == "figure":
-            names = list(o.sweep_iterator()) if o.is_sweep_override() else [o.value()]
-            if not all(isinstance(name, str) for name in names):
-                raise ValueError(f"{o.input_line}: is no name of a figure")
-            found += names
+    found = [name for o in words if o.key_or_group == key for name in _values(o)]
+    for name in found:
+        if not re.fullmatch(r"\w+", str(name)):
+            raise ValueError(f"{key}={name}: is no name")
     return found
-
-
-def _figure(overrides: Sequence[Override]) -> tuple[dict[str, str], dict[str, str]]:
-    """(grid, arms) of the figure that a command names, with what the command changes of these."""
-    figures = _figures(overrides)
-    if len(figures) > 1:
-        raise ValueError(f"{', '.join(figures)}: a figure is a sweep of its own; give one here")
-    changes = [o.input_line for o in overrides if o.key_or_group.startswith(("arms", "hydra."))]
-    params, arms = _sweep(*(f"figure={name}" for name in figures), *changes)
-    return dict(params), dict(arms)
 
 
 @cache
-def _sweep(*overrides: str) -> tuple[dict[str, str], dict[str, str]]:
-    """(grid, arms) of a composition, which takes a quarter of a second: a figure is asked for many times."""
-    cfg = _compose("eval", overrides, with_hydra=True)
-    params = cfg.hydra.sweeper.get("params") or {}
-    return {key: str(value) for key, value in params.items()}, dict(OmegaConf.select(cfg, "arms") or {})
-
-
-def _with_arm(overrides: list[str], arms: dict[str, str]) -> list[str]:
-    """`arm=NAME` replaced by what the arm says."""
-    chosen = [line for line in overrides if line.lstrip("+").startswith("arm=")]
-    rest = [line for line in overrides if line not in chosen]
-    for line in chosen[-1:]:
-        name = line.partition("=")[2]
-        if name == "null":
-            continue
-        if name not in arms:
-            choices = ", ".join(arms) or "none, since there are no arms here"
-            raise ValueError(f"arm={name}: choose one of {choices}")
-        rest += arms[name].split()
-    return rest
-
-
-def _compose(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    try:
-        return compose(config_name, list(overrides), return_hydra_config=with_hydra)
-    except HydraException as error:
-        said = str(error).partition("\nConfig search path")[0]
-        cause = f" ({str(error.__cause__).splitlines()[0]})" if str(error.__cause__ or "") else ""
-        raise ValueError(f"{' '.join(overrides)}: {said}{cause}") from error
+def _figure(*words: str) -> tuple[dict[str, Choices], Choices]:
+    """(arms, grid) of the figure that a command names, with what the command changes of these."""
+    cfg = composed("eval", words)
+    arms, grid = (OmegaConf.to_container(cfg[key]) for key in ("arms", "grid"))
+    return {str(name): arm_choices(arm) for name, arm in arms.items()}, arm_choices(grid)

@@ -1,19 +1,17 @@
 """One evaluation: from a checked configuration to a scored record. The doors open this room."""
 
-import secrets
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from lm_eval.api.instance import Instance
 from omegaconf import DictConfig
 
-from unmask.configuration.composition import composed, typed
+from unmask.configuration.composition import composed
+from unmask.configuration.settings import typed
 from unmask.evaluation.lm import text_stop
 from unmask.evaluation.recorded_lm import RecordedLM
 from unmask.evaluation.setup import Setup
 from unmask.paths import ROOT
-from unmask.progress import progress_bar
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
 from unmask.records.naming import label
@@ -23,7 +21,6 @@ from unmask.records.trace import agrees, read_traces, write_traces
 from unmask.tasks import check_task, metrics_of, prepare, score_answers
 
 TRACED = 12  # documents whose steps trace=true records
-TURN = 5  # documents that one setting answers before the next one's turn
 
 
 class Evaluation(Setup):
@@ -36,7 +33,7 @@ class Evaluation(Setup):
     @classmethod
     def of(cls, *overrides: str) -> "Evaluation":
         """The evaluation that eval.py would run with these arguments."""
-        return cls(composed(overrides))
+        return cls(composed("eval", overrides))
 
     def __init__(self, cfg: DictConfig):
         cfg = typed(cfg)
@@ -229,56 +226,6 @@ class Evaluation(Setup):
         names += ["tokens_per_second", "exact", "accuracy_per_task", "accuracy_per_metric"]
         found = {name: summary[name] for name in names if summary.get(name) is not None}
         return {"run": str(self.folder), "decoded_now": self.lm.decoded} | found
-
-
-def distinct(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Without those whose run another one makes: two arms may coincide. One that takes turns stays."""
-    first = sorted(evaluations, key=lambda evaluation: evaluation.cfg.interleave)
-    return list({evaluation.folder: evaluation for evaluation in first}.values())
-
-
-def answer(evaluations: Sequence[Evaluation], what: str) -> None:
-    """Every evaluation answers what its record and its shards lack: those of `interleave` in turns, the
-    others one after the other. Each is scored, or, where it is a shard, left to who joins it.
-
-    One progress bar for all, named `what`. Models are let go of when no evaluation needs them any more.
-    """
-    for evaluation in evaluations:
-        evaluation.gather()
-    total = sum(len(evaluation.requests) for evaluation in evaluations)
-    missing = sum(len(evaluation.missing) for evaluation in evaluations)
-    turns = [evaluation for evaluation in evaluations if evaluation.cfg.interleave]
-    groups = [turns] * bool(turns) + [[one] for one in evaluations if not one.cfg.interleave]
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=total, completed=total - missing)
-        for group in groups:
-            take_turns(group, lambda: bar.advance(task))
-            for evaluation in group:
-                if evaluation.cfg.shard:
-                    evaluation.decode()
-                else:
-                    evaluation.score()
-                evaluation.run.close()
-                evaluation.lm.release()
-
-
-def take_turns(evaluations: Sequence[Evaluation], advance: Callable[[], None]) -> None:
-    """Every evaluation answers a few documents in turn (A B A B ...), so that a drift of the machine hits
-    all.
-
-    `advance` is called once a document. Every sample bears the session's number: times of settings that
-    shared it compare.
-    """
-    session = secrets.token_hex(4) if sum(bool(e.missing) for e in evaluations) > 1 else None
-    for evaluation in evaluations:
-        evaluation.lm.session = session
-    largest = max(evaluation.lm.batch_size for evaluation in evaluations)
-    turn = -(-TURN // largest) * largest
-    for start in range(0, max(len(evaluation.requests) for evaluation in evaluations), turn):
-        for evaluation in evaluations:
-            evaluation.lm.generate(evaluation.requests[start : start + turn], advance)
-    for evaluation in evaluations:
-        evaluation.lm.session = None
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:

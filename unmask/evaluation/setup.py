@@ -2,8 +2,8 @@
 
 import torch
 
-from unmask.configuration.composition import build_decoder, models_by_role, recipe, remarks
 from unmask.configuration.schema import EvalConfig
+from unmask.configuration.settings import build_decoder, identity_of, models_by_role, remarks
 from unmask.decoding import Models
 from unmask.models.loading import Source, check_block_length, check_same_vocabulary
 from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
@@ -31,8 +31,8 @@ class Setup:
         self.dtype = choose_dtype(cfg.dtype, self.device)
         self.sources = {role: Source(model) for role, model in settings.items()}
         check_same_vocabulary(self.sources)
-        if "drafter" in self.sources:
-            check_block_length(self.sources["drafter"], getattr(self.decoder, "block_length", None))
+        for source in self.sources.values():
+            check_block_length(source, getattr(self.decoder, "block_length", None))
 
     @property
     def main(self) -> Source:
@@ -42,7 +42,9 @@ class Setup:
     @property
     def identity(self) -> dict:
         """All that the configuration tells of what answers are and cost, with the weights (`recipe`)."""
-        return recipe(self.cfg) | {"models": {role: source.identity for role, source in self.sources.items()}}
+        return identity_of(self.cfg) | {
+            "models": {role: source.identity for role, source in self.sources.items()}
+        }
 
     def rows_that_fit(self, width: int, max_new_tokens: int) -> int:
         """The largest batch of rows of `width` tokens, `max_new_tokens` of them new, that fits in memory."""

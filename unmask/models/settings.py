@@ -21,7 +21,7 @@ class ModelConfig:
     end_tokens: list[str] = field(default_factory=list)  # tokens that end an answer
     # for the chat template, as in {enable_thinking: false} for Qwen3
     chat_options: dict[str, Any] = field(default_factory=dict)
-    temperature: float = 0.0
+    temperature: float = 0.0  # what decoders take where they do not say
     top_p: float = 1.0
     schedule: str = "even"  # of steps, for decoders that unmask in any order: even (LLaDA) | dream
     # what each token sees: full | block_causal, the prompt and the blocks up to its own (D2F's students)

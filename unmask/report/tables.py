@@ -97,7 +97,7 @@ def _estimate(interval, form: str) -> str:
     return value if low == "nan" else f"{value}\n[{low}, {high}]"
 
 
-def anatomy_table(arms: dict[str, dict]) -> Table:
+def profile_table(arms: dict[str, dict]) -> Table:
     """One row an arm (benchmark.profile): where its time, memory and arithmetic go."""
     names = [
         "bodies %",

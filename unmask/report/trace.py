@@ -17,6 +17,7 @@ class Trace:
     step_of: list[int] = field(default_factory=list)  # -1 where masked
     steps: int = 0
     seconds: float = 0.0
+    finished: bool = False
     footer: str = ""
 
     def __post_init__(self):

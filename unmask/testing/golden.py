@@ -7,8 +7,6 @@ each file. Exit code 1 if a method that is implemented here differs on a trace t
 `case` is null, or one of the published rules that this project follows (REQUIRED).
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 import argparse
 import json
 import sys
@@ -27,7 +25,6 @@ from transformers import AutoModelForCausalLM
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.configuration.command_line import refusals
-from unmask.progress import progress_bar
 from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
@@ -35,6 +32,7 @@ from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.drafter import DFlashDraftModel
+from unmask.progress import progress_bar
 
 REQUIRED = {
     None,

@@ -74,7 +74,7 @@ class TrainConfig:
     threads: int = 2
     checkpoint_minutes: float = 5.0
     # training state: weights, optimizers, position in the data, curve
-    folder: str = "runs/train/${hydra:runtime.choices.recipe}"
+    folder: str | None = None
     output: str = "checkpoints/${name}"  # the model, ready to load
 
 

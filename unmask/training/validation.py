@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
-from unmask.configuration.composition import build_decoder, composed
+from unmask.configuration.composition import composed
+from unmask.configuration.settings import build_decoder
 from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
@@ -119,7 +120,7 @@ def build(words: str, model: str) -> Decoder:
     if (ROOT / "eval_config" / "model" / f"{model}.yaml").exists():
         overrides.append(f"model={model}")
     try:
-        return build_decoder(OmegaConf.to_container(composed(overrides).decoder, resolve=True))
+        return build_decoder(OmegaConf.to_container(composed("eval", overrides).decoder, resolve=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ValueError(
             f"validation_decoders: {words!r} is no decoder of eval.py: {reason(error)}"

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.configuration.composition import build_decoder, recipe, remarks, typed
+from unmask.configuration.settings import build_decoder, identity_of, remarks, typed
 from unmask.paths import ROOT
 from unmask.tasks import check_task
 
@@ -38,7 +38,7 @@ def test_malformed_settings_are_refused_in_words(composed, pairs):
     except Exception:  # whatever composition raises, the door turns into a message (test_bad_input.py)
         return
     try:
-        found = recipe(cfg)
+        found = identity_of(cfg)
         check_task(cfg.task)
     except ValueError as error:
         assert str(error)

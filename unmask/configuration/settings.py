@@ -1,0 +1,157 @@
+"""From a composed configuration to checked settings: the decoder, its models by role, a run's identity.
+
+Nothing here loads a model, reads weights or writes; whatever is wrong is a ValueError that names the key.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from unmask.configuration.composition import CONFIGURATIONS, SPELLED
+from unmask.configuration.schema import EvalConfig
+from unmask.decoding import Decoder
+from unmask.decoding.sampling import at_least_one
+from unmask.models.loading import asked_for
+from unmask.models.resources import choose_device, choose_dtype
+from unmask.models.settings import ModelConfig
+
+ATTENTIONS = ("full", "block_causal")
+OFF = "none"  # a setting that is off is left out of the identity: a new one changes no older run
+FITTING = {"causal": "autoregressive", "diffusion": "apd"}  # a decoder that runs on such a model
+
+
+def typed(cfg: DictConfig) -> EvalConfig:
+    """The configuration as its dataclasses, with what can be checked before anything is built."""
+    try:
+        found = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    for role, settings in list(found.models.items()):
+        if not settings:  # ROLE=none
+            del found.models[role]
+        elif not isinstance(settings, ModelConfig):
+            raise ValueError(f"{role}={settings}: must be a choice of the group model (see --help), or none")
+    at_least_one(limit=found.limit, threads=found.threads)
+    if type(found.warm_up) is not int or found.warm_up < 0:
+        raise ValueError(f"warm_up={found.warm_up!r} must be a whole number, 0 or more")
+    if found.batch_size != "auto":
+        at_least_one(batch_size=found.batch_size)
+    if found.compile and found.batch_size != 1:
+        raise ValueError(
+            f"compile=true takes one row at a time, and batch_size={found.batch_size}: give up one of the two"
+        )
+    return found
+
+
+def build_decoder(settings: Any) -> Decoder:
+    """The decoder that `_target_` names, with its settings; ValueError naming the key that is wrong."""
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
+        raise ValueError(f"decoder={settings}: must be a choice of the group decoder (see --help)")
+    fields = {key: value for key, value in settings.items() if key not in ("_target_", "name")}
+    target = settings["_target_"]
+    try:
+        kind = get_class(target)
+    except Exception as error:  # no such module, no such name, no class: each its own type
+        raise ValueError(f"decoder._target_={target}: cannot be imported ({error})") from error
+    if not issubclass(kind, Decoder):
+        raise ValueError(f"decoder._target_={target}: is no Decoder")
+    if not isinstance(settings.get("name"), str):
+        raise ValueError(f"decoder.name={settings.get('name')!r}: must be a word, by which results are filed")
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a key that its dataclass does not have, or a value of a strange type
+        raise ValueError(f"decoder={settings['name']}: {error}") from error
+
+
+def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
+    """The model settings of each of the decoder's roles: `model` for the first one, `models` for the others.
+
+    ValueError where one is missing or of the wrong kind, or where a model has a role that nobody knows.
+    """
+    first, *others = decoder.roles
+    name = cfg.decoder["name"]
+    for role in cfg.models.keys() - {*others, *SPELLED}:
+        raise ValueError(
+            f"{role}={cfg.models[role].name}: is no setting, and decoder={name} has no role {role} (it has "
+            f"{', '.join(decoder.roles)})"
+        )
+    found = {first: cfg.model} | {role: cfg.models.get(role) for role in others}
+    for role, settings in found.items():
+        kind, key = decoder.roles[role], "model" if role == first else role
+        if settings is None:
+            raise ValueError(f"decoder={name} needs a {kind} model as {role}: {key}={_models_of(kind)}")
+        if settings.attention not in ATTENTIONS:
+            raise ValueError(f"{key}.attention={settings.attention!r}: must be {' or '.join(ATTENTIONS)}")
+        if settings.kind != kind:
+            keep = f", or keep the model and take decoder={FITTING[settings.kind]}"
+            raise ValueError(
+                f"decoder={name} needs a {kind} model as {role}, and {key}={settings.name} is "
+                f"{settings.kind}: try {key}={_models_of(kind)}"
+                + keep
+                * (role == first and settings.kind in FITTING)
+            )
+    if cfg.compile and not decoder.compiles:
+        raise ValueError(f"decoder={name} has too many input shapes to compile: remove compile=true")
+    if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:
+        raise ValueError(
+            f"decoder={name} runs on a block-causal student, and model={cfg.model.name} was trained to see "
+            "what stands right of a block: try model=tiny_d2f_dream (python train.py recipe=tiny_d2f_dream), "
+            "or force=true to see what happens"
+        )
+    return found
+
+
+def _models_of(kind: str) -> str:
+    """The choices of the group `model` that are of this kind, this project's own first."""
+    files = sorted((CONFIGURATIONS / "model").glob("*.yaml"), key=lambda f: (f.stem[:4] != "tiny", f.stem))
+    names = [f.stem for f in files if re.search(rf"^kind: {kind}\b", f.read_text(), re.MULTILINE)]
+    return " or ".join(names[:3])
+
+
+def remarks(cfg: EvalConfig, decoder: Decoder) -> list[str]:
+    """What is unusual about running this decoder on this model, and allowed."""
+    model, name = cfg.model, cfg.decoder["name"]
+    if model.kind != "diffusion":
+        return []
+    if decoder.attention != model.attention:
+        right = (
+            "hides what stands right of a block" if decoder.attention == "block_causal" else "shows it all"
+        )
+        return [f"{model.name} was trained with {model.attention} attention, and decoder={name} {right}"]
+    if model.attention == "block_causal" and decoder.block_length != model.block_length:
+        return [
+            f"{model.name} was trained with blocks of {model.block_length}, and decoder.block_length="
+            f"{decoder.block_length}"
+        ]
+    return []
+
+
+def identity_of(cfg: EvalConfig | DictConfig) -> dict:
+    """A run's identity as far as the configuration alone tells it.
+
+    Everything that decides an answer or its cost, but for the fingerprints of the weights and of the prompts
+    (`Evaluation.identity` adds these). `limit` is not among it: a larger one extends the same run. Nor is
+    what only scores, or only says where files lie.
+    """
+    cfg = typed(cfg) if isinstance(cfg, DictConfig) else cfg
+    decoder = build_decoder(cfg.decoder)
+    models = models_by_role(cfg, decoder)
+    device = choose_device(cfg.device)
+    task = {key: value for key, value in asdict(cfg.task).items() if key not in ("limit", "data", "metric")}
+    return {
+        "models": {role: asked_for(settings) for role, settings in models.items()},
+        "roles": list(models),
+        "decoder": {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF},
+        "task": task,
+        "seed": cfg.seed,
+        "batch_size": cfg.batch_size,
+        "device": device.type,
+        "dtype": str(choose_dtype(cfg.dtype, device)).removeprefix("torch."),
+        "threads": cfg.threads if device.type == "cpu" else None,
+        "compile": cfg.compile,
+    }

@@ -1,0 +1,62 @@
+"""What eval.py does: one setting, or all settings of a sweep."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from unmask.configuration.composition import composed
+from unmask.configuration.sweeps import expand, figures_named, is_list
+from unmask.evaluation.evaluation import Evaluation
+from unmask.evaluation.several import answer, distinct
+from unmask.output import print_json
+from unmask.records.naming import labels
+from unmask.report.tables import summary_table
+
+
+def evaluate(given: Sequence[str], single: bool = False) -> None:
+    """The evaluation that the words of a command name, or all of a sweep. single: the words are of one
+    setting of a sweep."""
+    if not single and (figures_named(given) or any(map(is_list, given))):
+        sweep(expand(given))
+    else:
+        one(Evaluation(composed("eval", given)))
+
+
+def one(evaluation: Evaluation) -> None:
+    """Answer what the record lacks, score, print."""
+    with evaluation.run:
+        if evaluation.cfg.shard:
+            print_json(evaluation.decode())
+            return
+        if joined := evaluation.gather():
+            print(f"joined {joined} documents of other shards")
+        for note in evaluation.remarks + evaluation.run.notes:
+            print(note, file=sys.stderr)
+        if not evaluation.missing:
+            print(f"all {len(evaluation.requests)} documents are in {evaluation.folder}: nothing to decode")
+        summary = evaluation.score()
+    Console().print(summary_table({evaluation.label: summary}))
+    print_json(evaluation.headline(summary))
+
+
+def sweep(settings: list[list[str]]) -> None:
+    """All settings: in turns where they say so, else one after the other."""
+    evaluations = distinct(Evaluation(composed("eval", words)) for words in settings)
+    if len(evaluations) > 1 and (folder := evaluations[0].cfg.run_folder):
+        raise ValueError(
+            f"run_folder={folder} is for one run, not for {len(evaluations)} settings: results=FOLDER holds "
+            "the runs of a sweep"
+        )
+    for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
+        print(remark, file=sys.stderr)
+    answer(evaluations, f"{len(evaluations)} settings")
+    if shard := evaluations[0].cfg.shard:
+        print_json({"shard": shard, "settings": len(evaluations)})
+        return
+    short = labels([evaluation.identity for evaluation in evaluations])
+    where = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]
+    names = [f"{name} on {place}" for name, place in zip(short, where, strict=True)]
+    found = dict(zip(names, evaluations, strict=True))
+    Console().print(summary_table({name: evaluation.summary for name, evaluation in found.items()}))
+    print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})

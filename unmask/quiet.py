@@ -1,0 +1,16 @@
+"""Import it before other libraries, and their progress bars, advice and network calls stay out of the output.
+
+For programs (the doors and scripts), which own their process; the package itself changes nothing of its host.
+"""
+
+import logging
+import os
+import warnings
+
+for _name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler
+warnings.filterwarnings("ignore", category=FutureWarning)
+for _name in ("lm_eval", "lm-eval", "datasets", "httpx", "huggingface_hub"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

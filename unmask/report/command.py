@@ -1,0 +1,140 @@
+"""What report.py does: figures, the page, and two runs against each other."""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from unmask.configuration.sweeps import expand, figures_named, key_of
+from unmask.output import print_json
+from unmask.paths import ROOT
+from unmask.records import Run, find_runs
+from unmask.records.collection import Collection
+from unmask.records.files import RecordError
+from unmask.report.board import table_of
+from unmask.report.comparison import show
+from unmask.report.figures import draw, drawable, with_areas
+from unmask.report.fronts import aups
+from unmask.report.lookup import (
+    A_RUN,
+    FIGURES,
+    OF_A_FOLDER,
+    OWN,
+    REFERENCE,
+    own_settings,
+    results_of,
+    run_folder,
+    run_in,
+    run_of_settings,
+    runs_of,
+)
+
+
+def report(given: Sequence[str]) -> None:
+    """Draw the figures that the words of a command name, or all that there are runs of."""
+    cfg = own_settings(given)
+    results = results_of(cfg)
+    if cfg.page:
+        return page(cfg, given, results)
+    wanted = figures_named(given)
+    given = [word for word in given if key_of(word) != "figure"]
+    (runs, problems), drawn, refused = find_runs(results), {}, []
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    for name in wanted or FIGURES:
+        try:
+            found, definition = runs_of(name, given, runs)
+            if found.missing and not drawable(definition, found):
+                print(none_of(name, found, cfg.results), file=sys.stderr)
+                continue
+            for label, why in found.missing:
+                print(f"{name}: missing {label}: {why}", file=sys.stderr)
+            picture = draw(definition, found, pictures(cfg, given), cfg.published)
+        except ValueError as error:
+            if wanted:
+                raise
+            print(f"{name}: {error}", file=sys.stderr)
+            refused.append(name)
+            continue
+        drawn[name] = os.path.relpath(picture)
+        print(f"{name}: {drawn[name]} ({len(found.rows)} of {len(found.rows) + len(found.missing)} runs)")
+    if refused:
+        raise ValueError(f"{', '.join(refused)}: not drawn, for the reasons above")
+    if not drawn:
+        raise ValueError(
+            f"{cfg.results}: has no runs of {', '.join(wanted) or 'any figure'} with these settings"
+        )
+    print_json(drawn)
+
+
+def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:
+    """Write the page; it shows all finished runs, so that settings which choose runs are refused."""
+    if chosen := [word for word in given if key_of(word) not in OWN or key_of(word) == "figure"]:
+        raise ValueError(f"page=true shows every finished run of results: leave out {' '.join(chosen)}")
+    from unmask.page.build import write  # its libraries are for the page alone
+
+    read = cache(find_runs)  # the board's best settings are of the same runs
+    extra = best_settings(read(results)[0])
+    file, count, left_out = write(results, pictures(cfg, given) / "page", extra, read)
+    for why in left_out:
+        print(f"left out: {why}", file=sys.stderr)
+    print(f"page: {os.path.relpath(file)} ({count} runs, {file.stat().st_size / 1e6:.1f} MB)")
+    print_json({"page": os.path.relpath(file)})
+
+
+def best_settings(runs: list[Run]) -> list:
+    """The board's table as a section of the page, where all its runs are there."""
+    from unmask.page.tables import Section
+
+    if len(runs) < len(expand(["figure=board"])):
+        return []
+    try:
+        found, definition = runs_of("board", [], runs)
+    except RecordError:  # a setting has two runs, of other weights or prompts: the page may show both
+        return []
+    if found.missing:
+        return []
+    note = "Of each method the setting of most tokens a step that loses no more, against one token a step."
+    found = with_areas(found, aups(found.rows, found.scored, *definition.first_points))
+    return [Section("Best settings", table_of(definition, found), note)]
+
+
+def none_of(name: str, found: Collection, results: str) -> str:
+    """Why there is nothing to draw."""
+    reasons = "; ".join(f"{label}: {why}" for label, why in found.missing[:2])
+    total = len(found.rows) + len(found.missing)
+    return (
+        f"{name}: {results} has {len(found.rows) or 'none'} of its {total} runs, too few to draw "
+        f"({reasons}); scripts/figure.sh {name} makes them"
+    )
+
+
+def pictures(cfg: DictConfig, given: Sequence[str]) -> Path:
+    """Where figures go: beside their runs. figures/ is of the reference run, as it is, alone."""
+    if cfg.pictures:
+        return ROOT / cfg.pictures
+    results = (ROOT / cfg.results).resolve()
+    changed = [word for word in given if key_of(word) not in OWN]
+    return ROOT / "figures" if results == REFERENCE.resolve() and not changed else results / "figures"
+
+
+def compare(sides: Sequence[str], given: Sequence[str]) -> None:
+    """Print run B against run A: two words that name runs, then settings as for a figure."""
+    if len(sides) < 2:
+        raise ValueError(f"compare takes two runs, each {A_RUN}")
+    cfg = own_settings(given)
+    if cfg.changed is not None and cfg.changed < 0:
+        raise ValueError(f"changed={cfg.changed}: must be 0 or more, or null for all")
+    folders = [run_folder(word, ROOT / cfg.results) for word in sides]
+    idle = {key_of(word) for word in given} - {"results", "changed", *OF_A_FOLDER}
+    if idle and all(folders):
+        raise ValueError(f"{', '.join(sorted(idle))}: chooses no run, since both sides are folders")
+    read = cache(find_runs)  # both may lie in one collection
+    a, b = (
+        run_in(folder, given) if folder else run_of_settings(word, given, read)
+        for word, folder in zip(sides, folders, strict=True)
+    )
+    print_json(show(a, b, cfg.changed))

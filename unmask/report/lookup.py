@@ -1,0 +1,149 @@
+"""Runs by their settings: which runs of a collection are those of a figure, or of a command of eval.py."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from unmask.configuration.composition import composed
+from unmask.configuration.settings import identity_of, typed
+from unmask.configuration.sweeps import key_of, settings
+from unmask.models.loading import Source
+from unmask.models.resources import choose_device
+from unmask.paths import ROOT
+from unmask.records import Run
+from unmask.records.collection import Collection, Setting, collect
+from unmask.records.reading import RUN
+from unmask.report.comparison import Scored
+from unmask.report.definition import Definition, define
+
+FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
+REFERENCE = ROOT / "results" / "reference"
+OWN = ("figure", "results", "published", "pictures", "changed", "page")  # settings that choose no run
+OF_A_FOLDER = ("limit", "task.limit", "task.metric")  # settings that choose of a run
+A_RUN = "a run's folder, or in quotes the settings of eval.py that made it"
+
+
+def own_settings(given: Sequence[str]) -> DictConfig:
+    """What a command says of the report itself: where runs lie and pictures go."""
+    return composed("report", [word for word in given if key_of(word) in OWN and key_of(word) != "figure"])
+
+
+def results_of(cfg: DictConfig) -> Path:
+    """The folder of runs; ValueError where there is none."""
+    results = ROOT / cfg.results
+    if not results.exists():
+        raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
+    return results
+
+
+def runs_of(name: str, given: Sequence[str], runs: list[Run]) -> tuple[Collection, Definition]:
+    """(the runs of a figure's sweep, its definition)."""
+    configs = settings([*given, f"figure={name}"], "report")
+    definition = define(name, OmegaConf.to_container(configs[0]).get("draw"))
+    return runs_with(configs, runs, not names_threads(given)), definition
+
+
+def runs_with(configs: list[DictConfig], runs: list[Run], any_threads: bool = True) -> Collection:
+    """The runs of these settings.
+
+    device=auto means the device that made the runs: this machine's kind, or else the other. any_threads:
+    where runs of the settings' own number of threads are fewer, those of any number.
+    """
+    here = choose_device("auto").type
+    elsewhere = ["cpu" if here == "cuda" else "cuda"] * any(cfg.device == "auto" for cfg in configs)
+    weights, best = weights_of(configs), None
+    for device in (here, *elsewhere):
+        identities = [identity_on(cfg, device) for cfg in configs]
+        for open_too in ({}, {"threads": "auto"})[: 1 + (any_threads and device == "cpu")]:
+            wanted = [
+                Setting(identity | open_too, cfg.task.metric, cfg.limit)
+                for identity, cfg in zip(identities, configs, strict=True)
+            ]
+            found = collect(runs, wanted, weights)
+            if best is None or len(found.rows) > len(best.rows):
+                best = found
+            if not best.missing:
+                return best
+        if not best.rows.empty:
+            break
+    return best
+
+
+def identity_on(cfg: DictConfig, device: str) -> dict:
+    """The identity of a setting, whatever device this machine has. device: cpu | cuda, where cfg says
+    auto."""
+    if cfg.device != "auto":
+        device = str(cfg.device).partition(":")[0]
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"device={cfg.device}: must be auto, cpu or cuda")
+    found = identity_of(OmegaConf.merge(cfg, {"device": "cpu"}))
+    if device == "cuda":
+        dtype = "bfloat16" if cfg.dtype == "auto" else found["dtype"]
+        found |= {"device": device, "dtype": dtype, "threads": None}
+    return found
+
+
+def weights_of(configs: list[DictConfig]) -> Callable[[dict], str | None]:
+    """A lookup for `collect`: fingerprints of the models that lie on this machine, read when asked for."""
+    models = {}
+    for cfg in map(typed, configs):
+        for model in (cfg.model, *cfg.models.values()):
+            if (ROOT / model.path).is_dir():
+                models[model.name] = model
+    known = {}
+
+    def lookup(model: dict) -> str | None:
+        name = model["name"]
+        if name in models and name not in known:
+            known[name] = Source(models[name]).fingerprint
+        return known.get(name)
+
+    return lookup
+
+
+def run_folder(word: str, results: Path) -> Path | None:
+    """The run's folder that a word names; None where it names settings, ValueError where neither."""
+    for folder in (Path(word), ROOT / word, results / word):
+        if os.path.isfile(folder / RUN):
+            return folder
+    if "=" not in word:
+        raise ValueError(f"{word}: no run there, nor in results={results}; give {A_RUN}")
+    return None
+
+
+def run_in(folder: Path, given: Sequence[str]) -> Scored:
+    """A run and its scored documents: all, or those that a limit takes."""
+    cfg = composed("report", given)
+    run, said = Run.read(folder), {key_of(word) for word in given}
+    metric = cfg.task.metric if "task.metric" in said else run.info.get("metric")
+    if not said & {"limit", "task.limit"}:
+        return run, run.scored(metric)
+    return the_run(collect([run], [Setting(run.config, metric, cfg.limit)]), [run])
+
+
+def run_of_settings(word: str, given: Sequence[str], read: Callable) -> Scored:
+    """The run that eval.py made with these settings, and the documents that their limit takes."""
+    words = [*given, *word.split()]
+    configs = settings(words, "report")
+    if len(configs) > 1:
+        raise ValueError(f"{word}: {len(configs)} settings; compare takes one on each side")
+    runs, problems = read(results_of(configs[0]))
+    try:
+        return the_run(runs_with(configs, runs, not names_threads(words)), runs)
+    except ValueError as error:  # it may be one of those that cannot be read
+        raise ValueError("; ".join([str(error), *problems])) from error
+
+
+def the_run(found: Collection, runs: list[Run]) -> Scored:
+    """The only run of a collection, and its scored documents; ValueError where it is missing."""
+    for label, why in found.missing:
+        raise ValueError(f"{label}: {why}")
+    ((name, scored),) = found.scored.items()
+    return next(run for run in runs if run.folder.name == name), scored
+
+
+def names_threads(given: Sequence[str]) -> bool:
+    """Whether a command says which threads its runs have."""
+    return "threads" in map(key_of, given)
