@@ -20,7 +20,7 @@ from unmask.configuration.sweeps import settings
 from unmask.paths import ROOT
 from unmask.records import find_runs
 from unmask.records.comparing import compare
-from unmask.report.lookup import REFERENCE, runs_with
+from unmask.report.lookup import REFERENCE, runs_with, the_run
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/reference/README.md"]
 NUMBER = r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?"
@@ -87,15 +87,15 @@ def reader(runs: list) -> Callable:
     """(settings, measure) -> [value, and the ends of its interval if it has one]."""
 
     @cache
-    def the_run(words: str):
+    def of_settings(words: str):
         configs = settings([*words.split(), THREADS], "report")
         found = runs_with(configs, runs, any_threads=False)
         return found, the_run(found, runs)[1]
 
     def look_up(words: str, measure: str) -> list[float]:
         first, against, second = words.partition(" against ")
-        one, scored = the_run(first)
-        row = compare(the_run(second)[1], scored) if against else one.rows.iloc[0]
+        one, scored = of_settings(first)
+        row = compare(of_settings(second)[1], scored) if against else one.rows.iloc[0]
         if measure == "forwards_per_useful_token":
             return [1 / row["tokens_per_step"]]
         if measure not in row or row[measure] is None:

@@ -163,7 +163,7 @@ def run_bench(run_command):
 def test_bench_from_the_command_line(run_bench, tmp_path):
     tiny = [
         "model=random",
-        "auxiliary=random",
+        "auxiliary=random_causal",
         "prompts=2",
         "rounds=2",
         "task.max_new_tokens=16",
@@ -194,9 +194,9 @@ def test_bench_from_the_command_line(run_bench, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["model=random", "auxiliary=random", "model.width=100"], "multiple of 64"),
-        (["model=random", "auxiliary=random", "model.layout=gpt"], "layout=gpt must be one of"),
-        (["model=random"], "auxiliary=tiny_qwen: model=random goes with auxiliary=random"),
+        (["model=random", "auxiliary=random_causal", "model.width=100"], "multiple of 64"),
+        (["model=random", "auxiliary=random_causal", "model.layout=gpt"], "layout=gpt must be one of"),
+        (["model=random"], "auxiliary=tiny_qwen: model=random goes with auxiliary=random_causal"),
         (["bench=none"], "nothing to compare"),
         (["sweep=batch_size"], "go together"),
         (["rounds=0"], "rounds=0"),

@@ -32,7 +32,7 @@ MORE = {
 CHOICES = {
     "model": words(
         """d2f_dream d2f_llada dflash_qwen3_4b dflash_qwen3_8b dflash_smollm2 dparallel_dream dparallel_llada
-        dream llada none qwen3_4b qwen3_8b qwen_0.5b qwen_7b random smollm2 tiny_d2f_dream
+        dream llada none qwen3_4b qwen3_8b qwen_0.5b qwen_7b random random_causal smollm2 tiny_d2f_dream
         tiny_d2f_llada tiny_dflash tiny_dparallel_dream tiny_dparallel_llada tiny_dream tiny_llada
         tiny_qwen tiny_qwen_large"""
     ),

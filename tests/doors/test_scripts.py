@@ -26,7 +26,8 @@ def test_a_figure_script_makes_its_runs_and_draws_them(tmp_path):
         "threads=1",
         "task.max_new_tokens=64",
         f"results={tmp_path}",
-        "arm=one,r10",
+        "arm=one,apd",
+        "decoder.mixture_weight=1.0",
     ]
     done = subprocess.run(
         ["bash", ROOT / "scripts" / "fig3.sh", *small], cwd=ROOT, text=True, capture_output=True

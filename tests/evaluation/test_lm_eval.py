@@ -156,7 +156,7 @@ REFUSED = {
     ),
     "a role that is missing": (
         {"pretrained": "checkpoints/tiny_dream", "decoder": "apd"},
-        "decoder=apd needs auxiliary",
+        "decoder=apd needs a causal model as auxiliary",
     ),
     "a word for a number": ({"pretrained": "tiny_dream", "decoder": "leftright", "seed": "one"}, "seed=one"),
 }

@@ -12,11 +12,11 @@ from ast import literal_eval
 import pandas as pd
 import pytest
 
-import report
 from unmask.evaluation.evaluation import Evaluation
 from unmask.paths import ROOT
 from unmask.records import Run, find_runs
 from unmask.records.environment import machine
+from unmask.report.lookup import FIGURES
 
 REFERENCE = ROOT / "results" / "reference"
 SLICE = ROOT / "tests" / "reference"
@@ -83,7 +83,7 @@ def figures_of_the_reference():
 
 
 def test_the_reference_script_names_figures():
-    assert {"board", "fig2", "dflash_acceptance"} <= set(figures_of_the_reference()) <= set(report.FIGURES)
+    assert {"board", "fig2", "dflash_acceptance"} <= set(figures_of_the_reference()) <= set(FIGURES)
 
 
 @pytest.mark.parametrize("name", figures_of_the_reference())

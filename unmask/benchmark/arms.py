@@ -76,7 +76,7 @@ def _random(name: str, settings) -> Arm:
     decoder.check(settings.task.max_new_tokens, settings.model.vocabulary)
     for role, model in by_role.items():
         if not isinstance(model, RandomModel):
-            raise ValueError(f"{role}={model.name}: model=random goes with {role}=random")
+            raise ValueError(f"{role}={model.name}: model=random goes with {role}=random_causal")
     device = choose_device(settings.device)
     models = _models(settings, decoder, device, choose_dtype(settings.dtype, device))
     generator = torch.Generator().manual_seed(settings.seed)

@@ -87,9 +87,8 @@ class BenchConfig(EvalConfig):
     rounds: int = 5  # how often every arm answers them
     tokens: int | None = None  # end every answer after so many tokens; None = where it ends
     profile: bool = True  # shares of the time, memory, arithmetic, ceiling
-    sweep: str | None = (
-        None  # a setting of which the costs are drawn as curves: task.max_new_tokens | batch_size
-    )
+    # a setting of which the costs are drawn as curves: task.max_new_tokens | batch_size
+    sweep: str | None = None
     points: list[int] = field(default_factory=list)  # its values
     report: str | None = None  # JSON file (PNG and CSV beside it) for what the terminal shows
 
