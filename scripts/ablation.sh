@@ -3,7 +3,7 @@
 python=.venv/bin/python
 [ -x $python ] || python=python
 train() {
-  local place=$prefix$1
-  [ -e "runs/ablation/$place/training.json" ] || $python train.py "recipe=$recipe" name="$1" output="runs/ablation/$place" \
-    folder="runs/train/ablation/$place" tokens="$tokens" threads="${THREADS:-2}" validation_problems=0 "${@:2}"
+  local folder=$prefix$1
+  [ -e "runs/ablation/$folder/training.json" ] || $python train.py "recipe=$recipe" name="$1" output="runs/ablation/$folder" \
+    folder="runs/train/ablation/$folder" tokens="$tokens" threads="${THREADS:-2}" validation_problems=0 "${@:2}"
 }

@@ -10,6 +10,6 @@ train full
 train no_features "architecture.target_layer_ids=[-1]" # the embeddings of the text instead
 train one_feature "architecture.target_layer_ids=[2]"
 train gamma_inf ++objective_options.gamma=inf
-train fixed_blocks ++objective_options.places=fixed
+train fixed_blocks ++objective_options.anchor_positions=fixed
 train one_layer architecture.num_hidden_layers=1
 scripts/figure.sh dflash_training "$@"

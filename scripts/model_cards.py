@@ -128,8 +128,8 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         for task, label in wanted
     }
     Console().print(summary_table({f"{name}, {t}, {label}": s for (t, label), s in main.items()}))
-    sat = [s for stage in stages for s in stage["sittings"]]
-    sittings = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in sat]
+    starts = [s for stage in stages for s in stage.get("sessions") or stage["sittings"]]  # older models' word
+    sessions = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in starts]
     tokens, steps, seconds = (sum(stage[key] for stage in stages) for key in ("tokens", "steps", "seconds"))
     lines = [
         f"# {name}",
@@ -152,7 +152,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "problems (exact text; most test "
         "problems differ from some training problem in names and things only, see problems.py) |",
         f"| tokens seen | {tokens / 1e6:.1f}M, padding included, in {steps:,} steps |",
-        f"| sittings | {'; '.join(sittings)}. (The learning rate follows the tokens planned; "
+        f"| sessions | {'; '.join(sessions)}. (The learning rate follows the tokens planned; "
         "retraining plans all at once.) |",
         f"| training time | {seconds / 60:.0f} minutes on {machines} |",
         "| retrain | "

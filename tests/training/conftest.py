@@ -51,7 +51,7 @@ def build():
 
 @pytest.fixture(scope="session")
 def mixed():
-    """Six rows of 24 ids: four problems of several lengths with silence (of none to many), two drills."""
+    """Six rows of 24 ids: four problems of several lengths with end padding (of none to many), two drills."""
     ids = torch.randint(1, MASK, (6, 24), generator=torch.Generator().manual_seed(7))
     column = torch.arange(24)
     starts = torch.tensor([3, 5, 8, 2, 0, 0])[:, None]
@@ -59,9 +59,9 @@ def mixed():
     drill = torch.tensor([False, False, False, False, True, True])
     answer = (column >= starts) & (column < ends)
     answer[4:] &= column % 4 > 1
-    silence = (column >= ends) & ~drill[:, None]
+    end_padding = (column >= ends) & ~drill[:, None]
     ids[column >= ends] = 0
-    return Batch(ids, answer, silence, drill)
+    return Batch(ids, answer, end_padding, drill)
 
 
 @pytest.fixture(scope="session")

@@ -70,8 +70,8 @@ def test_each_row_has_a_block_of_its_own_and_a_masked_future():
 
 def test_without_blocks_the_whole_answer_is_at_work():
     data = batch()
-    block, after = chosen_block(data.answer | data.silence, data.answer, None, torch.Generator())
-    assert torch.equal(block, data.answer) and torch.equal(after, data.silence)
+    block, after = chosen_block(data.maskable, data.answer, None, torch.Generator())
+    assert torch.equal(block, data.answer) and torch.equal(after, data.end_padding)
 
 
 def test_all_masked_leaves_the_second_copy_nothing():
@@ -123,7 +123,7 @@ def test_real_models_predict_every_token_from_its_own_row(layout, build):
     """A row of a batch costs what it costs alone, in the same masks."""
     model = build(layout, layers=2)
     data = batch()
-    block, after = chosen_block(data.answer | data.silence, data.answer, 4, torch.Generator().manual_seed(1))
+    block, after = chosen_block(data.maskable, data.answer, 4, torch.Generator().manual_seed(1))
     noisy = torch.where(block | after, 39, data.ids)
     together = model(noisy, logits_to_keep=block).logits
     alone = torch.cat([model(noisy[i : i + 1], logits_to_keep=block[i : i + 1]).logits for i in range(2)])

@@ -39,7 +39,7 @@ def pair(request, build):
 @pytest.fixture
 def problems(mixed):
     """The rows of `mixed` that are no drills: prompts of 3, 5, 8 and 2 tokens."""
-    return Batch(mixed.ids[:4], mixed.answer[:4], mixed.silence[:4], mixed.drill[:4])
+    return Batch(mixed.ids[:4], mixed.answer[:4], mixed.end_padding[:4], mixed.drill[:4])
 
 
 def run(pair, data, seed=0, **options):
@@ -53,8 +53,8 @@ def test_the_loss_is_soft_cross_entropy_over_the_share_of_masks(pair, problems):
     student, teacher = pair[STUDENT], pair["teacher"]
     assert torch.equal(student.ids, teacher.ids) and "attention_mask" not in teacher.kwargs
     masked = student.kwargs["logits_to_keep"]
-    asked = problems.answer | problems.silence
-    assert torch.equal(masked, student.ids != problems.ids) and not (masked & ~asked).any()
+    maskable = problems.maskable
+    assert torch.equal(masked, student.ids != problems.ids) and not (masked & ~maskable).any()
     prompts = torch.tensor([3, 5, 8, 2])
     blocks = -(-(24 - prompts) // BLOCK)
     shares = block_shares(blocks, "monotone", 0.2, 1.0, torch.Generator().manual_seed(0))
@@ -120,9 +120,9 @@ def test_finished_blocks_have_no_masks_and_the_noise_begins_behind_them(pair, pr
     for seed in range(30):
         run(pair, problems, seed=seed, p_min=1.0, finished=True)
         masked = pair[STUDENT].kwargs["logits_to_keep"]
-        asked = problems.answer | problems.silence
+        maskable = problems.maskable
         for row, first in enumerate(masked.int().argmax(1).tolist()):
-            assert torch.equal(masked[row, first:], asked[row, first:]) and not masked[row, :first].any()
+            assert torch.equal(masked[row, first:], maskable[row, first:]) and not masked[row, :first].any()
             firsts[row].add((first - prompts[row]) / BLOCK)
     for row, found in enumerate(firsts):
         assert found == set(range((int(answered[row]) - prompts[row]) // BLOCK + 1))

@@ -19,11 +19,12 @@ from unmask.models.loading import Source
 from unmask.models.settings import ModelConfig
 from unmask.paths import ROOT
 from unmask.training import objectives
+from unmask.training.checking import check
 from unmask.training.data import Batch, Stream
 from unmask.training.models import build_drafter
 from unmask.training.objectives import STUDENT
 from unmask.training.objectives.dflash import DFlash, chosen_anchors
-from unmask.training.recipe import TrainConfig, check
+from unmask.training.recipe import TrainConfig
 
 MASK, BLOCK = 39, 4
 ANSWER = torch.tensor([[0] * 4 + [1] * 9 + [0], [0] * 2 + [1] * 5 + [0] * 7]).bool()
@@ -86,7 +87,7 @@ def by_hand(pair, data, anchors, gamma):
     [
         {"gamma": 4.0},
         {"gamma": math.inf},
-        {"places": "fixed", "gamma": 4.0},
+        {"anchor_positions": "fixed", "gamma": 4.0},
     ],
 )
 def test_many_blocks_in_one_forward_are_those_that_it_drafts(pair, data, options):
@@ -96,7 +97,7 @@ def test_many_blocks_in_one_forward_are_those_that_it_drafts(pair, data, options
         anchors = [
             (r, int(a)) for r in range(2) for a, is_one in zip(places[r], real[r], strict=True) if is_one
         ]
-        assert len(anchors) == (2 + 1 if "places" in options else 8 + 4)
+        assert len(anchors) == (2 + 1 if "anchor_positions" in options else 8 + 4)
         expected = by_hand(pair, data, anchors, options["gamma"])
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
 
@@ -158,7 +159,7 @@ def test_anchors_are_answer_tokens_that_another_follows(data):
         ({"block_length": 1}, "block_length=1 must be at least 2"),
         ({"anchors": 0}, "anchors=0"),
         ({"negatives": 0}, "negatives=0"),
-        ({"places": "best"}, "places='best'"),
+        ({"anchor_positions": "best"}, "anchor_positions='best'"),
         ({"gamma": 0.0}, "gamma=0.0"),
     ],
 )

@@ -140,7 +140,7 @@ def test_stopped_training_saves_goes_on_exactly_and_gives_the_signals_back(train
     assert [[row[k] for k in keys] for row in again.curve] == [
         [row[k] for k in keys] for row in straight.curve
     ]
-    assert [s["from_step"] for s in again.sittings] == [0, 2]
+    assert [s["from_step"] for s in again.sessions] == [0, 2]
 
 
 # --- optimization ---

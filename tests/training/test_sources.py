@@ -6,12 +6,13 @@ import random
 
 import pytest
 
+from unmask.evaluation.prompts import prompt_ids, prompt_text
 from unmask.records import Run
 from unmask.records.recipe import prompt_hash
 from unmask.tasks import problems
-from unmask.training import recipe
+from unmask.training import checking, recipe
 from unmask.training.data import Stream
-from unmask.training.sources import Answers, Drills, Problems, chat_prompt, source
+from unmask.training.sources import Answers, Drills, Problems, source
 
 MIXTURE = {"gsm_symbolic": 0.5, "chain_sum": 0.2, "drill": 0.3}
 
@@ -66,19 +67,19 @@ def test_drills_ask_for_results_only(tokenizer, small_chunks):
         assert "=" not in tokenizer.decode(ids[answer]) and "=" in tokenizer.decode(ids[~answer])
 
 
-def test_answers_are_followed_by_silence_up_to_the_canvas(tokenizer, small_chunks):
+def test_answers_are_followed_by_end_padding_up_to_the_canvas(tokenizer, small_chunks):
     stream = Stream(tokenizer, {"gsm_symbolic": 0.7, "drill": 0.3}, batch_tokens=3000, canvas=96)
     lengths = []
     for _ in range(20):
         batch = stream.next()
-        assert (batch.ids[batch.silence] == tokenizer.eos_token_id).all()
-        assert not (batch.silence & batch.answer).any()
-        for answer, silence in zip(batch.answer, batch.silence, strict=True):
-            if silence.any():
-                asked = (answer | silence).nonzero()[:, 0]
+        assert (batch.ids[batch.end_padding] == tokenizer.eos_token_id).all()
+        assert not (batch.end_padding & batch.answer).any()
+        for answer, padding in zip(batch.answer, batch.end_padding, strict=True):
+            if padding.any():
+                columns = (answer | padding).nonzero()[:, 0]
                 # one stretch, up to the end
-                assert asked.tolist() == list(range(asked[0], batch.ids.size(1)))
-                lengths.append(len(asked))
+                assert columns.tolist() == list(range(columns[0], batch.ids.size(1)))
+                lengths.append(len(columns))
     assert sum(n >= 96 for n in lengths) > 0.4 * len(lengths)
     assert sum(n < 90 for n in lengths) > 0.1 * len(lengths)
 
@@ -115,8 +116,8 @@ def test_names_of_sources(tokenizer):
 def test_prompts_are_those_that_the_harness_asks_with(tokenizer):
     """The hashes are of the reference run's first documents."""
     for task, expected in (("gsm_symbolic", "9961448f1211"), ("chain_sum", "eda4b2b22107")):
-        text = chat_prompt(tokenizer, problems.held_out(task, "test")[0].question)
-        assert prompt_hash(tokenizer.encode(text)) == expected
+        ids = prompt_ids(tokenizer, problems.held_out(task, "test")[0].question)
+        assert prompt_hash(ids) == expected
 
 
 # --- answers of a run ---
@@ -131,7 +132,7 @@ def recorded(tokenizer, tmp_path):
         folder = tmp_path / "-".join(map(str, task.values()))
         with Run.open(folder, {"task": task}, {}) as run:
             for number, problem in zip(range(documents), problems.training_split("chain_sum"), strict=False):
-                prompt = tokenizer.encode(chat_prompt(tokenizer, problem.question, task["system_prompt"]))
+                prompt = tokenizer.encode(prompt_text(tokenizer, problem.question, task["system_prompt"]))
                 answer = tokenizer.encode(f"it is {number}")
                 ended = number != unended
                 ids = answer + [tokenizer.eos_token_id] * 2 * ended
@@ -169,14 +170,14 @@ def test_a_run_gives_its_prompts_and_what_was_answered_up_to_the_end(recorded, t
     answers = Answers(str(recorded()), tokenizer)
     examples = answers.examples(0, random.Random(0))
     one_pass = [next(examples) for _ in range(3)]  # document 2 filled its canvas: it is left out
-    texts = {tokenizer.decode(answer) for example in one_pass for _, answer in example.turns}
+    texts = {tokenizer.decode(answer) for example in one_pass for _, answer in example.exchanges}
     assert texts == {f"it is {number}<|im_end|>" for number in (0, 1, 3)}
     questions = [p.question for p, _ in zip(problems.training_split("chain_sum"), range(4), strict=False)]
     for example in one_pass:
-        ((prompt, answer),) = example.turns
+        ((prompt, answer),) = example.exchanges
         number = int(tokenizer.decode(answer[-2:-1]))
-        assert tokenizer.decode(prompt) == chat_prompt(tokenizer, questions[number])
-        assert example.asked == [False] * len(prompt) + [True] * len(answer) and example.ends
+        assert tokenizer.decode(prompt) == prompt_text(tokenizer, questions[number])
+        assert example.is_answer == [False] * len(prompt) + [True] * len(answer) and example.ends
     again = [next(examples) for _ in range(3)]  # another pass, without end
     assert sorted(e.ids for e in again) == sorted(e.ids for e in one_pass)
     replay = answers.examples(7, random.Random(0))
@@ -211,12 +212,12 @@ def test_right_answers_alone(recorded, tokenizer):
 
 
 def test_answers_that_were_cut_off(recorded, tokenizer):
-    """Document 2 never ended: it has no end token, and no silence is said to follow."""
+    """Document 2 never ended: it has no end token, and no end padding follows."""
     every = source(f"all:{recorded()}", tokenizer)
     texts = [tokenizer.decode(answer) for _, answer in every.pairs]
     assert texts == [f"it is {i}" + "<|im_end|>" * (i != 2) for i in range(4)]
     examples = every.examples(0, random.Random(0))
-    ends = {tokenizer.decode(e.turns[0][1]): e.ends for e in (next(examples) for _ in texts)}
+    ends = {tokenizer.decode(e.exchanges[0][1]): e.ends for e in (next(examples) for _ in texts)}
     assert ends == {text: text.endswith("<|im_end|>") for text in texts}
 
 
@@ -227,12 +228,12 @@ def test_a_diffusion_model_is_not_trained_on_answers_that_were_cut_off():
     with pytest.raises(
         ValueError, match="all:runs/x: a diffusion model learns where answers end.*run:runs/x"
     ):
-        recipe.check(cfg)
+        checking.check(cfg)
 
 
 def test_a_data_set_of_questions_and_answers(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    templated = chat_prompt(tokenizer, "How many?")
+    templated = prompt_text(tokenizer, "How many?")
     rows = [("How many?", "12"), (templated, "13"), ("Why?", "word " * 40)]
     (tmp_path / "set").mkdir()
     file = tmp_path / "set" / "train.jsonl"

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
 from unmask.paths import ROOT
-from unmask.training import recipe
+from unmask.training import checking
 from unmask.training import tokenizer as shared_tokenizer
 
 SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
@@ -51,7 +53,7 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     assert "lm_head.weight" not in weights  # tied: one tensor
     story = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert story["tokens"] >= 1500 and [s["from_step"] for s in story["sittings"]] == [0]
+    assert story["tokens"] >= 1500 and [s["from_step"] for s in story["sessions"]] == [0]
     assert story["recipe"] == "tiny_qwen" and story["settings"]["objective"] == "autoregressive"
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
 
@@ -70,7 +72,13 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
 def test_help_says_what_the_settings_mean(run_command):
     code, out, _ = run_command(train, "--help")
     assert code in (0, None)
-    for words in ("tiny_qwen_large", "What they mean", "objective_options", "torchrun", "run:FOLDER"):
+    for words in (
+        "tiny_qwen_large",
+        "Settings of this recipe",
+        "objective_options",
+        "torchrun",
+        "run:FOLDER",
+    ):
         assert words in out
 
 
@@ -144,13 +152,13 @@ def test_wrong_settings_are_refused_by_name(settings, key, value, message):
     with open_dict(changed):
         OmegaConf.update(changed, key, value, merge=True)
     with pytest.raises(ValueError, match=message):
-        recipe.read(changed)
+        checking.read(changed)
 
 
 def test_every_recipe_is_in_order():
     for file in sorted((ROOT / "eval_config" / "recipe").glob("*.yaml")):
         with initialize_config_dir(str(ROOT / "eval_config"), version_base=None):
-            cfg = recipe.read(compose("train", [f"recipe={file.stem}", "folder=runs/x"]))
+            cfg = checking.read(compose("train", [f"recipe={file.stem}", "folder=runs/x"]))
         assert file.stem.startswith(cfg.name)
 
 
@@ -164,3 +172,9 @@ def test_a_damaged_parent_is_refused(run_command, parent, tmp_path):
     (tmp_path / "model.safetensors").write_text("no weights")
     code, _, err = run_command(train, "recipe=tiny_dream", f"init_from={tmp_path}")
     assert code == 2 and f"init_from={tmp_path}: cannot be loaded" in err
+
+
+def test_the_settings_are_read_without_torch():
+    """`train.py --help` reads them, and is to be quick."""
+    code = "import sys, unmask.training.recipe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

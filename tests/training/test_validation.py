@@ -2,10 +2,13 @@
 
 import pytest
 
+from unmask.configuration.composition import composed
 from unmask.decoding import Generation
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
+from unmask.evaluation.evaluation import Evaluation
+from unmask.records.stats import wilson
 from unmask.tasks import problems
 from unmask.training.objectives import MaskedDiffusion
 from unmask.training.validation import Validation, decoders
@@ -23,8 +26,30 @@ def test_the_last_number_of_the_answer_counts(tokenizer, fresh, monkeypatch):
         answers.append(Generation(ids, list(range(len(ids))), len(ids), "stop", {"denoiser": len(ids)}, {}))
     monkeypatch.setattr(LeftRight, "decode", lambda self, *args: answers)
     objective = MaskedDiffusion({"student": fresh("Dream")})
-    assert Validation(tokenizer, 4, 8, 1)(objective) == {"accuracy": 0.5, "tokens_per_step": 1.0}
+    measured = Validation(tokenizer, 4, 8, 1)(objective)
+    low, high = wilson(2, 4)[1:]
+    assert measured == {
+        "n": 4,
+        "accuracy": 0.5,
+        "low_accuracy": low,
+        "high_accuracy": high,
+        "tokens_per_step": 1.0,
+    }
     assert objective.student.training
+
+
+def test_the_prompts_are_those_of_an_evaluation_of_the_validation_split(tokenizer, fresh, monkeypatch):
+    given = []
+
+    def decode(self, models, prompts, *args):
+        given.extend(prompts)
+        return [Generation([5], [0], 0, "stop", {"denoiser": 1}, {}) for _ in prompts]
+
+    monkeypatch.setattr(LeftRight, "decode", decode)
+    Validation(tokenizer, 20, 8, 1)(MaskedDiffusion({"student": fresh("Dream")}))
+    cfg = ["model=tiny_dream", "task.split=validation", "limit=20", "decoder=leftright", "threads=1"]
+    requests = Evaluation(composed("eval", cfg)).requests
+    assert [tokenizer.decode(ids) for ids in given] == [request.args[0] for request in requests]
 
 
 def test_every_decoder_answers_on_the_student(tokenizer, fresh):
@@ -32,7 +57,8 @@ def test_every_decoder_answers_on_the_student(tokenizer, fresh):
     objective = MaskedDiffusion({"student": fresh("Dream")})
     measured = Validation(tokenizer, 2, 4, 1, watched)(objective)
     columns = ["accuracy", "accuracy_confidence_steps=2", "accuracy_random_steps=1"]
-    assert list(measured) == columns + [c.replace("accuracy", "tokens_per_step") for c in columns]
+    shares = [f"{end}{column}" for column in columns for end in ("", "low_", "high_")]
+    assert list(measured) == ["n", *shares, *(c.replace("accuracy", "tokens_per_step") for c in columns)]
     one, two, all_at_once = [v for c, v in measured.items() if c.startswith("tokens")]
     assert 0 < one <= 1 < two <= 2 and all_at_once <= 4
 

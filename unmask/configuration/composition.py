@@ -60,7 +60,9 @@ def parsed(word: str) -> Override:
 def _is_value(override: Override) -> bool:
     """Whether it sets a key that is there, and chooses no file of a group."""
     key = override.key_or_group
-    plain = not (override.is_add() or override.is_delete() or override.is_sweep_override())
+    plain = not (
+        override.is_add() or override.is_force_add() or override.is_delete() or override.is_sweep_override()
+    )
     own = re.fullmatch(r"\w+(\.\w+)*", key) is not None and not key.startswith("hydra.")
     return plain and own and not (CONFIGURATIONS / key).is_dir()
 

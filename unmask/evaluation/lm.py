@@ -20,6 +20,7 @@ from lm_eval.utils import simple_parse_args_string
 from unmask.configuration.model_args import configuration
 from unmask.decoding import Generation, Models, Stop
 from unmask.decoding.sampling import at_least_one
+from unmask.evaluation.prompts import render, text_ids
 from unmask.evaluation.setup import Setup
 from unmask.progress import progress_bar
 from unmask.records.documents import TASK_STRIDE
@@ -61,18 +62,18 @@ class GenerativeLM(TemplateLM):
 
     def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
         # lm-eval asks for no generation prompt where the task begins the assistant's turn itself (humaneval).
+        if add_generation_prompt:
+            return render(self.tokenizer, chat_history, self.chat_options)
         return self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
+            add_generation_prompt=False,
+            continue_final_message=True,
             **self.chat_options,
         )
 
     def tok_encode(self, string: str, **kwargs) -> list[int]:
-        # The chat template has written all special tokens that the model expects (a second BOS changes
-        # scores).
-        return self.tokenizer.encode(string, add_special_tokens=False)
+        return text_ids(self.tokenizer, string)
 
     def text(self, generation: Generation) -> str:
         """What is scored: the useful tokens, without special ones."""

@@ -28,9 +28,14 @@ class Batch:
     """Token ids (rows, n), filled with EOS to the right, and per token:"""
 
     ids: torch.Tensor
-    answer: torch.Tensor  # bool: the model is asked for this token
-    silence: torch.Tensor  # bool: an EOS right of an answer's own, which a denoiser is asked for too
-    drill: torch.Tensor  # bool, per row: lines of arithmetic, of which the results are asked for
+    answer: torch.Tensor  # bool: a token of an answer, which the model predicts
+    end_padding: torch.Tensor  # bool: an EOS right of an answer's own, which a denoiser predicts too
+    drill: torch.Tensor  # bool, per row: lines of arithmetic, whose results are the answers
+
+    @property
+    def maskable(self) -> torch.Tensor:
+        """(rows, n) bool: what a denoiser may find masked: answers and the end padding after them."""
+        return self.answer | self.end_padding
 
     @property
     def tokens(self) -> int:
@@ -41,10 +46,10 @@ class Batch:
 
 
 class Row(NamedTuple):
-    """An example on its way into a batch, silence included."""
+    """An example on its way into a batch, end padding included."""
 
     ids: list[int]
-    asked: list[bool]  # shorter than `ids` by the silence
+    is_answer: list[bool]  # shorter than `ids` by the end padding
     ends: bool
 
 
@@ -54,7 +59,7 @@ class Stream:
 
     mixture: each source's share of the tokens (see sources.py). It moves linearly to `final_mixture` as
         `progress` goes from 0 to 1.
-    canvas: answers are followed by silence, in half of the rows up to this length, else up to a drawn one.
+    canvas: answers are followed by end tokens, in half of the rows up to this length, else up to a drawn one.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -97,7 +102,7 @@ class Stream:
         for chunk in range(COUNTED):
             shares = self._shares(chunk / (COUNTED - 1))  # of the beginning, up to those of the end
             for row in self._rows(chunk, shares, random.Random(f"{self.seed}/{chunk}")):
-                found.update(compress(row.ids, row.asked))
+                found.update(compress(row.ids, row.is_answer))
         frequent = (i for i, _ in found.most_common())
         return list(dict.fromkeys([*frequent, *range(count)]))[:count]
 
@@ -139,11 +144,11 @@ class Stream:
         return rows
 
     def _row(self, example: Example, rng: random.Random) -> Row:
-        ids, asked = example.ids, example.asked
-        silence = self._silence(len(example.turns[-1][1]), rng) if example.ends else 0
-        return Row(ids + [self.tokenizer.eos_token_id] * silence, asked, example.ends)
+        ids = example.ids
+        padding = self._end_padding(len(example.exchanges[-1][1]), rng) if example.ends else 0
+        return Row(ids + [self.tokenizer.eos_token_id] * padding, example.is_answer, example.ends)
 
-    def _silence(self, answer: int, rng: random.Random) -> int:
+    def _end_padding(self, answer: int, rng: random.Random) -> int:
         """How many end tokens follow an answer of so many tokens."""
         if self.canvas is None or answer >= self.canvas:
             return 0
@@ -152,11 +157,11 @@ class Stream:
     def _collate(self, rows: list[Row]) -> Batch:
         width = max(len(row.ids) for row in rows)
         eos = self.tokenizer.eos_token_id
-        answer = [row.asked + [False] * (width - len(row.asked)) for row in rows]
-        silence = [[row.ends and i >= len(row.asked) for i in range(width)] for row in rows]
+        answer = [row.is_answer + [False] * (width - len(row.is_answer)) for row in rows]
+        end_padding = [[row.ends and i >= len(row.is_answer) for i in range(width)] for row in rows]
         return Batch(
             ids=torch.tensor([row.ids + [eos] * (width - len(row.ids)) for row in rows]),
             answer=torch.tensor(answer),
-            silence=torch.tensor(silence),
+            end_padding=torch.tensor(end_padding),
             drill=torch.tensor([not row.ends for row in rows]),
         )

@@ -1,4 +1,4 @@
-"""A trained model as a Hugging Face folder, with the story of its training beside it."""
+"""A trained model as a Hugging Face folder, with what its training was beside it (training.json)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TOTALS = ["step", "tokens", "seconds"]  # columns of the curve that a second rec
 
 
 def earlier(init_from: Path | str | None, name: str) -> dict | None:
-    """Story and curve of the recipe before this one, where init_from is this same model after it."""
+    """training.json and curve of the recipe before this one, where init_from is this same model after it."""
     if init_from is None or not (Path(init_from) / "training.json").exists():
         return None
-    story = json.loads((init_from / "training.json").read_text())
-    if story["settings"]["name"] != name:
+    record = json.loads((init_from / "training.json").read_text())
+    if record["settings"]["name"] != name:
         return None
-    return {"story": story, "curve": (init_from / "learning_curve.csv").read_text()}
+    return {"training": record, "curve": (init_from / "learning_curve.csv").read_text()}
 
 
 def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, output: Path) -> None:
@@ -54,7 +54,7 @@ def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, fo
     model.save_pretrained(folder, state_dict=weights)
     if trainer.objective.roles[STUDENT] != "drafter":  # a drafter's is its target's
         tokenizer.save_pretrained(folder)
-    story = {
+    record = {
         "recipe": recipe,
         "settings": trainer.settings,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -62,14 +62,25 @@ def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, fo
         "tokens": trainer.seen,
         "steps": trainer.steps,
         "seconds": round(trainer.seconds),
-        "sittings": trainer.sittings,
+        "sessions": trainer.sessions,
         "environment": environment(),
     }
     curve = pd.read_csv(trainer.folder / "curve.csv")
     if trainer.earlier:
-        story["earlier"], before = trainer.earlier["story"], pd.read_csv(StringIO(trainer.earlier["curve"]))
+        record["earlier"], before = (
+            trainer.earlier["training"],
+            pd.read_csv(StringIO(trainer.earlier["curve"])),
+        )
         curve[TOTALS] += before[TOTALS].iloc[-1]
         curve = pd.concat([before, curve])
-    (folder / "training.json").write_text(json.dumps(story, indent=1) + "\n")
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     curve.to_csv(folder / "learning_curve.csv", index=False)
-    learning_curve(folder / "learning_curve.csv", folder / "learning_curve.png")
+    learning_curve(folder / "learning_curve.csv", folder / "learning_curve.png", documents(curve))
+
+
+def documents(curve: pd.DataFrame) -> int | None:
+    """How many validation problems are behind every accuracy of a curve; None where that is not recorded, or
+    not the same all along."""
+    measured = curve[curve.accuracy.notna()]
+    counts = set(measured.get("n", pd.Series([None] * len(measured))))
+    return int(counts.pop()) if len(counts) == 1 and pd.notna(next(iter(counts))) else None

@@ -21,12 +21,12 @@ from unmask.decoding.sampling import step_generator
 from unmask.training.data import Batch, Stream
 from unmask.training.objectives import Objective
 from unmask.training.optimization import Schedule, optimizers
-from unmask.training.processes import Place
+from unmask.training.processes import Processes
 from unmask.training.refusal import reason
 from unmask.training.validation import Validation
 
-FORMAT = 2  # of state.pt
-PROGRESS = ("seen", "steps", "seconds", "curve", "window", "sittings", "earlier")
+FORMAT = 3  # of state.pt
+PROGRESS = ("seen", "steps", "seconds", "curve", "window", "sessions", "earlier")
 COLUMNS = ("step", "tokens", "seconds", "loss", "lr", "accuracy")  # of curve.csv, and one a further decoder
 CPU = torch.device("cpu")
 
@@ -53,24 +53,24 @@ class Trainer:
     settings: dict = field(default_factory=dict)  # a state of other ones is refused
     validation: Validation | None = None
     accumulate: int = 1
-    place: Place = field(default_factory=Place)
+    processes: Processes = field(default_factory=Processes)
     dtype: torch.dtype = torch.float32
-    earlier: dict | None = None  # what the recipe before this one left to tell
+    earlier: dict | None = None  # training.json and curve of the recipe before this one
     # progress, saved with the weights
     seen: int = 0
     steps: int = 0
     seconds: float = 0.0
     curve: list[dict] = field(default_factory=list)
     window: list[float] = field(default_factory=list)  # losses since the curve's last row
-    sittings: list[dict] = field(default_factory=list)  # where each start began, aimed at and ran
+    sessions: list[dict] = field(default_factory=list)  # where each start began, aimed at and ran
 
     def __post_init__(self):
         self.folder = Path(self.folder)
-        self.objective = self.objective.to(self.place.device).train()
+        self.objective = self.objective.to(self.processes.device).train()
         self.trained = self.objective.trained
         self.frozen = self.objective.frozen_digest()
         self.optimizers = optimizers(self.trained, self.weight_decay)
-        shared = self.place.world > 1
+        shared = self.processes.world_size > 1
         self.loss = DistributedDataParallel(self.objective) if shared else self.objective
         self.rate = 0.0  # of the last step
 
@@ -134,7 +134,7 @@ class Trainer:
 
     def save(self) -> None:
         """Replace state.pt and curve.csv, each whole."""
-        if not self.place.leads:
+        if not self.processes.is_main:
             return
         state = {
             "format": FORMAT,
@@ -167,13 +167,13 @@ class Trainer:
         """
         # Every process draws the whole step's batches: so all know what was seen, and none depends on how
         # many there are.
-        count = self.accumulate * self.place.world
+        count = self.accumulate * self.processes.world_size
         progress = self.seen / self.tokens
         first = self.steps * count
         batches = [(first + i, self.stream.next(progress)) for i in range(count)]
         seen = self.seen + sum(batch.tokens for _, batch in batches)
 
-        loss = self._backward(batches[self.place.rank :: self.place.world])
+        loss = self._backward(batches[self.processes.rank :: self.processes.world_size])
         if not math.isfinite(loss):
             raise ValueError(
                 f"loss is {loss} at step {self.steps}: lower `lr`; the last checkpoint is untouched"
@@ -196,19 +196,19 @@ class Trainer:
     def _backward(self, batches: list[tuple[int, Batch]]) -> float:
         """Leaves the mean gradient over all processes; returns the mean loss. batches: this process's,
         numbered."""
-        device = self.place.device
+        device = self.processes.device
         total = torch.zeros((), device=device)
         for number, batch in batches:
             generator = step_generator(self.seed, number, CPU)
             torch.manual_seed(generator.initial_seed())  # of dropout: by batch, so that resuming repeats it
             # Gradients are exchanged once, with the last batch.
-            waits = self.place.world > 1 and number != batches[-1][0]
+            waits = self.processes.world_size > 1 and number != batches[-1][0]
             with self.loss.no_sync() if waits else nullcontext():
                 with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
                     loss = self.loss(batch.to(device), generator) / len(batches)
                 loss.backward()
             total += loss.detach()
-        return self.place.mean(total.item())
+        return self.processes.mean(total.item())
 
     def run(
         self,
@@ -219,14 +219,14 @@ class Trainer:
         """Train to the end and save.
 
         Ctrl-C (or SIGTERM) saves after the step under way and raises KeyboardInterrupt; the same command goes
-        on from there. `on_checkpoint` is called by the leading process after each checkpoint but the last.
+        on from there. `on_checkpoint` is called by the main process after each checkpoint but the last.
         """
         if self.seen < self.tokens:
-            self.sittings.append(self._sitting())
+            self.sessions.append(self._session())
         saved = time.perf_counter()
         with stop_signals() as stopped, self._progress() as (progress, bar):
             # All processes stop after the same step.
-            while self.seen < self.tokens and not self.place.mean(float(stopped())):
+            while self.seen < self.tokens and not self.processes.mean(float(stopped())):
                 start = time.perf_counter()
                 self.window.append(self.step())
                 self.seconds += time.perf_counter() - start
@@ -235,7 +235,7 @@ class Trainer:
                     self._log(progress, bar)
                 if time.perf_counter() - saved > 60 * checkpoint_minutes:
                     self.save()
-                    if on_checkpoint and self.place.leads:
+                    if on_checkpoint and self.processes.is_main:
                         on_checkpoint()
                     saved = time.perf_counter()
             self.save()
@@ -246,8 +246,8 @@ class Trainer:
             )
 
     def measure(self) -> dict[str, float]:
-        """Validation accuracy by column, if it is due: every so many tokens and at the end."""
-        if self.validation is None or not self.place.leads:
+        """What validation measures, by column, if it is due: every so many tokens and at the end."""
+        if self.validation is None or not self.processes.is_main:
             return {}
         before = self.curve[-1]["tokens"] if self.curve else 0
         passed = self.seen // self.validation.every > before // self.validation.every
@@ -256,23 +256,27 @@ class Trainer:
     def _log(self, progress: Progress, bar: TaskID) -> None:
         """A row of the curve, and what a person sees of it."""
         loss, self.window = sum(self.window) / len(self.window), []
-        accuracies = self.measure()
+        measured = self.measure()
         row = {"step": self.steps, "tokens": self.seen, "seconds": round(self.seconds, 1)}
-        row |= {"loss": round(loss, 5), "lr": self.rate, "accuracy": None} | accuracies
+        row |= {"loss": round(loss, 5), "lr": self.rate, "accuracy": None} | measured
         self.curve.append(row)
         text = f"loss {loss:.4f}  {self.seen / self.seconds:,.0f} tokens/s  {self.seen / 1e6:.2f}M tokens"
-        for column, value in accuracies.items():
-            text += f"  {column} {value:.1%}" if column.startswith("accuracy") else f"  {column} {value:.2f}"
+        for column, value in measured.items():
+            if column.startswith("accuracy"):
+                low, high = (100 * measured.get(f"{end}_{column}", value) for end in ("low", "high"))
+                text += f"  {column} {value:.1%} [{low:.1f}, {high:.1f}]"
+            elif not column.startswith(("low_", "high_")):
+                text += f"  {column} {value:.4g}"
         progress.update(bar, description=text)
-        if self.place.leads and not progress.console.is_terminal:
+        if self.processes.is_main and not progress.console.is_terminal:
             print(f"step {self.steps}  {text}", flush=True)
 
-    def _sitting(self) -> dict:
+    def _session(self) -> dict:
         return {
             "from_step": self.steps,
             "planned_tokens": self.tokens,
-            "device": str(self.place.device),
-            "processes": self.place.world,
+            "device": str(self.processes.device),
+            "processes": self.processes.world_size,
             "threads": torch.get_num_threads(),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
@@ -280,7 +284,7 @@ class Trainer:
     @contextmanager
     def _progress(self) -> Iterator[tuple[Progress, TaskID]]:
         text = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>5.1f}%"))
-        hidden = not self.place.leads
+        hidden = not self.processes.is_main
         with Progress(*text, TimeRemainingColumn(), refresh_per_second=1, disable=hidden) as progress:
             yield progress, progress.add_task("training", total=self.tokens, completed=self.seen)
 

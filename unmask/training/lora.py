@@ -68,7 +68,7 @@ def add_adapter(model: nn.Module, lora: Lora) -> None:
     settings = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules)
     )
-    model.add_adapter(settings)  # transformers' own door to peft
+    model.add_adapter(settings)  # transformers' own way to peft
 
 
 def has_adapter(model: nn.Module) -> bool:

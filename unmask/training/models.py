@@ -1,8 +1,9 @@
-"""The models that an objective needs: the student from its recipe, and its frozen company."""
+"""The models that an objective needs: the student from its recipe, and its frozen models."""
 
 from __future__ import annotations
 
 import copy
+import os
 from functools import cache
 
 import torch
@@ -25,9 +26,10 @@ from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, at_least, is_d
 from unmask.models.loading import DIFFUSION, Source
 from unmask.training import objectives
 from unmask.training import tokenizer as shared_tokenizer
+from unmask.training.checking import MODEL, find_folder
 from unmask.training.lora import add_adapter
 from unmask.training.objectives import STUDENT
-from unmask.training.recipe import MODEL, TrainConfig, find_folder
+from unmask.training.recipe import TrainConfig
 from unmask.training.refusal import reason
 
 # fields that a drafter takes over from its target
@@ -77,8 +79,9 @@ def build_student(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> torch
     if cfg.architecture is None:
         return parent
     config = build_config(cfg.architecture, tokenizer)
-    torch.manual_seed(cfg.seed)
     try:
+        _check_size(config)
+        torch.manual_seed(cfg.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except Exception as error:  # widths that do not divide, and what else transformers refuses
         raise ValueError(f"architecture: {error}") from error
@@ -96,6 +99,18 @@ def build_student(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> torch
     return model
 
 
+def _check_size(config: PretrainedConfig) -> None:
+    """ValueError for a model whose float32 weights do not fit this machine's memory. Allocates none."""
+    with torch.device("meta"):
+        shapes = AutoModelForCausalLM.from_config(config)
+    needed, memory = (
+        4 * sum(p.numel() for p in shapes.parameters()),
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+    if needed > memory:
+        raise ValueError(f"{needed / 1e9:,.0f} GB of weights, and this machine has {memory / 1e9:,.0f} GB")
+
+
 def build_drafter(
     cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase, target: PretrainedConfig
 ) -> torch.nn.Module:
@@ -106,10 +121,10 @@ def build_drafter(
     if cfg.init_from is not None:
         drafter = _pretrained(DFlashDraftModel, "init_from", cfg.init_from, dtype=torch.float32)
         drafter.config.block_size = block
-        asked = (cfg.architecture or {}).get("draft_vocab_size")
-        if asked is not None and asked != getattr(drafter.config, "draft_vocab_size", None):
+        size = (cfg.architecture or {}).get("draft_vocab_size")
+        if size is not None and size != getattr(drafter.config, "draft_vocab_size", None):
             raise ValueError(
-                f"architecture.draft_vocab_size={asked}: init_from={cfg.init_from} keeps the ids that it "
+                f"architecture.draft_vocab_size={size}: init_from={cfg.init_from} keeps the ids that it "
                 "drafts; leave one of the two out"
             )
         return drafter
@@ -205,7 +220,7 @@ def _check_kind(what: str, config: PretrainedConfig, wanted: str) -> None:
 @cache
 def chosen(key: str, folder: str) -> Source:
     """What eval.py loads for model=NAME, of model:NAME; ValueError where it cannot. Read once: its tokenizer
-    and its weights are asked for one after the other."""
+    and its weights are wanted one after the other."""
     try:
         settings = composed([f"model={folder.removeprefix(MODEL)}"]).model
         return Source(OmegaConf.to_object(settings))
@@ -220,8 +235,8 @@ def _tokenizer(key: str, folder: str) -> PreTrainedTokenizerBase:
 
 
 def _pretrained(loader: type, key: str, folder: str, **kwargs):
-    place = find_folder(key, folder)
+    found = find_folder(key, folder)
     try:
-        return loader.from_pretrained(place, **kwargs)
+        return loader.from_pretrained(found, **kwargs)
     except Exception as error:  # damaged files: each its own type
         raise ValueError(f"{key}={folder}: cannot be loaded ({reason(error)})") from error

@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import load_dataset
 from transformers import PreTrainedTokenizerBase
 
+from unmask.evaluation.prompts import prompt_ids, prompt_text, text_ids
 from unmask.paths import ROOT
 from unmask.records import Run
 from unmask.records.recipe import prompt_hash
@@ -39,23 +41,23 @@ ANSWERS = ("llm_response", "qwen7b_answer", "answer", "response")
 
 @dataclass(frozen=True)
 class Example:
-    """Ids to learn from: (prompt, answer) in turns. Only the answers are asked for.
+    """Ids to learn from: exchanges of (prompt, answer). Only the answers are predicted.
 
-    ends: the last answer ends the text (its last id is the end token), so that nothing but silence follows.
+    ends: the last answer ends the text (its last id is the end token), so that only end padding follows.
     """
 
-    turns: list[tuple[list[int], list[int]]]
+    exchanges: list[tuple[list[int], list[int]]]
     ends: bool = True
 
     @property
     def ids(self) -> list[int]:
-        return [i for prompt, answer in self.turns for i in (*prompt, *answer)]
+        return [i for prompt, answer in self.exchanges for i in (*prompt, *answer)]
 
     @property
-    def asked(self) -> list[bool]:
-        """Per id: the model is asked for it."""
+    def is_answer(self) -> list[bool]:
+        """Per id: the model predicts it."""
         flags: list[bool] = []
-        for prompt, answer in self.turns:
+        for prompt, answer in self.exchanges:
             flags += [False] * len(prompt) + [True] * len(answer)
         return flags
 
@@ -85,23 +87,25 @@ class Problems(Source):
         first = (self.seed * 100_003 + chunk) * PARTS
         for part in range(PARTS):
             found = problems.training_stream(self.task, first + part, PROBLEMS)
-            prompts = self.tokenizer([chat_prompt(self.tokenizer, p.question) for p in found]).input_ids
-            answers = self.tokenizer([p.solution + self.tokenizer.eos_token for p in found]).input_ids
-            for turn in zip(prompts, answers, strict=True):
-                yield Example([turn])
+            for problem in found:
+                answer = text_ids(self.tokenizer, problem.solution + self.tokenizer.eos_token)
+                yield Example([(prompt_ids(self.tokenizer, problem.question), answer)])
 
 
 @dataclass
 class Drills(Source):
-    """Lines of arithmetic, of which the results are asked for."""
+    """Lines of arithmetic, whose results are the answers."""
 
     tokenizer: PreTrainedTokenizerBase
 
     def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
         while True:
             lines = problems.drill(rng, rng.randint(*DRILL_LINES))
-            pieces = self.tokenizer([text for a, b in lines for text in (a, b + "\n")]).input_ids
-            yield Example(list(zip(pieces[::2], pieces[1::2], strict=True)), ends=False)
+            exchanges = [
+                (text_ids(self.tokenizer, expression), text_ids(self.tokenizer, result + "\n"))
+                for expression, result in lines
+            ]
+            yield Example(exchanges, ends=False)
 
 
 class Pairs(Source):
@@ -126,20 +130,18 @@ class Answers(Pairs):
     An answer that filled its canvas without an end is left out, since where it would have ended is not known;
     `all:` takes it as it is. `correct:` takes the right answers alone, by the metric of the run. The prompts
     are built again from the task and the split that the run names, and must become the ids that the run's
-    model was asked with.
+    model was given.
     """
 
     def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase, kind: str = RUN):
         """kind: one of OF_RUNS. ValueError (RecordError) where there is no run, or it cannot be trained
         on."""
-        self.place = f"mixture: {kind}{folder}"
+        self.name = f"mixture: {kind}{folder}"
         correct, cut = kind == CORRECT, kind == ALL
-        places = [place for place in (Path(folder), ROOT / folder) if place.is_dir()]
-        if not places:
-            raise ValueError(f"{self.place}: no such folder; give a run's folder, with its run.json")
-        run = Run.read(places[0])
+        run = Run.read(run_folder(kind, folder))
         task = run.config.get("task", {})
         self._check(task)
+        chat_options = _chat_options(run.config)
         answers = run.scored(run.info["metric"]) if correct else run.samples()
         samples = [
             s for s in answers if (cut or s["finish"] == "stop") and (not correct or s["correct"] == 1)
@@ -147,22 +149,22 @@ class Answers(Pairs):
         if not samples:
             fault = "ends and is right" if correct else "ends"
             raise ValueError(
-                f"{self.place}: none of its {len(run.done)} answers {fault}, so none can be learned from"
+                f"{self.name}: none of its {len(run.done)} answers {fault}, so none can be learned from"
             )
         count = 1 + max(sample["doc_id"] for sample in samples)
         documents = list(itertools.islice(problems.training_split(task["name"]), count))
         if len(documents) < count:
             raise ValueError(
-                f"{self.place}: document {count - 1} is not among the {len(documents)} of its split"
+                f"{self.name}: document {count - 1} is not among the {len(documents)} of its split"
             )
         self.end = tokenizer.eos_token_id
         self.pairs = []
         for sample in samples:
-            text = chat_prompt(tokenizer, documents[sample["doc_id"]].question, task.get("system_prompt"))
-            prompt = tokenizer.encode(text, add_special_tokens=False)
+            question = documents[sample["doc_id"]].question
+            prompt = prompt_ids(tokenizer, question, task.get("system_prompt"), chat_options)
             if prompt_hash(prompt) != sample["prompt_hash"]:
                 raise ValueError(
-                    f"{self.place}: the prompt of document {sample['doc_id']} is not the one that was "
+                    f"{self.name}: the prompt of document {sample['doc_id']} is not the one that was "
                     "answered: the run's model has another tokenizer or chat template, or the task has "
                     "changed"
                 )
@@ -173,17 +175,17 @@ class Answers(Pairs):
         name, split = task.get("name"), task.get("split")
         if name not in problems.OPTIONS:
             raise ValueError(
-                f"{self.place}: is of task {name}, and training reads the prompts of embedded tasks alone "
+                f"{self.name}: is of task {name}, and training reads the prompts of embedded tasks alone "
                 f"({', '.join(problems.OPTIONS)})"
             )
         if split != "train":
             raise ValueError(
-                f"{self.place}: its answers are to the {split} split, which is for measuring: train on "
+                f"{self.name}: its answers are to the {split} split, which is for measuring: train on "
                 "answers to the training split (python eval.py task.split=train ...)"
             )
         if task.get("num_fewshot"):
             raise ValueError(
-                f"{self.place}: was asked with task.num_fewshot={task['num_fewshot']}; train on a run "
+                f"{self.name}: has task.num_fewshot={task['num_fewshot']}; train on a run "
                 "without worked examples"
             )
 
@@ -197,37 +199,52 @@ class DataSet(Pairs):
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase, longest: int | None = None):
         """ValueError where there is no such data set, or its columns are unknown."""
-        self.place = f"mixture: {HUB}{name}"
+        self.name = f"mixture: {HUB}{name}"
         try:
             rows = load_dataset(name, split="train")
         except Exception as error:  # no network, no such name, no such split: each its own type
-            raise ValueError(f"{self.place}: cannot be loaded ({reason(error)})") from error
+            raise ValueError(f"{self.name}: cannot be loaded ({reason(error)})") from error
         question, answer = (
             self._column(rows.column_names, known, what)
             for known, what in ((QUESTIONS, "questions"), (ANSWERS, "answers"))
         )
-        begins = chat_prompt(tokenizer, "?").partition("?")[0]
+        begins = prompt_text(tokenizer, "?").partition("?")[0]
         self.pairs, self.end = [], tokenizer.eos_token_id
         for number, row in enumerate(rows):
             for column in (question, answer):
                 if not isinstance(row[column], str):
-                    raise ValueError(f"{self.place}: row {number}: column {column} holds no text")
-            text = (
-                row[question] if row[question].startswith(begins) else chat_prompt(tokenizer, row[question])
-            )
-            ids = [*tokenizer.encode(row[answer], add_special_tokens=False), tokenizer.eos_token_id]
+                    raise ValueError(f"{self.name}: row {number}: column {column} holds no text")
+            templated = row[question].startswith(begins)
+            prompt = text_ids(tokenizer, row[question]) if templated else prompt_ids(tokenizer, row[question])
+            ids = [*text_ids(tokenizer, row[answer]), tokenizer.eos_token_id]
             if longest is None or len(ids) <= longest:
-                self.pairs.append((tokenizer.encode(text, add_special_tokens=False), ids))
+                self.pairs.append((prompt, ids))
         if not self.pairs:
-            raise ValueError(f"{self.place}: no answer of at most {longest} tokens; raise `canvas`")
+            raise ValueError(f"{self.name}: no answer of at most {longest} tokens; raise `canvas`")
 
     def _column(self, columns: Sequence[str], known: Sequence[str], what: str) -> str:
         found = next((name for name in known if name in columns), None)
         if found is None:
             raise ValueError(
-                f"{self.place}: no column of {what} among {', '.join(columns)}; rename one to {known[0]}"
+                f"{self.name}: no column of {what} among {', '.join(columns)}; rename one to {known[0]}"
             )
         return found
+
+
+def run_folder(kind: str, folder: str) -> Path:
+    """A run's folder, here or in the project; ValueError where there is none. kind: one of OF_RUNS."""
+    for path in (Path(folder), ROOT / folder):
+        if os.path.isdir(path):  # of a name that cannot be: False
+            return path
+    raise ValueError(f"mixture: {kind}{folder[:100]}: no such folder; give a run's folder, with its run.json")
+
+
+def check_runs(names: Iterable[str]) -> None:
+    """ValueError unless the folders of all sources that are runs exist."""
+    for name in names:
+        kind, _, folder = name.partition(":")
+        if f"{kind}:" in OF_RUNS:
+            run_folder(f"{kind}:", folder)
 
 
 def check_name(name: str) -> None:
@@ -256,9 +273,7 @@ def source(
     return Problems(name, tokenizer, seed)
 
 
-def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None = None) -> str:
-    """The question as a turn of the chat, and the beginning of the answer's."""
-    turns = [{"role": "user", "content": question}]
-    if system is not None:
-        turns.insert(0, {"role": "system", "content": system})
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+def _chat_options(config: Mapping) -> dict:
+    """What a run gave the chat template of its first role's model besides the messages."""
+    main = config.get("models", {}).get(next(iter(config.get("roles", ())), None), {})
+    return dict(main.get("chat_options", {}))

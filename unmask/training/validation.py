@@ -3,38 +3,42 @@ trained on nor test problems."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 
 import torch
 from hydra.errors import HydraException
+from lm_eval.api.task import Task
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
 from unmask.configuration.composition import composed
 from unmask.configuration.settings import build_decoder
-from unmask.decoding import Decoder, Models, Stop
+from unmask.decoding import Decoder, Generation, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
+from unmask.evaluation.prompts import prompt_ids
 from unmask.paths import ROOT
-from unmask.tasks import problems
+from unmask.records.stats import wilson
+from unmask.tasks import prepare, score_answers
 from unmask.training.objectives import STUDENT, Objective
 from unmask.training.refusal import reason
-from unmask.training.sources import chat_prompt
 
 BATCH = 16
+METRIC = "exact_match,flexible-extract"  # of the generated tasks: the last number of the answer
 DEFAULTS: dict[str, type[Decoder]] = {"diffusion": LeftRight, "causal": Autoregressive}
 
 
 @dataclass
 class Validation:
     """Accuracy, and useful tokens a step, on the first `count` validation problems of a task, once for each
-    decoder.
+    decoder. Prompts and scores are those of an evaluation of the task with split=validation.
 
-    decoders: by column of the curve; the first column is "accuracy". Speeds stand in columns of the
-        same names with "tokens_per_step" for "accuracy".
+    decoders: by column of the curve; the first column is "accuracy". Their other columns have the same name
+        with another beginning: "low_accuracy" and "high_accuracy" (Wilson, 95%), "tokens_per_step".
     every: training tokens between two measurements.
     """
 
@@ -45,35 +49,51 @@ class Validation:
     decoders: Mapping[str, Decoder] = field(default_factory=lambda: {"accuracy": LeftRight()})
     task: str = "gsm_symbolic"
 
-    def __call__(self, objective: Objective) -> dict[str, float]:
-        """What was measured, by column. Leaves the objective in training mode, its random numbers alone."""
-        objective.eval()
-        found = problems.held_out(self.task, "validation")[: self.count]
-        accuracies, speeds = {}, {}
-        for column, decoder in self.decoders.items():
-            speed = column.replace("accuracy", "tokens_per_step", 1)
-            accuracies[column], speeds[speed] = self._answers(decoder, players(decoder, objective), found)
-        objective.train()
-        return accuracies | speeds
+    @cached_property
+    def _task(self) -> Task:
+        _, tasks = prepare(self.task, split="validation")
+        return tasks[self.task]
 
-    def _answers(
-        self, decoder: Decoder, models: Models, found: Sequence[problems.Problem]
-    ) -> tuple[float, float]:
-        """(accuracy, useful tokens a step)."""
-        texts = [chat_prompt(self.tokenizer, problem.question) for problem in found]
-        prompts = [torch.tensor(self.tokenizer.encode(text)) for text in texts]
+    @cached_property
+    def _prompts(self) -> list[torch.Tensor]:
+        documents = islice(self._task.eval_docs, self.count)
+        questions = (self._task.doc_to_text(document) for document in documents)
+        return [torch.tensor(prompt_ids(self.tokenizer, question)) for question in questions]
+
+    def __call__(self, objective: Objective) -> dict[str, float]:
+        """What was measured, by column; "n": the number of problems. Leaves the objective in training mode,
+        its random numbers alone."""
+        objective.eval()
+        measured: dict[str, float] = {"n": len(self._prompts)}
+        speeds = {}
+        for column, decoder in self.decoders.items():
+            answers = self._answers(decoder, players(decoder, objective))
+            accuracy = wilson(self._right(answers), len(answers))
+            measured |= {
+                column: accuracy.value,
+                f"low_{column}": accuracy.low,
+                f"high_{column}": accuracy.high,
+            }
+            tokens, steps = sum(a.useful for a in answers), sum(len(a.steps) for a in answers)
+            speeds[column.replace("accuracy", "tokens_per_step", 1)] = tokens / steps
+        objective.train()
+        return measured | speeds
+
+    def _answers(self, decoder: Decoder, models: Models) -> list[Generation]:
         stop = Stop(frozenset({self.tokenizer.eos_token_id}))
-        right = tokens = steps = 0
-        for start in range(0, len(found), BATCH):
-            batch = slice(start, start + BATCH)
-            seeds = [0] * len(prompts[batch])
-            answers = decoder.decode(models, prompts[batch], self.max_new_tokens, stop, seeds)
-            for problem, answer in zip(found[batch], answers, strict=True):
-                numbers = re.findall(r"\d+", self.tokenizer.decode(answer.ids[: answer.useful]))
-                right += numbers[-1:] == [problem.answer]
-                tokens += answer.useful
-                steps += len(answer.steps)
-        return right / len(found), tokens / steps
+        found: list[Generation] = []
+        for start in range(0, len(self._prompts), BATCH):
+            prompts = self._prompts[start : start + BATCH]
+            found += decoder.decode(models, prompts, self.max_new_tokens, stop, [0] * len(prompts))
+        return found
+
+    def _right(self, answers: Sequence[Generation]) -> float:
+        """How many answers are right, by the task's deciding metric."""
+        texts = {
+            number: self.tokenizer.decode(answer.ids[: answer.useful], skip_special_tokens=True)
+            for number, answer in enumerate(answers)
+        }
+        return sum(row["correct"] for row in score_answers(self._task, texts) if row["metric"] == METRIC)
 
 
 def players(decoder: Decoder, objective: Objective) -> Models:
@@ -104,6 +124,8 @@ def decoders(
         raise ValueError("validation_decoders is empty: name decoders, or null for the default")
     found: dict[str, Decoder] = {}
     for words in settings:
+        if not isinstance(words, str):
+            raise ValueError(f"validation_decoders: {words!r} is no text as in leftright tokens_per_step=4")
         column = "_".join(("accuracy", *words.split())) if found else "accuracy"
         if column in found:
             raise ValueError(f"validation_decoders: {words!r} is there twice")

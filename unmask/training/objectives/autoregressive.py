@@ -17,6 +17,6 @@ class Autoregressive(Objective):
     def forward(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         # Rows are padded on the right, where no token of an answer looks: no mask is needed.
         hidden = self.student.model(batch.ids[:, :-1]).last_hidden_state
-        asked = batch.answer[:, 1:]
-        logits = self.student.lm_head(hidden[asked])
-        return cross_entropy(logits, batch.ids[:, 1:][asked])
+        answer = batch.answer[:, 1:]
+        logits = self.student.lm_head(hidden[answer])
+        return cross_entropy(logits, batch.ids[:, 1:][answer])

@@ -52,9 +52,9 @@ class CertaintyForcing(Objective):
                 raise ValueError(f"objective_options.block_length={self.block_length} must be at least 1")
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        asked = batch.answer | batch.silence
-        block, after = chosen_block(asked, batch.answer, self.options.block_length, generator)
-        drawn = torch.rand(asked.shape, generator=generator).to(asked.device) < self.options.mask_ratio
+        maskable = batch.maskable
+        block, after = chosen_block(maskable, batch.answer, self.options.block_length, generator)
+        drawn = torch.rand(maskable.shape, generator=generator).to(maskable.device) < self.options.mask_ratio
         masked = torch.cat((block & drawn, block & ~drawn))  # the second half complements the first
         ids = batch.ids.repeat(2, 1)
         hidden = masked | after.repeat(2, 1)
@@ -71,21 +71,21 @@ class CertaintyForcing(Objective):
 
 
 def chosen_block(
-    asked: Tensor, answer: Tensor, length: int | None, generator: torch.Generator
+    maskable: Tensor, answer: Tensor, length: int | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(the tokens of one block of each row, all asked tokens after it): bool, of the shape of `asked`.
+    """(the tokens of one block of each row, all maskable tokens after it): bool, of the shape of `maskable`.
 
-    asked, answer: (rows, n) bool, `asked` the answer and the silence after it. Blocks of `length` are counted
-    from the first asked token. None: the answer is one block.
+    maskable, answer: (rows, n) bool, `maskable` the answer and the end padding after it. Blocks of `length`
+    are counted from the first maskable token. None: the answer is one block.
     """
-    number = asked.cumsum(1) - 1  # of an asked token among its row's
+    number = maskable.cumsum(1) - 1  # of a maskable token among its row's
     tokens = answer.sum(1, keepdim=True)
     if length is None:
-        return answer, asked & (number >= tokens)
+        return answer, maskable & (number >= tokens)
     blocks = (tokens + length - 1).div(length, rounding_mode="floor")
-    draws = torch.rand((len(asked), 1), generator=generator).to(asked.device)
+    draws = torch.rand((len(maskable), 1), generator=generator).to(maskable.device)
     begin = (draws * blocks).long() * length
-    return asked & (number >= begin) & (number < begin + length), asked & (number >= begin + length)
+    return maskable & (number >= begin) & (number < begin + length), maskable & (number >= begin + length)
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -93,11 +93,11 @@ def entropy(logits: Tensor) -> Tensor:
     return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
-def row_means(values: Tensor, places: Tensor) -> Tensor:
+def row_means(values: Tensor, positions: Tensor) -> Tensor:
     """The mean of each row's values, averaged over all rows; a row without any counts as 0.
 
-    values: one for each True of `places` (rows, n), in order.
+    values: one for each True of `positions` (rows, n), in order.
     """
-    counts = places.sum(1)
-    weight = (1 / counts.clamp(min=1))[:, None].expand(places.shape)[places]
-    return (values * weight).sum() / len(places)
+    counts = positions.sum(1)
+    weight = (1 / counts.clamp(min=1))[:, None].expand(positions.shape)[positions]
+    return (values * weight).sum() / len(positions)

@@ -21,8 +21,8 @@ class D2F(Objective):
     distribution, weighted by 1/p of their block, a mean over the masked tokens (eq. 7).
 
     Blocks count from the end of the prompt, which is block 0; every block of a row has its own share p of
-    masks. The silence after an answer is masked and learned as well (upstream tried to leave it out, and took
-    that back).
+    masks. The end padding after an answer is masked and learned as well (upstream tried to leave it out, and
+    took that back).
     """
 
     roles: ClassVar = {STUDENT: "diffusion", "teacher": "diffusion"}
@@ -58,20 +58,20 @@ class D2F(Objective):
                 )
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        options, asked = self.options, batch.answer | batch.silence
-        columns = torch.arange(asked.size(1), device=asked.device).expand_as(asked)
-        prompts = asked.int().argmax(1)  # columns before the first token that is asked for
+        options, maskable = self.options, batch.maskable
+        columns = torch.arange(maskable.size(1), device=maskable.device).expand_as(maskable)
+        prompts = maskable.int().argmax(1)  # columns before the first maskable token
         block = (columns - prompts[:, None]).div(options.block_length, rounding_mode="floor").clamp(min=0)
         start = torch.zeros_like(prompts)
         if options.finished:
             answered = (block * batch.answer).amax(1).cpu() + 1
-            start = (torch.rand(len(answered), generator=generator) * answered).long().to(asked.device)
+            start = (torch.rand(len(answered), generator=generator) * answered).long().to(maskable.device)
         blocks = block.amax(1) + 1 - start
         shares = block_shares(blocks, options.noise, options.p_min, options.p_max, generator)
-        share = shares.to(asked.device).gather(1, (block - start[:, None]).clamp(min=0))
+        share = shares.to(maskable.device).gather(1, (block - start[:, None]).clamp(min=0))
         share = share * (block >= start[:, None])
-        drawn = torch.rand(asked.shape, generator=generator).to(asked.device)
-        masked = asked & (drawn < share)
+        drawn = torch.rand(maskable.shape, generator=generator).to(maskable.device)
+        masked = maskable & (drawn < share)
         noisy = torch.where(masked, self.student.config.mask_token_id, batch.ids)
 
         sees = block_causal(columns, prompts, options.block_length)

@@ -15,7 +15,7 @@ from transformers import Cache
 from unmask.training.data import Batch
 from unmask.training.objectives.objective import STUDENT, Objective
 
-ANCHORS = ("random", "fixed")
+ANCHOR_POSITIONS = ("random", "fixed")
 
 
 class DFlash(Objective):
@@ -33,7 +33,7 @@ class DFlash(Objective):
     class Options:
         """block_length: B, the anchor and B - 1 drafted tokens.
         anchors: of a row, at most.
-        places: random, anchors anywhere in the answer; fixed, every B-th token of it.
+        anchor_positions: random, anchors anywhere in the answer; fixed, every B-th token of it.
         gamma: how fast the weight falls (published: 7, 5, 4 for B = 16, 10, 8; null = 1 + 3/8 B, which is
             near these); .inf = it does not.
         negatives: tokens that a draft is told from besides those of the batch, drawn anew for each step and
@@ -45,7 +45,7 @@ class DFlash(Objective):
 
         block_length: int = 8
         anchors: int = 16
-        places: str = "random"
+        anchor_positions: str = "random"
         gamma: float | None = None
         negatives: int | None = None
         keep_features: bool = False
@@ -54,8 +54,10 @@ class DFlash(Objective):
             for name, least in (("block_length", 2), ("anchors", 1), ("negatives", 1)):
                 if (value := getattr(self, name)) is not None and value < least:
                     raise ValueError(f"objective_options.{name}={value} must be at least {least}")
-            if self.places not in ANCHORS:
-                raise ValueError(f"objective_options.places={self.places!r} is not random or fixed")
+            if self.anchor_positions not in ANCHOR_POSITIONS:
+                raise ValueError(
+                    f"objective_options.anchor_positions={self.anchor_positions!r} is not random or fixed"
+                )
             if self.gamma is not None and not self.gamma > 0:
                 raise ValueError(f"objective_options.gamma={self.gamma} must be above 0")
 
@@ -68,16 +70,16 @@ class DFlash(Objective):
         features = self.kept_features(batch) if options.keep_features else self.features(batch.ids)
         anchors, real = chosen_anchors(batch.answer, options, generator)  # (rows, m)
         offsets = torch.arange(options.block_length, device=anchors.device)
-        places = anchors[..., None] + offsets  # (rows, m, B)
+        columns = anchors[..., None] + offsets  # (rows, m, B)
         n = batch.ids.size(1)
-        inside = places.clamp(max=n - 1)
-        wanted = batch.ids.gather(1, inside.flatten(1)).view_as(places)
-        asked = batch.answer.gather(1, inside.flatten(1)).view_as(places) & (places < n) & real[..., None]
-        asked &= offsets > 0
+        inside = columns.clamp(max=n - 1)
+        wanted = batch.ids.gather(1, inside.flatten(1)).view_as(columns)
+        predicted = batch.answer.gather(1, inside.flatten(1)).view_as(columns)
+        predicted &= (columns < n) & real[..., None] & (offsets > 0)
         blocks = torch.where(offsets > 0, drafter.mask_token_id, wanted)
 
-        columns = torch.arange(n, device=anchors.device)
-        known = columns < anchors[..., None]  # (rows, m, n)
+        text = torch.arange(n, device=anchors.device)
+        known = text < anchors[..., None]  # (rows, m, n)
         own = torch.eye(anchors.size(1), dtype=torch.bool, device=anchors.device)
         sees = torch.cat(
             (known, own.repeat_interleave(options.block_length, 1).expand(len(known), -1, -1)), -1
@@ -85,15 +87,15 @@ class DFlash(Objective):
         out = drafter(
             blocks.flatten(1),
             self.target.get_input_embeddings(),
-            places.flatten(1),
+            columns.flatten(1),
             attention_mask=sees.repeat_interleave(options.block_length, 1)[:, None],
-            past_key_values=Beside(drafter.context(features, columns.expand_as(batch.ids))),
+            past_key_values=Beside(drafter.context(features, text.expand_as(batch.ids))),
             use_cache=True,
         )
-        logits, labels = self.logits(out[asked.flatten(1)], wanted[asked], generator)
+        logits, labels = self.logits(out[predicted.flatten(1)], wanted[predicted], generator)
         gamma = options.gamma or 1 + 3 / 8 * options.block_length
         weight = torch.exp(-(offsets - 1) / gamma if gamma < math.inf else offsets * 0.0)
-        weight = weight.expand_as(places)[asked]
+        weight = weight.expand_as(columns)[predicted]
         loss = cross_entropy(logits, labels, reduction="none")
         return (loss * weight).sum() / weight.sum().clamp(min=1e-9)
 
@@ -118,7 +120,7 @@ class DFlash(Objective):
             return self.student.features(hidden)
 
     def kept_features(self, batch: Batch) -> Tensor:
-        """`features`, of the texts that came before from memory. What stands behind a text is zero."""
+        """`features`, of the texts that came before from memory. What follows a text is zero."""
         lengths = (batch.answer.size(1) - batch.answer.flip(1).long().argmax(1)).tolist()
         texts = [tuple(row[:n]) for row, n in zip(batch.ids.tolist(), lengths, strict=True)]
         if new := [i for i, text in enumerate(texts) if text not in self.kept]:
@@ -150,7 +152,7 @@ def chosen_anchors(
     may = answer.clone()
     may[:, :-1] &= answer[:, 1:]
     may[:, -1] = False
-    if options.places == "fixed":
+    if options.anchor_positions == "fixed":
         number = answer.cumsum(1) - 1
         may &= number % options.block_length == 0
     draws = torch.rand(answer.shape, generator=generator).to(answer.device).masked_fill(~may, -1)
