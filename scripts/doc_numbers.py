@@ -27,6 +27,7 @@ NUMBER = r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?"
 VALUE = re.compile(rf"(?<![\w.]){NUMBER}%?(?: \[{NUMBER}, {NUMBER}\])?")
 MARK = re.compile(r"<!-- ([^>]+): (\w[\w ]*) -->")
 THREADS = "threads=1"  # of the reference run
+FIRST = "task.subset_seed=null"  # the reference holds the first documents of each task
 PERCENT = ("accuracy", "accuracy_difference")  # written in points, kept from 0 to 1
 
 
@@ -88,7 +89,7 @@ def reader(runs: list) -> Callable:
 
     @cache
     def of_settings(words: str):
-        configs = settings([*words.split(), THREADS], "report")
+        configs = settings([*words.split(), THREADS, FIRST], "report")
         found = runs_with(configs, runs, any_threads=False)
         return found, the_run(found, runs)[1]
 

@@ -123,10 +123,11 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     if base_of(name):
         documents = few
     wanted = [("gsm_symbolic", label) for label in orders] + [("chain_sum", next(iter(orders)))]
-    main = {
-        (task, label): measure(name, orders[label], documents, overrides, task).summary
-        for task, label in wanted
+    measured = {
+        (task, label): measure(name, orders[label], documents, overrides, task) for task, label in wanted
     }
+    main_evaluation = next(iter(measured.values()))
+    main = {key: evaluation.summary for key, evaluation in measured.items()}
     Console().print(summary_table({f"{name}, {t}, {label}": s for (t, label), s in main.items()}))
     starts = [s for stage in stages for s in stage.get("sessions") or stage["sittings"]]  # older models' word
     sessions = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in starts]
@@ -170,9 +171,33 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
             for (task, label), s in main.items()
         ],
         "",
+        *by_template(main_evaluation),
         *trade,
     ]
     return "\n".join(lines)
+
+
+def by_template(evaluation: Evaluation) -> list[str]:
+    """How evenly the word problems are solved: the templates below a half, worst first, with an example, as
+    lines of Markdown."""
+    ((task, templates),) = evaluation.templates.items()
+    questions = evaluation.tasks[task].eval_docs["question"]
+    found: dict[str, list[dict]] = {}
+    for sample in evaluation.scored:
+        found.setdefault(templates[sample["doc_id"]], []).append(sample)
+    accuracy = {name: sum(s["correct"] for s in rows) / len(rows) for name, rows in found.items()}
+    worst = sorted((name for name in found if accuracy[name] < 0.5), key=lambda name: (accuracy[name], name))
+    lines = [
+        f"By template of the generator: {len(worst)} of {len(found)} are solved less than half of the time"
+        f"{':' if worst else '.'}",
+        "",
+    ]
+    for name in worst:
+        rows = found[name]
+        question = " ".join(questions[rows[0]["doc_id"]].split()[:12])
+        solved = round(sum(row["correct"] for row in rows))
+        lines.append(f'* {name}: {solved} of {len(rows)}, "{question} ..."')
+    return [*lines, ""] if worst else lines
 
 
 def mixture(stage: dict) -> str:

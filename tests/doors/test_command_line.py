@@ -23,7 +23,10 @@ TOP = words(
     """arm arms allow_code_execution batch_size compile decoder device draw dtype force grid interleave limit
     model models results run_folder seed setting shard task threads trace warm_up"""
 )
-TASK = words("max_new_tokens data limit metric name num_fewshot split stop subset_seed system_prompt")
+TASK = words(
+    "bos data documents gen_prefix limit max_new_tokens metric name num_fewshot prompt shot_processes shots "
+    "split stop subset_seed suffix system_prompt"
+)
 MORE = {
     "report": words("published pictures changed page"),
     "bench": words("prompts prompt_length rounds tokens profile sweep points report"),
@@ -40,7 +43,13 @@ CHOICES = {
         """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright margin
         multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""
     ),
-    "task": words("chain_sum gpqa gsm8k gsm_symbolic humaneval math several_kinds"),
+    "task": words(
+        """aime24 aime25 chain_sum gpqa gsm8k gsm8k_boxed gsm8k_cot gsm8k_cot_zeroshot gsm8k_shots
+        gsm_symbolic
+        humaneval humaneval_begun humaneval_plain humaneval_plus humaneval_wrapped math math500 mbpp
+        mbpp_begun mbpp_plus mbpp_sanitized minerva_math several_kinds speed_aime24 speed_aime25 speed_alpaca
+        speed_gsm8k speed_humaneval speed_livecodebench speed_math500 speed_mbpp speed_mt_bench"""
+    ),
     "figure": words(
         """block_caches board d2f_blocks d2f_dream d2f_llada d2f_parts d2f_training dflash dflash_acceptance
         dflash_smollm2 dflash_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding

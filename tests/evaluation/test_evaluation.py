@@ -1,6 +1,7 @@
 """From a configuration to a scored record: resume, identity, batches, accounting, integrity."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -256,7 +257,8 @@ def test_samples_say_with_whom_they_took_turns(evaluate, tmp_path):
     first, second = arms()
     assert len(set(first)) == 1 and first == second and first[0] is not None
     longer, _ = arms("limit=4")
-    assert longer[:3] == first and longer[3] not in (None, first[0])  # another session
+    assert len(longer) == 4 and Counter(longer)[first[0]] == 3  # the fourth is of another session
+    assert None not in longer
     alone = evaluate("limit=2")
     alone.score()
     assert [sample["session"] for sample in alone.run.samples()] == [None, None]
@@ -360,7 +362,9 @@ def test_answers_of_a_lossless_decoder_are_checked_in_the_run(evaluate, models, 
         return found
 
     monkeypatch.setattr(Autoregressive, "decode", other)
-    with pytest.raises(AssertionError, match="claims to be lossless, but document 3 differs .* at token 0"):
+    with pytest.raises(
+        AssertionError, match=r"claims to be lossless, but document \d+ differs .* at token 0"
+    ):
         evaluate(*causal[:-1], "limit=4").score()
 
 

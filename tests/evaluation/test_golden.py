@@ -33,6 +33,7 @@ def test_shipped_checkpoints_reproduce_their_scores(setting, tmp_path):
     overrides = [
         *setting.split(),
         f"limit={DOCUMENTS}",
+        "task.subset_seed=null",
         "batch_size=8",
         "threads=1",
         f"run_folder={tmp_path / 'run'}",

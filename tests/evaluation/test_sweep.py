@@ -67,7 +67,7 @@ def test_shards_join_to_the_whole(monkeypatch, capsys, models, tmp_path):
     for name in ("n", "accuracy", "useful_tokens", "forwards"):
         assert joined[name] == whole[name]
     lines = [json.loads(line) for line in (tmp_path / "joined" / "samples.jsonl").read_text().splitlines()]
-    assert sorted(line["doc_id"] for line in lines) == [0, 1, 2, 3, 4]
+    assert len({line["doc_id"] for line in lines}) == len(lines) == 5
     shutil.rmtree(tmp_path / "joined.shards")
     assert run(f"run_folder={tmp_path / 'joined'}", "shard=2/2")["decoded_now"] == 0
 

@@ -34,3 +34,26 @@ def test_what_cannot_be_chosen_is_refused():
             chosen({"a": 3}, limit, None)
     with pytest.raises(ValueError, match="task a: has 100001 documents"):
         chosen({"a": TASK_STRIDE + 1}, 1, None)
+
+
+def test_a_draw_holds_every_template_in_its_share_at_every_length():
+    templates = {"sums": [str(number % 7 and number % 3) for number in range(900)]}
+    whole = chosen({"sums": 900}, None, 0, templates)
+    assert sorted(whole) == list(range(900))
+    for limit in (45, 200, 451):
+        part = chosen({"sums": 900}, limit, 0, templates)
+        assert part == whole[:limit]
+        for template in set(templates["sums"]):
+            share = templates["sums"].count(template) * limit / 900
+            assert abs([templates["sums"][i] for i in part].count(template) - share) <= 1
+    assert chosen({"sums": 900}, 45, 1, templates) != chosen({"sums": 900}, 45, 0, templates)
+
+
+def test_documents_can_be_listed_or_permuted_as_datasets_shuffles():
+    two = {"algebra": 5, "geometry": 4}
+    assert chosen(two, None, None, listed=[100_003, 2]) == [100_003, 2]
+    assert chosen(two, 1, 3, listed=[100_003, 2]) == [100_003]
+    with pytest.raises(ValueError, match="task.documents.*no document 100004"):
+        chosen(two, None, None, listed=[100_004])
+    # DFlash's first GSM8K prompts, see ../shared/published_settings.md
+    assert chosen({"gsm8k": 1319}, 5, None, listed="permutation") == [264, 725, 996, 586, 1010]

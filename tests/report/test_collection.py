@@ -31,7 +31,6 @@ STRAYS = [
     "task.max_new_tokens=48",
     "task=chain_sum",
     "task.num_fewshot=2",
-    "task.subset_seed=1",
     "decoder.temperature=0.5",
     "decoder.kv_window=16",
     "dtype=bfloat16",

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 import hydra
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -99,7 +100,10 @@ def _hydra(config_name: str, task: Callable[[DictConfig], None]) -> None:
 
     # Hydra prints a traceback for what it did not foresee, unless it is told to let errors through.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    hydra.main(version_base=None, config_path=str(CONFIGURATIONS), config_name=config_name)(job)()
+    try:
+        hydra.main(version_base=None, config_path=str(CONFIGURATIONS), config_name=config_name)(job)()
+    except HydraException as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 class Sweep(Callback):

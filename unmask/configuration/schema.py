@@ -15,16 +15,30 @@ from unmask.models.settings import ModelConfig, RandomModel
 
 @dataclass
 class TaskConfig:
-    """A task and what every model gets of it."""
+    """Task name, prompt and generation limits."""
 
     name: str = MISSING  # task or group in eval_config/tasks
-    metric: str = MISSING  # "metric,filter": what decides whether an answer is correct
+    metric: str | None = (
+        MISSING  # "metric,filter": what decides whether an answer is correct; null = unscored
+    )
     max_new_tokens: int = MISSING  # new tokens
+    # chat: worked examples are turns | one_turn: they stand in the user's turn | text: no chat template
+    prompt: str = "chat"
     system_prompt: str | None = None
-    num_fewshot: int = 0  # worked examples before the question, as turns of the chat
+    bos: bool = False  # put the tokenizer's start token in front, whether or not the template writes one
+    suffix: str = ""  # appended to the question
+    # how the answer begins, a template over the document's columns; null = as the task's YAML says
+    gen_prefix: str | None = None
+    num_fewshot: int = 0  # worked examples before the question
+    # first: of the train split, or the task's own | drawn: anew for every document, lm-eval's rule |
+    # drawn_twice: every document draws twice and takes the second (lm-eval's chats of one turn, to 0.4.9)
+    shots: str = "first"
+    shot_processes: int = 1  # of the run that is repeated: document i of the split has draw i // this
     split: str = "test"  # test | validation | train
-    limit: int | None = None  # documents (per task of a group); None = all
-    subset_seed: int | None = None  # a limit takes documents drawn with this seed; None = the first ones
+    limit: int | None = None  # documents (per task of a group); null = all
+    subset_seed: int | None = None  # a limit takes documents drawn with this seed; null = the first ones
+    # document numbers, in this order; or "permutation": the order of datasets.shuffle(seed=subset_seed)
+    documents: Any = None
     stop: list[str] = field(default_factory=list)  # strings that end an answer
     data: str | None = None  # local file instead of the Hub, or a folder with a file per split
 

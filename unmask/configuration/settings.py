@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unmask.configuration.composition import CONFIGURATIONS, SPELLED
@@ -21,6 +21,15 @@ from unmask.models.resources import choose_device, choose_dtype
 from unmask.models.settings import ModelConfig
 
 ATTENTIONS = ("full", "block_causal")
+BESIDE_ANSWERS = ("limit", "subset_seed", "documents", "data", "metric")  # settings of a task
+PLAIN_PROMPT = {  # settings of a prompt that are left out of the identity, as OFF is
+    "prompt": "chat",
+    "bos": False,
+    "suffix": "",
+    "gen_prefix": None,
+    "shots": "first",
+    "shot_processes": 1,
+}
 OFF = "none"  # a setting that is off is left out of the identity: a new one changes no older run
 FITTING = {"causal": "autoregressive", "diffusion": "apd"}  # a decoder that runs on such a model
 
@@ -88,7 +97,7 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
         if settings.attention not in ATTENTIONS:
             raise ValueError(f"{key}.attention={settings.attention!r}: must be {' or '.join(ATTENTIONS)}")
         if settings.kind != kind:
-            keep = f", or keep the model and take decoder={FITTING[settings.kind]}"
+            keep = f", or keep the model and take decoder={FITTING.get(settings.kind)}"
             raise ValueError(
                 f"decoder={name} needs a {kind} model as {role}, and {key}={settings.name} is "
                 f"{settings.kind}: try {key}={_models_of(kind)}"
@@ -135,14 +144,18 @@ def identity_of(cfg: EvalConfig | DictConfig) -> dict:
     """A run's identity as far as the configuration alone tells it.
 
     Everything that decides an answer or its cost, but for the fingerprints of the weights and of the prompts
-    (`Evaluation.identity` adds these). `limit` is not among it: a larger one extends the same run. Nor is
-    what only scores, or only says where files lie.
+    (`Evaluation.identity` adds these). Which documents are drawn is not among it: another draw extends the
+    same run. Nor is what only scores, or only says where files lie.
     """
     cfg = typed(cfg) if isinstance(cfg, DictConfig) else cfg
     decoder = build_decoder(cfg.decoder)
     models = models_by_role(cfg, decoder)
     device = choose_device(cfg.device)
-    task = {key: value for key, value in asdict(cfg.task).items() if key not in ("limit", "data", "metric")}
+    task = {
+        key: value
+        for key, value in asdict(cfg.task).items()
+        if key not in BESIDE_ANSWERS and PLAIN_PROMPT.get(key, MISSING) != value
+    }
     return {
         "models": {role: asked_for(settings) for role, settings in models.items()},
         "roles": list(models),

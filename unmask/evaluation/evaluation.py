@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from unmask.configuration.composition import composed
 from unmask.configuration.settings import typed
 from unmask.evaluation.lm import text_stop
+from unmask.evaluation.prompts import PromptBuilder
 from unmask.evaluation.recorded_lm import RecordedLM
 from unmask.evaluation.setup import Setup
 from unmask.paths import ROOT
@@ -41,11 +42,14 @@ class Evaluation(Setup):
         super().__init__(cfg)
         number, count = parse_shard(cfg.shard)
         task = cfg.task
-        _, self.tasks = prepare(task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot)
+        _, self.tasks = prepare(
+            task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot, task.shots
+        )
         self.metrics = metrics_of(next(iter(self.tasks.values())))
         for name, each in self.tasks.items():
-            if task.metric not in metrics_of(each):
-                raise ValueError(f"task.metric={task.metric}: task {name} has {', '.join(metrics_of(each))}")
+            if task.metric not in (None, *metrics_of(each)):
+                known = ", ".join(metrics_of(each)) or "no score: set it to null"
+                raise ValueError(f"task.metric={task.metric}: task {name} has {known}")
         self.decoder.check(task.max_new_tokens, self.main.config.vocab_size)
         self.stop = text_stop(self.main.end_ids, task.stop, self.main.tokenizer)
         self.lm = RecordedLM(self, list(self.tasks), self.stop, task.max_new_tokens, warm_up=cfg.warm_up)
@@ -57,9 +61,15 @@ class Evaluation(Setup):
             cfg.batch_size = self.rows_that_fit(longest, task.max_new_tokens)
         self.lm.batch_size = cfg.batch_size
         self.documents = {name: len(each.eval_docs) for name, each in self.tasks.items()}
-        wanted = chosen(self.documents, cfg.limit, task.subset_seed)
+        self.templates = {
+            name: list(each.eval_docs["template"])
+            for name, each in self.tasks.items()
+            if "template" in each.features
+        }
+        wanted = chosen(self.documents, cfg.limit, task.subset_seed, self.templates, task.documents)
         by_number = {self.lm.key(r)[0]: r for r in every}
         self.requests = [by_number[i] for i in wanted[number - 1 :: count]]
+        self._check_turns()
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
         if cfg.shard and (self.whole / RUN).is_file():  # joined before: what is there is not decoded again
@@ -98,6 +108,7 @@ class Evaluation(Setup):
         return environment(self.device) | {
             "gpu": self.gpu,
             "documents": self.documents,
+            "templates": self.templates,
             "metric": self.cfg.task.metric,
             "shapes": {role: source.shape for role, source in self.sources.items()},
         }
@@ -113,22 +124,22 @@ class Evaluation(Setup):
 
     # Running
 
-    @property
-    def chat(self) -> dict:
-        """How lm-eval is to write a prompt."""
-        return {
-            "system_instruction": self.cfg.task.system_prompt,
-            "apply_chat_template": True,
-            "fewshot_as_multiturn": True,
-        }
-
     def _requests(self) -> list[Instance]:
-        """All documents of all tasks as lm-eval asks for them, whatever the limit."""
-        for task in self.tasks.values():
-            task.build_all_requests(
-                chat_template=self.lm.apply_chat_template, tokenizer_name=self.lm.tokenizer_name, **self.chat
-            )
-        return [request for task in self.tasks.values() for request in task.instances]
+        """All documents of all tasks, whatever the limit."""
+        builder = PromptBuilder(self.cfg.task, self.main.tokenizer, self.cfg.model.chat_options)
+        self.lm.prompt_of = {name: builder.prompts(task) for name, task in self.tasks.items()}
+        return [request for task in self.tasks.values() for request in builder.requests(task)]
+
+    def _check_turns(self) -> None:
+        """ValueError where a later turn of a conversation is asked without the ones before it."""
+        asked = {self.lm.key(request)[0] for request in self.requests}
+        for request in self.requests:
+            number, turns = self.lm.key(request)[0], len(request.doc.get("earlier", ()))
+            if not asked.issuperset(range(number - turns, number)):
+                raise ValueError(
+                    f"document {number} of {request.task_name} is asked after the answer to document "
+                    f"{number - 1}, which is not asked here: take both, and no shard"
+                )
 
     @property
     def missing(self) -> list[Instance]:

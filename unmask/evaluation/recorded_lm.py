@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 
 import torch
 from lm_eval.api.instance import Instance
@@ -45,6 +46,8 @@ class RecordedLM(GenerativeLM):
     ):
         super().__init__(setup, tasks)
         self.stop, self.max_new_tokens, self.run, self.warm_up = stop, max_new_tokens, run, warm_up
+        # prompt of (number in the task, document, answers to earlier turns), by task
+        self.prompt_of: dict[str, Callable[..., str]] = {}
         self.session: str | None = None  # number of the session in which settings answer in turns
         self.decoded = 0  # documents decoded by this process, not read from the record
         self._first: dict | None = None  # ids of the warm-up by document; None before it
@@ -64,9 +67,20 @@ class RecordedLM(GenerativeLM):
         """(document, repeat) as the record numbers them: unique over the tasks of a group."""
         return self.number(request.task_name, request.doc_id), request.idx
 
+    def asked(self, request: Instance) -> str:
+        """A request's prompt. One that follows other turns of its conversation has the recorded answers to
+        these; where they are not given yet, something stands for them."""
+        if not self.run or not (turns := len(request.doc.get("earlier", ()))):
+            return request.args[0]
+        number, repeat = self.key(request)
+        texts = {(s["doc_id"], s["repeat"]): s["text"] for s in self.run.samples()}
+        before = [texts[key] for key in ((number - turns + t, repeat) for t in range(turns)) if key in texts]
+        return self.prompt_of[request.task_name](request.doc_id, request.doc, before)
+
     def prompts(self, requests: Iterable[Instance]) -> list[torch.Tensor]:
         """Prompt ids, each 1-D; ValueError for one that does not fit the context together with its answer."""
-        prompts = [torch.tensor(self.tok_encode(request.args[0])) for request in requests]
+        requests = list(requests)
+        prompts = [torch.tensor(self.tok_encode(self.asked(request))) for request in requests]
         for request, prompt in zip(requests, prompts, strict=True):
             if len(prompt) + self.max_new_tokens > self.context:
                 raise ValueError(
@@ -82,14 +96,12 @@ class RecordedLM(GenerativeLM):
         `advance` is called once a document; without it a progress bar with ETA is shown.
         """
         missing = [r for r in requests if self.key(r) not in self.run.done]
-        prompts = self.prompts(missing)
+        self.prompts(missing)
         if not missing:
             return
         self.run.claim()
-        if self._first is None:
-            self._warm_up(missing, prompts)
         if advance:
-            return self._generate(missing, prompts, advance)
+            return self._generate_in_turns(missing, advance)
         with progress_bar() as bar:
             task = bar.add_task(
                 Sweep.describe(0, 0, 0), total=len(requests), completed=len(requests) - len(missing)
@@ -100,7 +112,17 @@ class RecordedLM(GenerativeLM):
                 words = Sweep.describe(self.decoded - before, len(missing), time.perf_counter() - start)
                 bar.update(task, advance=1, description=words)
 
-            self._generate(missing, prompts, shown)
+            self._generate_in_turns(missing, shown)
+
+    def _generate_in_turns(self, requests: Sequence[Instance], advance: Callable[[], None]) -> None:
+        """First the first turns of all conversations, then the second ones, which see the answers."""
+        turn_of = lambda request: len(request.doc.get("earlier", ()))  # noqa: E731
+        for _, group in groupby(sorted(requests, key=turn_of), turn_of):
+            alike = list(group)
+            prompts = self.prompts(alike)
+            if self._first is None:
+                self._warm_up(alike, prompts)
+            self._generate(alike, prompts, advance)
 
     def _generate(
         self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]

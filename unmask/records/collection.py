@@ -26,12 +26,15 @@ class Setting:
 
     recipe: its identity as far as a configuration tells it, without weights and prompts; what else it leaves
     out, or gives as "auto", is open too.
-    metric: "metric,filter" that decides whether an answer is correct. limit: documents per task; None = all.
+    metric: "metric,filter" that decides whether an answer is correct; None: unscored.
+    limit, subset_seed, listed: which documents, see `documents.chosen`.
     """
 
     recipe: Mapping
-    metric: str
+    metric: str | None
     limit: int | None = None
+    subset_seed: int | None = None
+    listed: Sequence[int] | str | None = None
 
 
 @dataclass
@@ -186,7 +189,8 @@ def _scored(run: Run, setting: Setting) -> tuple[list[dict] | None, str]:
     name = run.folder.name
     if not (documents := run.info.get("documents")):
         return None, f"{name}: its run.json does not say which documents its task has"
-    wanted = {(i, 0) for i in chosen(documents, setting.limit, setting.recipe["task"].get("subset_seed"))}
+    drawn = (setting.subset_seed, run.info.get("templates"), setting.listed)
+    wanted = {(i, 0) for i in chosen(documents, setting.limit, *drawn)}
     if absent := wanted - run.done:
         return None, f"{name}: {len(wanted) - len(absent)} of {len(wanted)} documents"
     try:

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 _OWN = ("schema", "config_hash", "config", "created", "resumed", "pid", "checksum")
 _NO_CIRCUMSTANCE = ("time", "metric")  # may differ on every resume
 
+UNSCORED = {"metric": None, "correct": None, "extraction_failed": False, "extracted": None, "target": None}
+
 
 def find_runs(root: Path) -> tuple[list["Run"], list[str]]:
     """Every run in a folder, opened with `Run.read`, in order of name; and a message for each that cannot be.
@@ -140,8 +142,9 @@ class Run:
         """The metrics that at least one sample is scored by, sorted."""
         return sorted({metric for _, _, metric in self._scores()})
 
-    def scored(self, metric: str, keys: Set[Key] | None = None) -> list[dict]:
-        """Samples (of these keys; default: all) joined with their scores by this metric, in order.
+    def scored(self, metric: str | None, keys: Set[Key] | None = None) -> list[dict]:
+        """Samples (of these keys; default: all) joined with their scores by this metric, in order; None joins
+        them with no score, as of a task that only measures speed.
 
         RecordError, naming metric and documents, where a sample or its score is missing.
         """
@@ -151,6 +154,8 @@ class Run:
                 f"{self.folder / SAMPLES}: {len(absent)} of {len(keys)} documents are not there: "
                 f"{some(absent)}. Generate them with the command that made the run"
             )
+        if metric is None:
+            return [self._samples[key] | UNSCORED for key in sorted(keys)]
         scores = {sample_key(row): row for row in self.scores(metric)}
         if missing := sorted(keys - scores.keys()):
             raise RecordError(

@@ -134,10 +134,10 @@ class Documents:
 
 def the_metric(scored: Sequence[dict]) -> str | None:
     """The one metric that these samples are scored by; RecordError where they are several."""
-    metrics = sorted({sample["metric"] for sample in scored})
+    metrics = sorted({sample["metric"] for sample in scored}, key=str)
     if len(metrics) > 1:
         raise RecordError(
-            f"correct by {' and by '.join(metrics)}: take the rows of one metric (task.metric=NAME)"
+            f"correct by {' and by '.join(map(str, metrics))}: take the rows of one metric (task.metric=NAME)"
         )
     return metrics[0] if metrics else None
 

@@ -58,7 +58,9 @@ def runs_with(configs: list[DictConfig], runs: list[Run], any_threads: bool = Tr
         identities = [identity_on(cfg, device) for cfg in configs]
         for open_too in ({}, {"threads": "auto"})[: 1 + (any_threads and device == "cpu")]:
             wanted = [
-                Setting(identity | open_too, cfg.task.metric, cfg.limit)
+                Setting(
+                    identity | open_too, cfg.task.metric, cfg.limit, cfg.task.subset_seed, cfg.task.documents
+                )
                 for identity, cfg in zip(identities, configs, strict=True)
             ]
             found = collect(runs, wanted, weights)
@@ -120,7 +122,8 @@ def run_in(folder: Path, given: Sequence[str]) -> Scored:
     metric = cfg.task.metric if "task.metric" in said else run.info.get("metric")
     if not said & {"limit", "task.limit"}:
         return run, run.scored(metric)
-    return the_run(collect([run], [Setting(run.config, metric, cfg.limit)]), [run])
+    drawn = Setting(run.config, metric, cfg.limit, cfg.task.subset_seed, cfg.task.documents)
+    return the_run(collect([run], [drawn]), [run])
 
 
 def run_of_settings(word: str, given: Sequence[str], read: Callable) -> Scored:

@@ -31,6 +31,7 @@ from functools import cache
 
 import reasoning_gym
 from reasoning_gym.composite import DatasetSpec
+from reasoning_gym.factory import ProceduralDataset
 
 MAX_NUMBER = 100
 MAX_QUESTION = 440
@@ -71,12 +72,13 @@ WORKED = ("gsm_symbolic", "chain_sum")  # with worked solutions
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the question, a solution that ends in `#### answer` (worked out, of tasks in WORKED), and
-    the answer alone."""
+    """One problem: the question, a solution that ends in `#### answer` (worked out, of tasks in WORKED), the
+    answer alone, and what it was made from (`template_of`)."""
 
     question: str
     solution: str
     answer: str
+    template: str = ""
 
 
 def running_totals(expression: str) -> str:
@@ -95,6 +97,14 @@ def solution_of(task: str, row: dict) -> str:
     if task == "gsm_symbolic":
         return row["metadata"]["answer_cot"]
     return running_totals(row["metadata"]["expression"]) if task == "chain_sum" else f"#### {row['answer']}"
+
+
+def template_of(task: str, row: dict, index: int, dataset: ProceduralDataset) -> str:
+    """What row `index` of a data set of the package was made from: of gsm_symbolic the number of its
+    template, of chain_sum the number of terms, of several_kinds the kind."""
+    if task == "gsm_symbolic":
+        return str(dataset.task_indices[index])
+    return str(row["metadata"]["num_terms" if task == "chain_sum" else "source_dataset"])
 
 
 def admitted(task: str, problem: Problem) -> bool:
@@ -124,8 +134,10 @@ def generate(task: str, seed: int) -> Iterator[Problem]:
     for start in itertools.count(seed, CHUNK):
         kind = "composite" if task == "several_kinds" else task
         rows = reasoning_gym.create_dataset(kind, seed=start, size=CHUNK, **OPTIONS[task])
-        for row in (rows[i] for i in range(CHUNK)):
-            problem = Problem(row["question"], solution_of(task, row), row["answer"])
+        for index in range(CHUNK):
+            row = rows[index]
+            made_from = template_of(task, row, index, rows)
+            problem = Problem(row["question"], solution_of(task, row), row["answer"], made_from)
             if admitted(task, problem):
                 yield problem
 
