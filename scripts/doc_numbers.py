@@ -7,7 +7,8 @@ report.py and with a measure for each, the last numbers before it:
     2.2 times <!-- figure=dflash arm=dflash8 against figure=dflash arm=autoregressive: speedup -->
 
 A measure of one run is a column of its figure's CSV (`records.summary`), one of two runs a key of
-`records.comparing`; `forwards_per_useful_token` is of the step role. Without `--write` the numbers are
+`records.comparing`. `forwards_per_useful_token` is of the step role; `auxiliary_per_step`, `drafter_per_step`
+are forwards of another role for each step. Without `--write` the numbers are
 checked: exit code 1 where one is another. Decimals, sign, % and interval stay as they are written.
 """
 
@@ -99,6 +100,8 @@ def reader(runs: list) -> Callable:
         row = compare(of_settings(second)[1], scored) if against else one.rows.iloc[0]
         if measure == "forwards_per_useful_token":
             return [1 / row["tokens_per_step"]]
+        if measure.endswith("_per_step") and (role := measure.removesuffix("_per_step")) in row["forwards"]:
+            return [row["forwards"][role] / row["forwards"][row["step_role"]]]
         if measure not in row or row[measure] is None:
             raise ValueError(f"{words}: has no {measure}")
         ends = row.get(f"{measure}_interval")

@@ -36,6 +36,14 @@ ARMS = {
 }
 
 
+def beside(summary: dict) -> str:
+    """The forwards of the other models, in brackets."""
+    steps = summary["forwards"][summary["step_role"]]
+    rest = {role: count for role, count in summary["forwards"].items() if role != summary["step_role"]}
+    said = ", ".join(f"with {count / steps:.1f} {role} forwards" for role, count in rest.items() if steps)
+    return f" ({said})" if said else ""
+
+
 def main(
     documents: int = DOCUMENTS,
     overrides: tuple[str, ...] = (),
@@ -52,12 +60,15 @@ def main(
     baseline, apd, *_ = arms.values()
     console = Console(width=max(100, Console().width))
     console.print(
-        f"\n[bold]{apd.cfg.model.name}[/] on {documents} held-out [bold]{apd.cfg.task.name}[/] problems, "
-        f"auxiliary {apd.cfg.models['auxiliary'].name}, {apd.run.info['cpu']}"
+        f"\n{apd.cfg.model.name} on {documents} held-out {apd.cfg.task.name} problems, auxiliary "
+        f"{apd.cfg.models['auxiliary'].name}, {apd.run.info['cpu']}",
+        markup=False,
+        highlight=False,
     )
-    console.print(summary_table(summaries))
+    device = baseline.device.type
+    console.print(summary_table(summaries, {name: arm.scored for name, arm in arms.items()}, device))
     for name, other in list(arms.items())[1:]:
-        c = compare(baseline.scored, other.scored, in_turns=baseline.device.type == "cpu")
+        c = compare(baseline.scored, other.scored, in_turns=device == "cpu")
         speedup = with_interval(c, "speedup", "{:.1f} times", "{:.1f}").replace("\n", " ")
         if c["speedup_void"]:
             speedup = f"(not comparable: {c['speedup_void']})"
@@ -65,7 +76,8 @@ def main(
             "\n", " "
         )
         console.print(
-            f"{name} writes {summaries[name]['tokens_per_step']:.1f} tokens a step and {speedup} "
+            f"{name} writes {summaries[name]['tokens_per_step']:.1f} tokens a step{beside(summaries[name])} "
+            f"and {speedup} "
             "the tokens a second of "
             f"one-token decoding, at an accuracy difference of {difference} points on the same problems: "
             f"{c['improved']} answers became right, {c['worsened']} wrong.",
@@ -84,6 +96,7 @@ def main(
         f"{apd.cfg.task.name}, n = {documents}, {apd.cfg.model.name} + {apd.cfg.models['auxiliary'].name} "
         f"(tiny stand-in family), "
         f"{apd.run.info['gpu'] or apd.run.info['cpu']}, {apd.identity['dtype']}. Bars: 95% intervals.",
+        device,
     )
     console.print(f"\nfigure: {os.path.relpath(figure)}")
     print(json.dumps({name: arm.headline(summaries[name]) for name, arm in arms.items()}))

@@ -126,7 +126,7 @@ def test_the_csv_of_a_board_has_every_row_and_every_digit(page, tmp_path):
     assert all(float(row["accuracy % low"]) < float(row["accuracy %"]) + 1e-9 for row in rows)
 
 
-def test_the_chart_changes_its_axis_and_a_point_opens_its_recipe(page):
+def test_the_chart_changes_its_axis_and_a_point_opens_its_settings(page):
     assert "useful tokens per step" in page.locator("#chart .xtitle").text_content()
     page.locator("#axes [name=measure]").select_option(label="positions fed per useful token")
     assert "positions fed per useful token (less is better)" in page.locator("#chart .xtitle").text_content()
@@ -140,19 +140,19 @@ def test_the_chart_changes_its_axis_and_a_point_opens_its_recipe(page):
     assert "n = 4" in page.locator("#chart .hovertext").text_content()
     page.mouse.down()
     page.mouse.up()
-    page.locator("#recipe[open]").wait_for()
-    assert "decoder.name" in page.locator("#recipe").inner_text()
+    page.locator("#run[open]").wait_for()
+    assert "decoder.name" in page.locator("#run").inner_text()
     page.keyboard.press("Escape")
-    assert not page.locator("#recipe[open]").count()
+    assert not page.locator("#run[open]").count()
 
 
-def test_a_recipe_opens_from_the_board_by_the_keyboard(page):
+def test_a_run_opens_from_the_board_by_the_keyboard(page):
     name = column(page, "run")[0]
     page.get_by_role("link", name=name).focus()
     page.keyboard.press("Enter")
-    assert page.locator("#recipe-title").inner_text() == name
-    assert "models.denoiser.weights" in page.locator("#recipe").inner_text()
-    assert page.locator("#recipe-csv").get_attribute("download") == f"{name}.csv"
+    assert page.locator("#run-title").inner_text() == name
+    assert "models.denoiser.weights" in page.locator("#run").inner_text()
+    assert page.locator("#run-csv").get_attribute("download") == f"{name}.csv"
 
 
 def test_an_answer_plays_to_its_end(page):

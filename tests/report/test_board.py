@@ -2,9 +2,12 @@
 
 import pytest
 
+from unmask.records import find_runs
+from unmask.report import choice
 from unmask.report.board import headlines, lossless, table_of
+from unmask.report.choice import validation_of
 from unmask.report.definition import Board
-from unmask.report.figures import read_published, with_areas
+from unmask.report.figures import draw, prepared, read_published
 from unmask.report.fronts import aups
 
 FIGURE = ("figure=board", "task=gsm_symbolic")
@@ -18,17 +21,12 @@ SETTINGS = {  # right of four answers, tokens a step
 ARMS = "arm=dream_k1,dream_k2,dream_k3,dream_dparallel01,dream_dparallel05"
 
 
+def knob(cfg):
+    return cfg.decoder.get("tokens_per_step") or cfg.decoder.get("threshold")
+
+
 def facts(cfg):
-    decoder = cfg.decoder
-    knob = decoder.get("tokens_per_step") or decoder.get("threshold")
-    return SETTINGS[f"{decoder.name} {knob:g}"]
-
-
-@pytest.fixture
-def found(board, record, hydra, read):
-    record(*FIGURE, ARMS, right=lambda cfg: facts(cfg)[0], per_step=lambda cfg: facts(cfg)[1])
-    found = read(*FIGURE, ARMS)
-    return with_areas(found, aups(found.rows, found.scored, *board.first_points))
+    return SETTINGS[f"{cfg.decoder.name} {knob(cfg):g}"]
 
 
 @pytest.fixture
@@ -37,23 +35,90 @@ def board():
     return Board(name="board", title="All", measures=["tokens_per_step"], losses=[0, 25], parents=parents)
 
 
-def test_each_method_has_its_fastest_setting_within_each_loss(board, found):
-    table = table_of(board, found)
-    chosen = list(zip(table.method, table["points lost, at most"], table.setting, strict=True))
-    assert chosen == [
+@pytest.fixture
+def found(board, record, hydra, read):
+    record(*FIGURE, ARMS, right=lambda cfg: facts(cfg)[0], per_step=lambda cfg: facts(cfg)[1])
+    return prepared(board, read(*FIGURE, ARMS))
+
+
+@pytest.fixture
+def validated(record, tmp_path, monkeypatch):
+    """validated(right, documents=...) -> the runs on validation problems, with so many right a setting."""
+    monkeypatch.setattr(choice, "LEAST", 4)
+
+    def runs(right, arms=ARMS, **given):
+        record(
+            *FIGURE,
+            arms,
+            "task.split=validation",
+            "batch_size=2",
+            right=lambda cfg: right(cfg, facts(cfg)[0]),
+            per_step=lambda cfg: facts(cfg)[1],
+            **given,
+        )
+        return validation_of(find_runs(tmp_path / "results")[0])
+
+    return runs
+
+
+def settings_of(table):
+    return list(zip(table.method, table["points lost, at most"], table.setting, strict=True))
+
+
+def test_validation_problems_choose_and_test_problems_report(board, found, validated):
+    """On test, K = 2 loses 25 points and entropy 0.1 none; validation says the reverse of the latter."""
+    mirrored = {"dparallel 0.1": 2, "dparallel 0.5": 4}
+    table = table_of(
+        board, found, validated(lambda cfg, right: mirrored.get(f"{cfg.decoder.name} {knob(cfg):g}", right))
+    )
+    assert settings_of(table) == [
         ("leftright", "0", "K=1"),
         ("leftright", "25", "K=2"),
-        ("dparallel", "0", "B=8 tau=0.1"),
+        ("dparallel", "0", "B=8 tau=0.5"),
         ("dparallel", "25", "B=8 tau=0.5"),
     ]
+    assert table["accuracy %"][3].startswith("75.0 [")  # on test problems
     assert table["against one token"][3].startswith("-25.0 [")  # of its parent, not of the student
-    assert [cell.split()[0] for cell in table.PB0[[0, 2]]] == ["1.00", "2.00"]
+
+
+def test_nothing_is_chosen_without_validation_runs(board, found, validated):
+    table = table_of(board, found, validation_of([]))
+    assert set(table.setting) == {choice.NOT_CHOSEN} and "tokens per step" not in table
+    assert choice.NOT_CHOSEN == "not chosen: needs task.split=validation, limit=500"
+    few = validated(lambda cfg, right: right, documents=3, total=3)
+    assert set(table_of(board, found, few).setting) == {choice.NOT_CHOSEN}
+
+
+def test_a_method_needs_all_its_validation_runs(board, found, validated):
+    part = validated(lambda cfg, right: right, arms="arm=dream_k1,dream_k2,dream_k3,dream_dparallel01")
+    chosen = settings_of(table_of(board, found, part))
+    assert chosen[0] == ("leftright", "0", "K=1")
+    assert chosen[2][2] == f"{choice.NOT_CHOSEN} (1 of 3 settings lack it)"
+
+
+def test_runs_of_test_problems_never_choose(board, found):
+    """Whatever a caller hands over."""
+    assert choice.counterparts(found, found) == {}
+
+
+def test_a_method_of_one_setting_needs_no_choice(board, found):
+    found.rows = found.rows[found.rows.label != "leftright K=2"][lambda rows: rows.label != "leftright K=3"]
+    table = table_of(board, found, validation_of([]))
+    assert settings_of(table)[0] == ("leftright", "0", "K=1")
 
 
 def test_a_student_without_its_parents_one_token_run_is_left_out(board, found):
-    alone = found.rows[found.rows.decoder == "dparallel"]
-    found.rows = alone
-    assert table_of(board, found).empty
+    found.rows = found.rows[found.rows.decoder == "dparallel"]
+    assert table_of(board, found, validation_of([])).empty
+
+
+def test_an_area_is_written_once_a_method_with_its_definition_below(board, found, tmp_path):
+    table = table_of(board, found, validation_of([]))
+    assert [bool(cell) for cell in table.AUP] == [True, False, True, False]
+    assert not any(name.startswith("PB") for name in table)
+    draw(board, found, tmp_path)
+    assert "AUP (d3LLM, arXiv 2601.07568): the area below" in (tmp_path / "board.md").read_text()
+    assert "AUP" not in (tmp_path / "board.svg").read_text()
 
 
 def test_an_area_begins_at_the_parents_one_token_run(board, found):

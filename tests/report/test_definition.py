@@ -11,7 +11,7 @@ def test_kinds():
     curve = define("mine", CURVE)
     assert isinstance(curve, Curve) and curve.published == "3"
     assert isinstance(define("mine", {"kind": "table", "title": "a"}), Listing)
-    pareto = {"kind": "pareto", "title": "a", "measures": ["tokens_per_step"], "pb": [80]}
+    pareto = {"kind": "pareto", "title": "a", "measures": ["tokens_per_step"]}
     assert isinstance(define("mine", pareto), Pareto)
 
 
@@ -26,7 +26,6 @@ def test_kinds():
         ({"measures": "accuracy"}, "draw.measures=accuracy: must be a list"),
         ({"measures": []}, "draw.measures"),
         ({"colour": "red"}, "draw.colour=red: is no key of a curve; it has title, measures"),
-        ({"pb": ["x"]}, "draw.pb=x: must be percentages"),
         ({"lines": "front"}, "draw.lines=front: is no key of a curve"),
         ({"kind": "pareto"}, "draw.x=decoder.steps: is no key of a pareto"),
     ],

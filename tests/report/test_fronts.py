@@ -1,4 +1,4 @@
-"""What sums up a sweep: fronts, AUP with its interval, PBx."""
+"""What sums up a sweep: fronts, AUP with its interval."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmask.report.fronts import aup, aups, front, pb
+from unmask.report.fronts import aup, aups, front
 from unmask.report.pareto import lines_of
 
 BASELINE = "leftright K=1"
@@ -31,12 +31,6 @@ def test_front():
     assert front([1, 1], [2, 2]).tolist() == [True, True]
 
 
-def test_pb_is_the_fastest_setting_that_is_good_enough():
-    assert pb([1, 4.1, 6.9, 12], [85, 80, 70.0, 20], 70) == 6.9
-    assert pb([1, 4.1, 6.9, 12], [85, 80, 70.0, 20], 70.1) == 4.1
-    assert pb([1, 4.1], [85, 80], 90) is None
-
-
 def test_aup_by_hand_and_beside_the_published_values():
     weighed = [w * math.exp(-3 * (1 - w / 80)) for w in (78, 76)]
     assert aup([3, 1, 2], [76, 80, 78], 80) == pytest.approx(80 + (80 + weighed[0]) / 2 + sum(weighed) / 2)
@@ -53,6 +47,14 @@ def test_aup_by_hand_and_beside_the_published_values():
     ):
         low, high = (aup([1, tpf], [first, accuracy], 74.68) for first in (72.55, 74.68))
         assert low < published < high
+
+
+def test_a_setting_5_points_down_counts_whatever_the_floats_say():
+    """28 and 18 of 200 right are 5 points apart; as floats they are a little more."""
+    first, last = 100 * (28 / 200), 100 * (18 / 200)
+    assert last < first - 5, "the case that this is about"
+    assert aup([1, 3], [first, last], 14) > 14 + 10
+    assert aup([1, 3], [first, last - 0.5], 14) == first
 
 
 def test_aup_of_a_sweep_begins_at_one_token_a_step(record, read):

@@ -48,7 +48,7 @@ def board_of(text, number=1):
 
 
 def test_numbers_are_those_of_the_summaries(record, page):
-    folders = record("figure=fig3", right=lambda cfg: 3, per_step=2)
+    folders = record("figure=fig3", right=lambda cfg: 3, per_step=2, documents=12, total=12)
     text, data, _ = page()
     assert data["runs"].keys() == {folder.name for folder in folders}
     rows = {row["run"]: row for row in board_of(text)}
@@ -63,7 +63,7 @@ def test_numbers_are_those_of_the_summaries(record, page):
             wanted = [scale * value for value in (summary[name], *summary[f"{name}_interval"])]
             assert [float(row[key]) for key in (column, f"{column} low", f"{column} high")] == wanted
             assert numbers[name] == pytest.approx(wanted, rel=1e-5)
-        assert row["n"] == "4" and row["answers without end"] == "0"
+        assert row["n"] == "12" and row["answers without end"] == "0"
     assert data["tasks"]["gsm_symbolic"]["fronts"]["tokens_per_step"]
     assert "The models named tiny_* are small ones" in text and "Made by commit 0123456789ab" in text
 

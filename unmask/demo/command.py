@@ -22,7 +22,7 @@ from unmask.evaluation.evaluation import Evaluation
 from unmask.paths import ROOT
 from unmask.records import environment
 from unmask.records.naming import label
-from unmask.report.trace import Trace, draw
+from unmask.report.trace import Trace, closing_line, draw
 
 STYLES = ["bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "orange1", "deep_sky_blue1"]
 FRAME = 0.05  # seconds between two pictures
@@ -56,6 +56,8 @@ def demo(given: Sequence[str]) -> None:
         for trace in traces:
             pieces = "".join(piece for piece, step in trace.cells() if step >= 0)
             print(f"\n{trace.title}\n{pieces}\n{trace.footer}")
+    if len(traces) > 1:
+        print(closing_line(traces))
     if cfg.save:
         save(evaluations, traces, question, ROOT / cfg.save)
         print(f"figure: {cfg.save}")

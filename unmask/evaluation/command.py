@@ -58,5 +58,7 @@ def sweep(settings: list[list[str]]) -> None:
     where = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]
     names = [f"{name} on {place}" for name, place in zip(short, where, strict=True)]
     found = dict(zip(names, evaluations, strict=True))
-    Console().print(summary_table({name: evaluation.summary for name, evaluation in found.items()}))
+    summaries = {name: evaluation.summary for name, evaluation in found.items()}
+    scored = {name: evaluation.scored for name, evaluation in found.items()}
+    Console().print(summary_table(summaries, scored, evaluations[0].device.type))
     print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})

@@ -2,7 +2,7 @@
 
     build      records -> index.html
     boards     the board of each task
-    data       one JSON of plain data for charts, recipes and answers
+    data       one JSON of plain data for charts, settings and answers
     tables     a section: a DataFrame as cells, and as CSV
     answers    answers as the page replays them
     replay     what the commit order of a record says about each step

@@ -22,7 +22,6 @@ def told_apart(found: Collection) -> pd.DataFrame:
     configs = [found.configs[run] for run in rows.run]
     tasks = [{k: v for k, v in c["task"].items() if k not in ("prompts", "max_new_tokens")} for c in configs]
     rows["task"] = [task["name"] + _differing(task, _of_name(tasks, task)) for task in tasks]
-    places = zip(rows.model, rows.task, configs, strict=True)
     models = [
         {
             "name": model,
@@ -30,7 +29,7 @@ def told_apart(found: Collection) -> pd.DataFrame:
             "weights": config["models"][config["roles"][0]]["weights"],
             "prompts": config["task"]["prompts"],
         }
-        for model, task, config in places
+        for model, task, config in zip(rows.model, rows.task, configs, strict=True)
     ]
     alike = [[other for other in models if other["task"] == model["task"]] for model in models]
     rows["model"] = [
@@ -44,11 +43,11 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """The task of most runs first; then by model, decoder and setting."""
     counts, decoders = rows.task.value_counts(), list(DECODERS)
 
-    def place(row) -> tuple:
+    def order_of(row) -> tuple:
         decoder = decoders.index(row.decoder) if row.decoder in decoders else len(decoders)
         return -counts[row.task], row.task, row.model, decoder, row.label
 
-    order = sorted(range(len(rows)), key=lambda i: place(rows.iloc[i]))
+    order = sorted(range(len(rows)), key=lambda i: order_of(rows.iloc[i]))
     return rows.iloc[order].reset_index(drop=True)
 
 
@@ -90,6 +89,8 @@ def _line(row: pd.Series, scored: Sequence[dict], timed: bool) -> dict:
         "useful tokens per step": estimate(row, "tokens_per_step"),
         "forwards per answer": forwards(row).replace("\n", ", "),
         "positions per useful token": estimate(row, "positions_per_useful_token"),
+        "MFLOPs per useful token": estimate(row, "flops_per_useful_token"),
+        "times one token's tokens/s": estimate(row, "speedup") if timed else None,
         "tokens/s": estimate(row, "tokens_per_second") if timed else None,
         "answers without end": sum(sample["finish"] == "length" for sample in scored),
         "exact": exactness(row.exact) or None,
@@ -100,7 +101,9 @@ def _line(row: pd.Series, scored: Sequence[dict], timed: bool) -> dict:
 
 def estimate(row: pd.Series, name: str) -> Interval | float | None:
     """A measure of a run in its unit for drawing, with its interval if it has one."""
-    scale, value, ends = MEASURES[name].scale, row[name], row.get(f"{name}_interval")
+    scale, value, ends = MEASURES[name].scale, row.get(name), row.get(f"{name}_interval")
     if value is None or pd.isna(value):
         return None
-    return scale * value if ends is None else Interval(*(scale * each for each in (value, *ends)))
+    if not isinstance(ends, list):
+        return scale * value
+    return Interval(*(scale * each for each in (value, *ends)))

@@ -18,9 +18,13 @@ from unmask.records.collection import Collection, everything
 from unmask.records.files import RecordError, write_atomic
 from unmask.records.run import find_runs
 from unmask.records.trace import read_traces
+from unmask.report.baselines import with_changes
+from unmask.report.definition import Board
 from unmask.report.measures import every
 
 HERE = Path(__file__).parent
+# Speeds are multiples of the same model's at one token a step.
+ONE_TOKEN = Board(name="page", title="", measures=["tokens_per_step"])
 
 
 def write(
@@ -38,6 +42,7 @@ def write(
     if found.rows.empty:
         raise ValueError("; ".join([f"{results}: has no finished run to show", *left_out[:2]]))
     found.rows = told_apart(found)
+    found = with_changes(ONE_TOKEN, found)
     sections = [*boards(found), *extra]
     traces = {}
     for run in runs:
@@ -53,7 +58,7 @@ def write(
 
 
 def html(found: Collection, sections: Sequence[Section], data: Mapping, left_out: Sequence[str]) -> str:
-    """The whole page. Libraries are packed: two megabytes in place of five."""
+    """The whole page. Libraries are packed: two megabytes instead of five."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,

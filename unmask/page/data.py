@@ -1,4 +1,4 @@
-"""What the page's script draws: charts, recipes and answers, as plain data for JSON."""
+"""What the page's script draws: charts, settings and answers, as plain data for JSON."""
 
 import json
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
 
     measures: name -> label, higher, time, of those that some run has. tasks: task -> {"documents": [...],
     "fronts": {measure: [run]}, "why": of times that are left out}. runs: folder -> what is known of it, its
-    numbers and its recipe. pieces: text of tokens, which answers name by number. answers: run -> document ->
-    see `answers.answer`.
+    numbers and its settings. pieces: text of tokens, which answers name by number. answers: run -> document
+    -> see `answers.answer`.
     """
     vocabulary: dict[str, int] = {}
     tasks, runs, answers = {}, {}, {}
@@ -53,7 +53,7 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
                 "n": row.n,
                 "numbers": {name: _rounded(value) for name, value in numbers.items()},
                 "words": {name: _words(value) for name, value in numbers.items()},
-                "recipe": _recipe(row, config, info),
+                "settings": _settings(row, config, info),
             }
             known = {document["id"] for document in documents}
             answers[row.run] = answers_of(scored, config, known, traces[row.run], vocabulary)
@@ -95,7 +95,7 @@ def _rounded(value: Interval | float | None) -> list[float] | None:
     return [float(f"{each:.6g}") for each in values]
 
 
-def _recipe(row: pd.Series, config: Mapping, info: Mapping) -> dict[str, dict[str, str]]:
+def _settings(row: pd.Series, config: Mapping, info: Mapping) -> dict[str, dict[str, str]]:
     """The identity of a run, where it was made, and what it gave, by group."""
     circumstances = flatten({key: info[key] for key in CIRCUMSTANCES if key in info})
     circumstances |= {"machines of all answers": row.machines, "commits of all answers": row.commits}

@@ -128,7 +128,7 @@ function chart() {
   };
   const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]; // none that shares
   Plotly.react("chart", [line, ...byMethod], layout, { responsive: true, displaylogo: false, modeBarButtons: [buttons] });
-  const words = [`${runs.length} of ${known.length} runs. A click on a point opens its recipe.`];
+  const words = [`${runs.length} of ${known.length} runs. A click on a point opens its settings.`];
   if (front.size) words.push("Filled, with intervals and joined: no other run is better in both.");
   if (time && why) words.push(`Times are left out: ${why}.`);
   $("chart-note").textContent = words.join(" ");
@@ -140,14 +140,14 @@ function charts() {
   $("chart").on("plotly_click", ({ points: [point] }) => (location.hash = `run=${point.customdata}`));
 }
 
-// Recipes: #run=FOLDER opens one.
-function recipe() {
+// A run: #run=FOLDER opens one.
+function openRun() {
   const name = decodeURIComponent(location.hash).replace(/^#run=/, "");
   const run = data.runs[name];
   if (!run) return;
-  const groups = Object.entries(run.recipe);
-  $("recipe-title").textContent = name;
-  $("recipe-tables").replaceChildren(
+  const groups = Object.entries(run.settings);
+  $("run-title").textContent = name;
+  $("run-tables").replaceChildren(
     ...groups.flatMap(([title, group]) => {
       const lines = Object.entries(group).map(([key, value]) => make("tr", {}, make("th", { scope: "row" }, key), make("td", {}, value)));
       return [make("h3", {}, title), make("table", {}, make("tbody", {}, ...lines))];
@@ -156,8 +156,8 @@ function recipe() {
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
   const csv = groups.flatMap(([title, group]) => Object.entries(group).map((pair) => [title, ...pair].map(quoted).join(",")));
   const href = URL.createObjectURL(new Blob([["group,key,value", ...csv].join("\n")], { type: "text/csv" }));
-  Object.assign($("recipe-csv"), { href, download: `${name}.csv` });
-  if (!$("recipe").open) $("recipe").showModal();
+  Object.assign($("run-csv"), { href, download: `${name}.csv` });
+  if (!$("run").open) $("run").showModal();
 }
 
 // Answers, step by step.
@@ -286,9 +286,9 @@ for (const select of choice.setting) select.addEventListener("change", panels);
 $("step").addEventListener("input", () => (pause(), draw()));
 $("play").addEventListener("click", play);
 documents();
-addEventListener("hashchange", recipe);
-$("recipe").addEventListener("close", () => history.replaceState(null, "", " "));
-recipe();
+addEventListener("hashchange", openRun);
+$("run").addEventListener("close", () => history.replaceState(null, "", " "));
+openRun();
 tables(await import(await library("tables-script")));
 const script = make("script", { src: await library("charts-script") });
 document.head.append(script);

@@ -13,7 +13,7 @@ class Section(NamedTuple):
     """A table of the page.
 
     table: a row per line. A cell is text, a number, a `stats.Interval`, or None; the column `run` holds names
-        of run folders, which link to their recipes. Columns of few different texts are filtered by choice.
+        of run folders, which link to their settings. Columns of few different texts are filtered by choice.
     note: a sentence or two below the title.
     """
 

@@ -24,13 +24,13 @@ NEAR = 3  # settings in which a run may differ from the wanted one to be worth n
 class Setting:
     """A run that is wanted.
 
-    recipe: its identity as far as a configuration tells it, without weights and prompts; what else it leaves
+    identity: as far as a configuration tells it, without weights and prompts; what else it leaves
     out, or gives as "auto", is open too.
     metric: "metric,filter" that decides whether an answer is correct; None: unscored.
     limit, subset_seed, listed: which documents, see `documents.chosen`.
     """
 
-    recipe: Mapping
+    identity: Mapping
     metric: str | None
     limit: int | None = None
     subset_seed: int | None = None
@@ -69,16 +69,16 @@ def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights |
     RecordError, naming both folders, where that leaves several, or where two runs of one model have other
     weights, or of one model and task other prompts.
     """
-    recipes = {canonical(setting.recipe): setting for setting in settings}
-    if len(recipes) < len({canonical([s.recipe, s.metric, s.limit]) for s in settings}):
+    wanted = {canonical(setting.identity): setting for setting in settings}
+    if len(wanted) < len({canonical([s.identity, s.metric, s.limit]) for s in settings}):
         raise RecordError("limit, metric: a figure has one; settings that differ in nothing else share a run")
-    settings = list(recipes.values())
-    names = _names([setting.recipe for setting in settings])
+    settings = list(wanted.values())
+    names = _names([setting.identity for setting in settings])
     found, missing = [], []
     for name, setting in zip(names, settings, strict=True):
         fits, why = _fitting(runs, setting)
         if len(fits) > 1:  # a number may be written as 0 or 0.0, which are two identities
-            written = canonical(setting.recipe["decoder"])
+            written = canonical(setting.identity["decoder"])
             fits = [fit for fit in fits if canonical(fit[0].config["decoder"]) == written] or fits
         if len(fits) > 1 and weights:
             wanted = [fit for fit in fits if _has_weights(fit[0].config, weights)]
@@ -88,7 +88,7 @@ def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights |
         if fits:
             found.append((name, *fits[0]))
         else:
-            missing.append((f"{name}{_place(setting.recipe)}", why))
+            missing.append((f"{name}{_on(setting.identity)}", why))
     _check_alike([run for _, run, _ in found])
     return _collection(found, missing)
 
@@ -131,13 +131,13 @@ def _collection(found: Sequence[tuple[str, Run, list[dict]]], missing: list[tupl
     )
 
 
-def _names(recipes: Sequence[Mapping]) -> list[str]:
-    """A label for each recipe, of its own among those of the same model and task."""
-    places = [_place(recipe) for recipe in recipes]
-    names = [""] * len(recipes)
-    for place in dict.fromkeys(places):
-        at = [i for i, other in enumerate(places) if other == place]
-        for i, name in zip(at, labels([recipes[i] for i in at]), strict=True):
+def _names(identities: Sequence[Mapping]) -> list[str]:
+    """A label for each identity, of its own among those of the same model and task."""
+    groups = [_on(each) for each in identities]
+    names = [""] * len(identities)
+    for group in dict.fromkeys(groups):
+        at = [i for i, other in enumerate(groups) if other == group]
+        for i, name in zip(at, labels([identities[i] for i in at]), strict=True):
             names[i] = name
     return names
 
@@ -146,7 +146,7 @@ def _fitting(runs: Sequence[Run], setting: Setting) -> tuple[list[tuple[Run, lis
     """([(run, its scored documents)] of this setting, why there is none)."""
     fits, reasons, nearest = [], [], None
     for run in runs:
-        differing = _disagreements(run.config, setting.recipe)
+        differing = _disagreements(run.config, setting.identity)
         if differing:
             if nearest is None or len(differing) < len(nearest[1]):
                 nearest = run, differing
@@ -169,14 +169,14 @@ def _shown(value: object) -> str:
     return "null" if value is None else str(value)
 
 
-def _disagreements(config: Mapping, recipe: Mapping) -> dict[str, tuple[object, object]]:
-    """Dotted keys of the recipe in which a run's identity differs: (the run's, the recipe's).
+def _disagreements(config: Mapping, wanted: Mapping) -> dict[str, tuple[object, object]]:
+    """Dotted keys of a wanted identity in which a run's identity differs: (the run's, the wanted).
 
-    A decoder or a model of other settings than the recipe knows is another one.
+    A decoder or a model of other settings than the wanted one is another one.
     """
     whole = {"decoder", "models"}
     found = {}
-    for key, (theirs, ours) in differences(config, recipe).items():
+    for key, (theirs, ours) in differences(config, wanted).items():
         open_ = ours == "auto" or key.endswith(".weights") or key == "task.prompts"
         alike = {type(theirs), type(ours)} == {int, float} and theirs == ours  # 0 and 0.0
         if not (open_ or alike) and (ours != ABSENT or key.split(".")[0] in whole):
@@ -255,6 +255,6 @@ def _row(name: str, run: Run, scored: list[dict]) -> dict:
     } | summary
 
 
-def _place(recipe: Mapping) -> str:
+def _on(identity: Mapping) -> str:
     """Model and task, for a message."""
-    return f" on {main_model(recipe)['name']}, {recipe['task']['name']}"
+    return f" on {main_model(identity)['name']}, {identity['task']['name']}"

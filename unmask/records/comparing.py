@@ -23,8 +23,8 @@ def compare(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool = Tr
     identical                          documents with the same useful ids in both
     tokens_per_step_ratio, _interval   useful tokens per forward of the step role, other's over the baseline's
     positions_ratio, _interval         positions fed (all roles) per useful token, in the same way
-    speedup, speedup_interval          tokens/s (micro), in the same way; documents that shared a batch in
-                                       either run are resampled together
+    speedup, speedup_interval          tokens/s (micro), in the same way; documents of one turn or batch are
+                                       resampled together (`summary.shared_clocks`)
     speedup_void                       why there is no speed-up, else None: times of either side are void,
                                        the baseline has no useful token, or they did not answer in the same
                                        sessions of turns; without in_turns (only a GPU's speed can do

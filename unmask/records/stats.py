@@ -1,7 +1,7 @@
 """Intervals and tests, all at 95 %.
 
-What is resampled is what was drawn independently: documents, not tokens; for times, the batches whose
-documents share a clock.
+What is resampled is what was drawn independently: documents, not tokens; for times, turns, whose documents
+share the state of the machine.
 
 Percentile intervals of few draws are too narrow: the bootstrap's variance is (n - 1) / n of the right one,
 and its tails are no heavier than a normal's. All bootstraps here take wider percentiles to make up for it

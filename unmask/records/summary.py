@@ -2,8 +2,8 @@
 nothing else. Numbers of two runs are made in `comparing`.
 
 With repeats, a document's answers are averaged and its costs added before anything is resampled, so that
-intervals never take two answers to one question for two questions. For times, documents of one batch are
-resampled together: they share its clock.
+documents are resampled, not repeats. For times, what is resampled is turns (`turn_of`): documents of one turn
+share the state of the machine, those of one batch its clock.
 """
 
 from collections import Counter
@@ -22,6 +22,9 @@ from unmask.records.stats import (
     connected,
     unweighted_mean,
 )
+
+TURN = 5
+"""Documents that one setting answers before the next one's turn (`evaluation.take_turns`)."""
 
 
 def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
@@ -58,7 +61,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
 
     exact: answers of a decoder that claims to be lossless, and how many are the baseline's id for id.
 
-    Intervals are [low, high] at 95 %, None where too few documents (for times: batches) leave nothing to
+    Intervals are [low, high] at 95 %, None where too few documents (for times: turns) leave nothing to
     resample. RecordError without samples, or where samples are of several metrics or roles.
     """
     metric = the_metric(scored)
@@ -223,13 +226,34 @@ def _times(documents: Documents) -> dict:
 
 
 def shared_clocks(*runs: Documents) -> np.ndarray:
-    """A group per document (runs of the same documents): those that shared a batch in any of the runs, or are
-    joined by others that did."""
+    """A group per document (runs of the same documents): those that shared a turn or a batch in any of the
+    runs, or are joined by others that did."""
     ids = [sample["doc_id"] for run in runs for sample in run.scored]
-    batches = [f"{place}/{sample['batch']}" for place, run in enumerate(runs) for sample in run.scored]
-    groups = connected(ids, batches)
+    batches = [f"{number}/{sample['batch']}" for number, run in enumerate(runs) for sample in run.scored]
+    turns = [turn for number, run in enumerate(runs) for turn in turn_of(run.scored, alone=f"{number}")]
+    groups = connected(ids, batches, turns)
     _, first = np.unique(ids, return_index=True)
     return groups[first]
+
+
+def turn_of(scored: Sequence[Mapping], alone: str = "") -> list[str]:
+    """The turn of each sample, a label.
+
+    A session answers its documents in the order of their numbers, `TURN` at a time (whole batches), then the
+    other settings have their turn. So the turn follows from a document's position within its session. A
+    sample of no session has a turn of its own, named after `alone`.
+    """
+    sessions: dict[str, set[int]] = {}
+    for sample in scored:
+        sessions.setdefault(sample["session"], set()).add(sample["doc_id"])
+    index = {(s, doc): i for s, docs in sessions.items() for i, doc in enumerate(sorted(docs))}
+    found = []
+    for number, sample in enumerate(scored):
+        session, batch_size = sample["session"], sample["batch_size"]
+        turn = -(-TURN // batch_size) * batch_size
+        position = index[session, sample["doc_id"]]
+        found.append(f"{alone}/{number}" if session is None else f"{session} {position // turn}")
+    return found
 
 
 def _totals(scored: Sequence[dict], name: str) -> dict[str, int]:

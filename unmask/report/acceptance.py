@@ -22,26 +22,28 @@ def draw(acceptance: Acceptance, found: Collection, published: pd.DataFrame, out
     left, right = grid[0]
     if not published.empty:
         _published(grid[1], published)
-    looks = styles([row.decoder for row in runs])
-    for row, look in zip(runs, looks, strict=True):
+    drawn_as = styles([row.decoder for row in runs])
+    for row, style in zip(runs, drawn_as, strict=True):
         longest, documents = taken(found, row)
         every = np.concatenate(documents)
         counts = np.bincount(every, minlength=longest + 1)[1:]
-        label = f"{row.label} ({every.mean():.2f})"
-        left.plot(range(1, longest + 1), 100 * counts / counts.sum(), marker="o", label=label, **look)
-        places = range(1, longest)
-        intervals = [conditional(documents, k) for k in places]
+        mean = mean_length(documents)
+        ends = "" if np.isnan(mean.low) else f" [{mean.low:.2f}, {mean.high:.2f}]"
+        label = f"{row.label}: {mean.value:.2f}{ends}"
+        left.plot(range(1, longest + 1), 100 * counts / counts.sum(), marker="o", **style)
+        positions = range(1, longest)
+        intervals = [conditional(documents, k) for k in positions]
         middle, low, high = (
             np.array([100 * (getattr(i, part) if i else np.nan) for i in intervals])
             for part in ("value", "low", "high")
         )
         bars = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
-        right.errorbar(places, middle, yerr=bars, marker="o", elinewidth=0.8, **look)
+        right.errorbar(positions, middle, yerr=bars, marker="o", elinewidth=0.8, label=label, **style)
     left.set(xlabel="tokens of a step (acceptance length)", ylabel="steps (%)", ylim=(0, None))
-    left.legend(fontsize=6.5, frameon=False, handlelength=3.5)
-    right.set(xlabel="place in the draft", ylabel="taken, if those before are (%)", ylim=(0, 100))
+    right.set(xlabel="position in the draft", ylabel="taken, if those before are (%)", ylim=(0, 100))
+    right.legend(fontsize=6.5, frameon=False, handlelength=3.5, loc="lower left")
     headline(figure, acceptance.title)
-    caption(figure, f"In brackets: mean acceptance length. {note}")
+    caption(figure, f"Beside each name: mean acceptance length. {note}")
     save(figure, output)
 
 
@@ -81,6 +83,12 @@ def taken(found: Collection, row: pd.Series) -> tuple[int, list[np.ndarray]]:
     longest = found.configs[row.run]["decoder"]["block_length"]
     longest = longest or max(max(committed(sample)[1:], default=1) for sample in samples)
     return longest, [np.array(lengths(sample, longest), int) for sample in samples]
+
+
+def mean_length(documents: Sequence[np.ndarray]) -> Interval:
+    """Mean tokens a step of the `taken` of documents, with its interval over documents."""
+    whole = [each for each in documents if len(each)]
+    return bootstrap_ratio([each.sum() for each in whole], [len(each) for each in whole])
 
 
 def lengths(sample: dict, block: int) -> list[int]:

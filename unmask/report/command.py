@@ -14,10 +14,11 @@ from unmask.paths import ROOT
 from unmask.records import Run, find_runs
 from unmask.records.collection import Collection
 from unmask.records.files import RecordError
-from unmask.report.board import table_of
+from unmask.report.board import AUP_WORDS, CHOSEN, table_of
+from unmask.report.choice import validation_of
 from unmask.report.comparison import show
-from unmask.report.figures import draw, drawable, with_areas
-from unmask.report.fronts import aups
+from unmask.report.definition import Board
+from unmask.report.figures import draw, drawable, prepared
 from unmask.report.lookup import (
     A_RUN,
     FIGURES,
@@ -52,7 +53,8 @@ def report(given: Sequence[str]) -> None:
                 continue
             for label, why in found.missing:
                 print(f"{name}: missing {label}: {why}", file=sys.stderr)
-            picture = draw(definition, found, pictures(cfg, given), cfg.published)
+            validation = validation_of(runs) if isinstance(definition, Board) else None
+            picture = draw(definition, found, pictures(cfg, given), cfg.published, validation)
         except ValueError as error:
             if wanted:
                 raise
@@ -97,9 +99,8 @@ def best_settings(runs: list[Run]) -> list:
         return []
     if found.missing:
         return []
-    note = "Of each method the setting of most tokens a step that loses no more, against one token a step."
-    found = with_areas(found, aups(found.rows, found.scored, *definition.first_points))
-    return [Section("Best settings", table_of(definition, found), note)]
+    table = table_of(definition, prepared(definition, found), validation_of(runs))
+    return [Section("Best settings", table, f"{CHOSEN} {AUP_WORDS}.")]
 
 
 def none_of(name: str, found: Collection, results: str) -> str:

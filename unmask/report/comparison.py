@@ -34,11 +34,11 @@ def show(a: Scored, b: Scored, limit: int | None = None) -> dict:
     better, worse = changed(scored_a, scored_b)
     console = Console()
     for name, (run, scored) in (("A", a), ("B", b)):
-        place = f"{main_model(run.config)['name']}, {run.config['task']['name']}"
+        where = f"{main_model(run.config)['name']}, {run.config['task']['name']}"
         _say(console, f"{name}  {os.path.relpath(run.folder)}")
-        _say(console, f"   {label(run.config)} on {place}, n = {len({s['doc_id'] for s in scored})}")
+        _say(console, f"   {label(run.config)} on {where}, n = {len({s['doc_id'] for s in scored})}")
     differing = _differing(run_a.config, run_b.config)
-    console.print(differing if differing.rows else "\nTheir recipes do not differ.")
+    console.print(differing if differing.rows else "\nTheir settings do not differ.")
     console.print(_measures(*summaries, change))
     if void := change["speedup_void"]:
         _say(console, f"tokens/s do not compare: {void} (docs/sweeps.md says how settings take turns).")
@@ -93,7 +93,7 @@ def _measures(a: Mapping, b: Mapping, change: Mapping) -> Table:
     table.add_row("positions per useful token", *fed, times("positions_ratio"))
     # times that do not compare do not stand side by side either
     clocks = ["-", "-"] if change["speedup_void"] else both("tokens_per_second", "{:.0f}", "{:.0f}")
-    table.add_row("tokens/s", *clocks, times("speedup"))
+    table.add_row("tokens/s (ratio by turn)", *clocks, times("speedup"))
     table.add_row("same answer, id for id", "", "", f"{change['identical']} of {change['n']}")
     return table
 

@@ -30,21 +30,17 @@ class Definition:
     title: str
     measures: list[str] = field(default_factory=list)  # columns of `measures.MEASURES`
     published: str | None = None  # which figure of paper_figures.csv
-    baseline: str = BASELINE  # label of what the others are compared with, and where an AUP begins
-    # accuracies in percent: tokens a step at that accuracy or more
-    pb: list[float] = field(default_factory=list)
+    baseline: str = BASELINE  # label of what the others are compared with
 
     def __post_init__(self):
         for measure in self.measures:
             if measure not in MEASURES:
                 _refuse(self.name, "measures", measure, f"choose of {', '.join(MEASURES)}")
-        for accuracy in self.pb:
-            if type(accuracy) not in (int, float) or not 0 < accuracy <= 100:
-                _refuse(self.name, "pb", accuracy, "must be percentages above 0")
 
     @property
     def first_points(self) -> tuple[list[str], dict[str, str]]:
-        """(labels of the settings where an AUP begins, the model that has one, by model: else its own)."""
+        """(labels of the settings that others are compared with and where an AUP begins, the model that has
+        one, by model: else its own)."""
         return [self.baseline], {}
 
 

@@ -1,6 +1,7 @@
 """One figure, whatever its kind: the picture or table, the CSV behind it, and what its caption says."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,10 @@ from unmask.records.collection import Collection
 from unmask.records.recipe import flatten
 from unmask.records.stats import Interval
 from unmask.report import acceptance, board, curves, listing, pareto
+from unmask.report.baselines import with_changes
+from unmask.report.choice import validation_of
 from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Pareto
-from unmask.report.fronts import aups, pb
+from unmask.report.fronts import aups
 from unmask.report.measures import comparable, every
 from unmask.report.messages import message
 
@@ -18,21 +21,39 @@ PUBLISHED = Path(__file__).with_name("paper_figures.csv")
 NAMED = 4  # missing settings that a caption names
 
 
-def draw(definition: Definition, found: Collection, folder: Path, with_published: bool = True) -> Path:
+def draw(
+    definition: Definition,
+    found: Collection,
+    folder: Path,
+    with_published: bool = True,
+    validation: Collection | None = None,
+) -> Path:
     """Draw a figure into a folder; returns the picture's path, or the table's.
 
     Beside it the rows as CSV. There must be rows. ValueError where they do not fit the definition.
+
+    validation: the runs on validation problems that a board chooses by (`choice.validation_of`).
     """
     output = folder / definition.name
+    found = prepared(definition, found)
     published = read_published(definition.published if with_published else None)
     definition = replace(definition, title="\n".join([definition.title, *message(definition, found)]))
     kinds = {Listing: listing, Pareto: pareto, Board: board, Acceptance: acceptance, Curve: curves}
     kind = kinds[type(definition)]
-    areas = aups(found.rows, found.scored, *definition.first_points)
-    found = with_areas(found, areas)
-    kind.draw(definition, found, published, output, note(definition, found, areas, len(published) > 0))
+    draws = kind.draw
+    if kind is board:
+        draws = partial(board.draw, validation=validation or validation_of([]))
+    draws(definition, found, published, output, note(definition, found, len(published) > 0))
     found.rows.to_csv(output.with_suffix(".csv"), index=False)
     return output.with_suffix(".md" if kind is listing else ".png")
+
+
+def prepared(definition: Definition, found: Collection) -> Collection:
+    """The collection with what each setting is against its baseline and, for a board, the methods' AUP."""
+    found = with_changes(definition, found)
+    if isinstance(definition, Board):
+        found = with_areas(found, aups(found.rows, found.scored, *definition.first_points))
+    return found
 
 
 def with_areas(found: Collection, areas: dict[tuple[str, str, str, str], Interval]) -> Collection:
@@ -57,8 +78,8 @@ def read_published(figure: str | None) -> pd.DataFrame:
     return points[points.figure.isin(figure.split(",") if figure else [])]
 
 
-def note(definition: Definition, found: Collection, areas: dict, with_published: bool) -> str:
-    """What was measured, on what, with which code; what is missing; what sums it up."""
+def note(definition: Definition, found: Collection, with_published: bool) -> str:
+    """What was measured, on what, with which code; what is missing. found: `prepared`."""
     rows = found.rows
     tiny = " (tiny stand-in family)" if any(name.startswith("tiny_") for name in rows.model) else ""
     machines, commits = every(rows.machines), every(rows.commits)
@@ -70,7 +91,9 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
         f"machine: {'; '.join(machines)}; {', '.join([*sorted(threads), *sorted(set(rows.dtype))])}",
         f"batch size {_spread(rows.batch_size)}",
         f"commit {', '.join(commits)}",
-        "bands, bars, brackets: 95% intervals",
+        "bands, bars, brackets: 95% intervals over documents, of times over turns",
+        *_unit(definition, rows),
+        *_beside_steps(rows),
     ]
     checks = [comparable(here) for here in _panels(definition, rows)]
     if isinstance(definition, Pareto):
@@ -80,8 +103,6 @@ def note(definition: Definition, found: Collection, areas: dict, with_published:
     words += (
         [f"times of {left} of {len(rows)} settings are left out: {'; '.join(reasons)}"] if reasons else []
     )
-    words += [_aup_words(areas)] if areas and not isinstance(definition, Board) else []  # in its table
-    words += [_pb_words(definition, rows)] if definition.pb else []
     if found.missing:
         named = "; ".join(label for label, _ in found.missing[:NAMED])
         more = "; ..." if len(found.missing) > NAMED else ""
@@ -100,25 +121,27 @@ def _panels(definition: Definition, rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [here for _, here in rows.groupby(keys, sort=False)]
 
 
-def _aup_words(areas: dict) -> str:
-    tasks = {task for _, task, _, _ in areas}
-    words = []
-    for (model, task, _, decoder), area in areas.items():
-        place = f"{model}, {task}" if len(tasks) > 1 else model
-        words.append(f"{decoder} on {place} {area.value:.0f} [{area.low:.0f}, {area.high:.0f}]")
-    return f"AUP over this sweep: {'; '.join(words)}"
+def _unit(definition: Definition, rows: pd.DataFrame) -> list[str]:
+    """How fast the baselines are, of which the others' speeds are multiples."""
+    if "speedup" not in definition.measures:
+        return []
+    base = rows[rows.run.isin(set(rows.baseline.dropna())) & rows.tokens_per_second.notna()]
+    speeds = [
+        f"{row.label} on {row.model}, {row.task}: {row.tokens_per_second:.0f}" for row in base.itertuples()
+    ]
+    return [f"the baseline's tokens/s: {'; '.join(speeds)}"] if speeds else []
 
 
-def _pb_words(definition: Definition, rows: pd.DataFrame) -> str:
-    """The most tokens a step at an accuracy or more, by task."""
+def _beside_steps(rows: pd.DataFrame) -> list[str]:
+    """What else runs: a step is a forward of the first model alone."""
     words = []
-    for least in definition.pb:
-        found = []
-        for task, here in rows.groupby("task", sort=False):
-            best = pb(here.tokens_per_step, 100 * here.accuracy, least)
-            found.append(f"{'none' if best is None else f'{best:.2f}'} on {task}")
-        words.append(f"PB{least:g}: {', '.join(found)}")
-    return "tokens a step at that accuracy or more, best setting: " + "; ".join(words)
+    for decoder, here in rows.groupby("decoder", sort=False):
+        for role in dict.fromkeys(role for each in here.forwards for role in each):
+            shares = [f[role] / f[r] for f, r in zip(here.forwards, here.step_role, strict=True) if role in f]
+            if role not in set(here.step_role) and max(shares) > 0:
+                spread = sorted({f"{min(shares):.1f}", f"{max(shares):.1f}"}, key=float)
+                words.append(f"{decoder} {' to '.join(spread)} of its {role}")
+    return [f"forwards beside each step: {', '.join(words)}"] if words else []
 
 
 def _spread(values: pd.Series) -> str:

@@ -1,4 +1,4 @@
-"""Numbers that sum up a sweep: the Pareto front, accuracy under parallelism (AUP), PBx.
+"""Numbers that sum up a sweep: the Pareto front, accuracy under parallelism (AUP).
 
 All are over the settings of one named sweep, never over whatever lies in a folder: another setting moves
 them.
@@ -15,6 +15,7 @@ from unmask.records.stats import RESAMPLES, Interval
 
 AUP_ALPHA = 3  # how fast accuracies below the best lose weight
 AUP_LOSS = 5  # points below the method's slowest setting from which on a setting does not count
+TOLERANCE = 1e-9  # points of accuracy: 82.0 is 87.0 - 5, whatever the floats say
 AUP_POINTS = 3  # settings, the baseline among them, that an AUP needs
 
 
@@ -27,21 +28,6 @@ def front(x: Sequence[float], y: Sequence[float], higher: bool = True) -> np.nda
     return ~(no_worse & better).any(1)
 
 
-def pb(tokens_per_step: Sequence[float], accuracy: Sequence[float], least: float) -> float | None:
-    """PBx (ParallelBench): the most tokens a step of all settings whose accuracy is at least x.
-
-    accuracy and least in the same unit. None where no setting is that good.
-    """
-    good = [tokens for tokens, y in zip(tokens_per_step, accuracy, strict=True) if y >= least]
-    return max(good, default=None)
-
-
-def best_within(tokens_per_step: Sequence[float], accuracy: Sequence[float], loss: float) -> float:
-    """The most tokens a step of all settings that lose at most `loss` points against the first one, which is
-    among them. accuracy in points."""
-    return pb(tokens_per_step, accuracy, accuracy[0] - loss - 1e-9)
-
-
 def aup(tokens_per_step: Sequence[float], accuracy: Sequence[float], best: float) -> float:
     """Accuracy under parallelism (d3LLM, arXiv 2601.07568) of a method's settings.
 
@@ -51,7 +37,7 @@ def aup(tokens_per_step: Sequence[float], accuracy: Sequence[float], best: float
     """
     points = sorted(zip(tokens_per_step, accuracy, strict=True), key=lambda point: (point[0], -point[1]))
     begin, first = points[0]
-    points = [(x, y) for x, y in points if y >= first - AUP_LOSS]
+    points = [(x, y) for x, y in points if y >= first - AUP_LOSS - TOLERANCE]
     weighed = [(x, y * min(1.0, math.exp(-AUP_ALPHA * (1 - y / best)))) for x, y in points]
     area = begin * first
     for (x0, y0), (x1, y1) in itertools.pairwise(weighed):
@@ -78,13 +64,13 @@ def aups(
     found = {}
     for task, here in rows.dropna(subset="accuracy").groupby("task", sort=False):
         methods = {}
-        for place, mine in here.groupby(["model", "conditions", "decoder"], sort=False):
-            model, conditions, _ = place
+        for method, mine in here.groupby(["model", "conditions", "decoder"], sort=False):
+            model, conditions, _ = method
             same = (here.model == (parents or {}).get(model, model)) & (here.conditions == conditions)
             base = here[same & here.plain.isin(baselines)]
             runs = list(dict.fromkeys([*base.run, *mine.run]))
             if len(base) and len(runs) >= AUP_POINTS:
-                methods[place] = runs
+                methods[method] = runs
         if methods:
             found |= _with_intervals(task, here, scored, methods, seed)
     return found

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from unmask.records.collection import Collection
-from unmask.records.comparing import compare
 from unmask.report.definition import Listing
 from unmask.report.fronts import front
 from unmask.report.measures import MEASURES, comparable
@@ -23,23 +22,26 @@ def write(table: pd.DataFrame, output: Path, note: str) -> None:
     """A table as Markdown, the note below it, and as LaTeX."""
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
-    lines = [f"| {' | '.join(line)} |\n" for line in cells]
-    output.with_suffix(".md").write_text(f"{''.join(lines)}\n{note}\n")
+    lines = [f"| {' | '.join(map(markdown, line))} |\n" for line in cells]
+    output.with_suffix(".md").write_text(f"{''.join(lines)}\n{markdown(note)}\n")
     latex = table.style.hide(axis="index").format(escape="latex").to_latex(hrules=True)
     output.with_suffix(".tex").write_text(latex)
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no cell ends, no tag opens, no line breaks in it."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
     """The cells as text, in the order of the sweep.
 
-    Differences are paired by document with the baseline of the same task and conditions, and of
-    `baseline_model` or else the same model. A setting is
-    on a front when no other of its model and task beats it in accuracy and in that cost.
+    found: with `baselines.with_changes`: differences and ratios are paired with the baseline. A setting is on
+    a front when no other of its model and task beats it in accuracy and in that cost.
     """
     lines = []
     rows = found.rows
-    for (model, task), here in rows.groupby(["model", "task"], sort=False):
-        rivals = rows[(rows.task == task) & (rows.model == (listing.baseline_model or model))]
+    for _, here in rows.groupby(["model", "task"], sort=False):
         timed = set(here.run[comparable(here)[0]])
         fronts = _fronts(here.dropna(subset="accuracy"))
         for _, row in here.iterrows():
@@ -49,11 +51,10 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
                 "setting": row.label,
                 "n": row.n,
                 "accuracy %": one_line(row, "accuracy", "{:.1f}", scale=100),
-                f"difference to {listing.baseline}": _difference(row, rivals, found, listing.baseline),
+                f"difference to {listing.baseline}": _difference(row),
                 **cost_cells(row, row.run in timed),
                 "no answer": row.extraction_failures,
                 "on the front of": ", ".join(name for name, runs in fronts.items() if row.run in runs),
-                "AUP": "" if pd.isna(row.aup) else one_line(row, "aup", "{:.0f}"),
             }
             lines.append(line)
     return pd.DataFrame(lines)
@@ -65,10 +66,11 @@ def cost_cells(row: pd.Series, timed: bool) -> dict[str, str]:
     return {
         "exact": exactness(row.exact),
         "tokens per step": one_line(row, "tokens_per_step", "{:.2f}"),
-        "all committed per step": f"{_committed(row):.2f}",
         "forwards per answer": forwards(row).replace("\n", ", "),
+        "all committed per step": f"{_committed(row):.2f}",
         "positions per answer": f"{row.positions_per_answer:,.0f}",
         "MFLOPs per useful token": _number(row.flops_per_useful_token, "{:,.1f}", scale=1e-6),
+        "times the baseline's tokens/s": one_line(row, "speedup", "{:.2f}") if timed else "-",
         "tokens/s": one_line(row, "tokens_per_second", "{:.0f}") if timed else "-",
         "latency p50 / p90 (s)": _latency(row) if timed else "-",
     }
@@ -88,12 +90,10 @@ def _committed(row: pd.Series) -> float:
     return (row.useful_tokens + row.wasted_tokens) / row.forwards[row.step_role]
 
 
-def _difference(row: pd.Series, rivals: pd.DataFrame, found: Collection, baseline: str) -> str:
-    base = rivals[(rivals.plain == baseline) & (rivals.conditions == row.conditions)]
-    if base.empty or base.run.iloc[0] == row.run:
+def _difference(row: pd.Series) -> str:
+    if row.baseline in (None, row.run):
         return ""
-    change = compare(found.scored[base.run.iloc[0]], found.scored[row.run])
-    return one_line(change, "accuracy_difference", "{:+.1f}", scale=100)
+    return one_line(row, "accuracy_difference", "{:+.1f}", scale=100)
 
 
 def one_line(summary, name: str, form: str, scale: float = 1) -> str:

@@ -1,5 +1,6 @@
 """What can be drawn of a run: the columns of a collection, with their labels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ MEASURES = {
         Measure("positions_per_answer", "positions fed per answer", higher=False),
         Measure("positions_per_useful_token", "positions fed per useful token", higher=False),
         Measure("flops_per_useful_token", "estimated MFLOPs per useful token", scale=1e-6, higher=False),
+        Measure("speedup", "times the baseline's tokens/s", time=True),
         Measure("tokens_per_second", "useful tokens/s", "throughput_tok_s", time=True),
         Measure("latency_p50", "median latency (s)", "latency_s", higher=False, time=True),
     )
@@ -34,7 +36,9 @@ MEASURES = {
 
 
 def comparable(rows: pd.DataFrame) -> tuple[np.ndarray, str | None]:
-    """(which rows' times may stand side by side, why not all of them).
+    """(which rows' times may stand side by side, why not all of them): the rule of every table and figure.
+
+    rows: of a collection, or of summaries (`comparable_summaries`).
 
     They compare within one machine and one commit; on a CPU, whose speed drifts, and over several machines
     or commits, only between settings that answered in the same sessions of turns. Where rows differ in that,
@@ -58,6 +62,17 @@ def comparable(rows: pd.DataFrame) -> tuple[np.ndarray, str | None]:
             reasons["there is none to compare with"] = timed
             timed = np.zeros(len(rows), bool)
     return timed, "; ".join(reason for reason, left_out in reasons.items() if left_out.any()) or None
+
+
+def comparable_summaries(
+    summaries: Mapping[str, Mapping], device: str = "cpu"
+) -> tuple[dict[str, bool], str | None]:
+    """(label -> whether its times may stand beside the others', why not all of them), of `summary.summarise`.
+
+    device: cpu | cuda, that made them.
+    """
+    timed, reason = comparable(pd.DataFrame(list(summaries.values())).assign(device=device))
+    return dict(zip(summaries, timed.tolist(), strict=True)), reason
 
 
 def every(lists: pd.Series) -> list[str]:

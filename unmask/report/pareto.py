@@ -33,9 +33,8 @@ def draw(pareto: Pareto, found: Collection, published: pd.DataFrame, output: Pat
     timed = {task: here[drawn(pareto, comparable(here)[0])] for task, here in ours}
     wanted = [MEASURES[name] for name in pareto.measures]
     measures = [m for m in wanted if not m.time or any(len(some) for some in timed.values())]
-    shared = [
-        m for m in wanted if m.published in published and published[m.published].notna().mean() > 0.8
-    ]  # of most points
+    over = wanted + [MEASURES["tokens_per_second"]] * ("speedup" in pareto.measures)  # no ratio was published
+    shared = [m for m in over if m.published in published and published[m.published].notna().mean() > 0.8]
     if theirs and not shared:  # over what they were published over
         published = published.assign(x=published.x.astype(float))
         theirs = list(published.groupby("task", sort=False))
@@ -94,8 +93,11 @@ def _points(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -
         x, y = measure.scale * row[measure.column], 100 * row.accuracy
         if best:
             low, high = (100 * end for end in row.accuracy_interval)
-            bars = [[max(0, y - low)], [max(0, high - y)]]
-            axes.errorbar(x, y, yerr=bars, fmt=mark, color=colour, elinewidth=0.8, markersize=4.5)
+            bars = {
+                "yerr": [[max(0, y - low)], [max(0, high - y)]],
+                "xerr": cost_bars(row.to_frame().T, measure),
+            }
+            axes.errorbar(x, y, **bars, fmt=mark, color=colour, elinewidth=0.8, markersize=4.5)
         else:
             hollow = {"markerfacecolor": "white", "markeredgecolor": colour, "alpha": 0.6}
             axes.plot(x, y, mark, markersize=3, **hollow)
@@ -115,23 +117,34 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
         mine = mine.sort_values(measure.column)
         y = 100 * mine.accuracy
         low, high = 100 * np.array(mine.accuracy_interval.tolist()).T
-        look = {"color": DECODERS.get(decoder, GREY), "linestyle": DASHES[models.index(model) % len(DASHES)]}
+        style = {"color": DECODERS.get(decoder, GREY), "linestyle": DASHES[models.index(model) % len(DASHES)]}
         bars = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
         axes.errorbar(
             measure.scale * mine[measure.column],
             y,
             yerr=bars,
+            xerr=cost_bars(mine, measure),
             marker=marks[model],
             markersize=4,
             linewidth=1,
             elinewidth=0.5,
-            **look,
+            **style,
         )
-        as_long = [line for place, _, line in lines if place == (model, decoder) and len(line) >= len(mine)]
+        as_long = [line for method, _, line in lines if method == (model, decoder) and len(line) >= len(mine)]
         if name and len(as_long) > 1:  # others are as long: it is not the main one
             end = mine.iloc[-1 if measure.higher else 0]
-            place = [measure.scale * end[measure.column]], [100 * end.accuracy]
-            name_points(axes, *place, [name], [look["color"]])
+            point = [measure.scale * end[measure.column]], [100 * end.accuracy]
+            name_points(axes, *point, [name], [style["color"]])
+
+
+def cost_bars(rows: pd.DataFrame, measure: Measure) -> np.ndarray | None:
+    """(2, n) distances from a measure to its interval's ends, 0 where there is none; None without any."""
+    if (ends := f"{measure.column}_interval") not in rows:
+        return None
+    values = rows[measure.column].astype(float)
+    pairs = [pair if isinstance(pair, list) else [v, v] for pair, v in zip(rows[ends], values, strict=True)]
+    low, high = np.array(pairs, float).T
+    return measure.scale * np.maximum(np.array([values - low, high - values]), 0)
 
 
 def lines_of(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, pd.DataFrame]]:
@@ -139,7 +152,7 @@ def lines_of(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, pd.Data
 
     A line's settings differ in one knob alone: the number that takes most values among the method's settings.
     """
-    for place, mine in rows.groupby(["model", "decoder"], sort=False):
+    for method, mine in rows.groupby(["model", "decoder"], sort=False):
         knobs = [dict(word.split("=", 1) for word in label.split() if "=" in word) for label in mine.plain]
         names = dict.fromkeys(key for each in knobs for key in each)
         values = {key: {each.get(key) for each in knobs} for key in names}
@@ -148,7 +161,7 @@ def lines_of(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, pd.Data
         told = [key for key in names if key != moving and len(values[key]) > 1]
         lines = [" ".join(f"{k}={each[k]}" for k in told if k in each) for each in knobs]
         for name, line in mine.groupby(pd.Series(lines, mine.index), sort=False):
-            yield place, name, line
+            yield method, name, line
 
 
 def is_number(text: str) -> bool:
@@ -190,8 +203,8 @@ def _legend(part, rows: pd.DataFrame, marks: dict[str, str]) -> None:
     ]
     for name, mark in marks.items():
         handles.append(plt.Line2D([], [], color="0.6", marker=mark, linestyle="", label=name))
-    look = {"ncols": 5, "fontsize": 7, "frameon": False, "handletextpad": 0}
-    part.legend(handles=handles, loc="outside lower left", **look)
+    style = {"ncols": 5, "fontsize": 7, "frameon": False, "handletextpad": 0}
+    part.legend(handles=handles, loc="outside lower left", **style)
 
 
 def _axes(grid, measures: Sequence[Measure]) -> None:

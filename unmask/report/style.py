@@ -63,6 +63,7 @@ plt.rcParams.update(
         "lines.linewidth": 1.5,
         "lines.markersize": 3.5,
         "font.size": 8,
+        "text.parse_math": False,  # a label with a $ is a label
         "figure.constrained_layout.use": True,
         "savefig.dpi": 300,
         "svg.fonttype": "none",  # text stays text

@@ -1,18 +1,38 @@
-"""Tables for the terminal: the same columns and the same words wherever numbers are printed."""
+"""Tables for the terminal: the same columns and the same words wherever numbers are printed.
+
+Labels are text, whatever they hold: nothing in them is read as rich's markup.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
+
+from unmask.records.comparing import compare
+from unmask.report.measures import comparable_summaries
 
 
-def summary_table(summaries: dict[str, dict]) -> Table:
+def summary_table(
+    summaries: Mapping[str, Mapping],
+    scored: Mapping[str, Sequence[dict]] | None = None,
+    device: str = "cpu",
+) -> Table:
     """One row a setting: how good the answers are, and what they cost. Intervals (95%) stand below their
-    values; "exact" only where a lossless decoder is among them."""
+    values; "exact" only where a lossless decoder is among them.
+
+    Times stand only beside those that they compare with (`measures.comparable`); below the table, why others
+    do not. scored: each setting's scored documents, of which speeds are given as ratios to the first setting
+    of the same documents, paired by turn. device: cpu | cuda, that made them.
+    """
+    timed, reason = comparable_summaries(summaries, device)
     lossless = any(s["exact"] for s in summaries.values())
-    names = ["n", "accuracy %", "no\nanswer", "tokens\nper step", "forwards\nper answer", "tokens/s"]
-    table = empty_table("setting", 16, [*names, "exact"] if lossless else names)
+    paired = scored is not None and sum(timed.values()) > 1
+    names = ["n", "accuracy %", "no\nanswer", "tokens\nper step", "forwards\nper answer"]
+    names += ["times\nthe first"] * paired + ["tokens/s"] + ["exact"] * lossless
+    table = empty_table("setting", 16, names)
+    first = _first_of_same_documents(scored) if paired else {}
     for label, s in summaries.items():
         cells = [
             str(s["n"]),
@@ -20,19 +40,43 @@ def summary_table(summaries: dict[str, dict]) -> Table:
             str(s["extraction_failures"]),
             with_interval(s, "tokens_per_step", "{:.2f}", "{:.2f}"),
             forwards(s),
-            with_interval(s, "tokens_per_second", "{:.0f}", "{:.0f}"),
         ]
-        table.add_row(label, *cells, *([exactness(s["exact"])] if lossless else []))
+        if paired:
+            both = timed[label] and timed[first[label]]
+            cells.append(_times(scored[first[label]], scored[label], device) if both else "-")
+        cells.append(with_interval(s, "tokens_per_second", "{:.0f}", "{:.0f}") if timed[label] else "-")
+        add_row(table, label, *cells, *([exactness(s["exact"])] if lossless else []))
+    if reason:
+        left = len(timed) - sum(timed.values())
+        table.caption = Text(f"Times of {left} of {len(timed)} settings are left out: {reason}.")
+        table.caption_justify = "left"
     return table
+
+
+def _first_of_same_documents(scored: Mapping[str, Sequence[dict]]) -> dict[str, str]:
+    """Label -> the first label whose documents are the same."""
+    documents = {label: {(s["task"], s["doc_id"]) for s in found} for label, found in scored.items()}
+    return {label: next(o for o in documents if documents[o] == mine) for label, mine in documents.items()}
+
+
+def _times(first: Sequence[dict], other: Sequence[dict], device: str) -> str:
+    if other is first:
+        return "1"
+    return with_interval(compare(first, other, in_turns=device == "cpu"), "speedup", "{:.2f}", "{:.2f}")
 
 
 def empty_table(first: str, width: int, names: Sequence[str]) -> Table:
     """An empty table: a column of labels at least `width` wide, then numbers to the right."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(first, min_width=width)
+    table.add_column(Text(first), min_width=width)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     return table
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """A row of plain text: rich reads no markup in it."""
+    table.add_row(*map(Text, cells))
 
 
 def forwards(summary: Mapping) -> str:
@@ -64,10 +108,10 @@ def with_interval(summary: Mapping, name: str, form: str, ends_form: str, scale:
 
 
 def speed_table(arms: dict[str, dict]) -> Table:
-    """One row an arm (speed.timing): how fast, against the first, and the work per answer."""
+    """One row an arm (benchmark.timing): how fast, against the first, and the work per answer."""
     names = [
-        "tokens/s",
         "times\nthe first",
+        "tokens/s",
         "tokens\nper step",
         "forwards\nper answer",
         "positions\nper answer",
@@ -82,10 +126,11 @@ def speed_table(arms: dict[str, dict]) -> Table:
             }
             for what in ("forwards", "positions")
         }
-        table.add_row(
+        add_row(
+            table,
             name,
-            _estimate(arm["tokens_per_second"], "{:.1f}"),
             _estimate(arm["ratio"], "{:.2f}"),
+            _estimate(arm["tokens_per_second"], "{:.1f}"),
             f"{arm['tokens_per_step']:.2f}",
             *("\n".join(f"{role} {value}" for role, value in costs[what].items()) for what in costs),
         )
@@ -111,7 +156,8 @@ def profile_table(arms: dict[str, dict]) -> Table:
     table = empty_table("arm", 12, names)
     for name, arm in arms.items():
         ceiling = arm["ceiling_tokens_per_second"]
-        table.add_row(
+        add_row(
+            table,
             name,
             *(f"{100 * share:.1f}" for share in arm["shares"].values()),
             "-" if ceiling is None else f"{ceiling:.1f}",

@@ -1,5 +1,6 @@
 """Figure 1: answers token by token, coloured by the step that committed them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,13 @@ class Trace:
         return [("·" if piece is None else piece, step) for piece, step in cells][: end or last]
 
 
+def closing_line(traces: Sequence[Trace]) -> str:
+    """The steps of several answers, for below them. Their seconds are of one answer each, made one after the
+    other, so they are not put side by side (`measures.comparable`)."""
+    steps = "; ".join(f"{trace.title}: {trace.steps} steps" for trace in traces)
+    return f"{steps}. One answer each: no comparison of speed (eval.py and bench.py take turns)."
+
+
 def draw(traces: list[Trace], prompt: str, output: Path, note: str, width: int = 44) -> None:
     """A column per trace: its tokens as coloured text, `width` characters a line."""
     lines = [_wrap(trace.cells(), width) for trace in traces]
@@ -58,7 +66,7 @@ def draw(traces: list[Trace], prompt: str, output: Path, note: str, width: int =
                 axes.text(
                     x,
                     y,
-                    piece.replace("$", r"\$"),
+                    piece,
                     color=colour,
                     family="monospace",
                     fontsize=size,

@@ -3,11 +3,16 @@ intervals."""
 
 from pathlib import Path
 
+from unmask.report.measures import comparable_summaries
 from unmask.report.style import COLOURS, caption, plt
 
 
-def tradeoff(summaries: dict[str, dict], output: Path, note: str) -> None:
-    """Draw one point a summary, labelled directly. `note` goes below: what was measured, on what."""
+def tradeoff(summaries: dict[str, dict], output: Path, note: str, device: str = "cpu") -> None:
+    """Draw one point a summary, labelled directly with what else it runs, and its tokens/s if they compare.
+
+    `note` goes below: what was measured, on what. device: cpu | cuda, that made them.
+    """
+    timed, _ = comparable_summaries(summaries, device)
     figure, axes = plt.subplots(figsize=(5, 3.6))
     for colour, (label, s) in zip(COLOURS, summaries.items(), strict=False):
         x, y = s["tokens_per_step"], 100 * s["accuracy"]
@@ -21,17 +26,26 @@ def tradeoff(summaries: dict[str, dict], output: Path, note: str) -> None:
             color=colour,
             capsize=3,
         )
-        speed = s["tokens_per_second"]  # None where the run's times are void
+        others = [
+            f"{count / s['forwards'][s['step_role']]:.1f} {role} forwards a step"
+            for role, count in s["forwards"].items()
+            if role != s["step_role"]
+        ]
+        speed = [f"{s['tokens_per_second']:.0f} tokens/s"] if timed[label] else []
         axes.annotate(
-            label if speed is None else f"{label}\n{speed:.0f} tokens/s",
+            "\n".join([label, *others, *speed]),
             (x, y),
-            xytext=(7, 7),
+            xytext=(7, -4),
             textcoords="offset points",
+            va="top",
             color=colour,
         )
     right = 1.4 * max(s["tokens_per_step"] for s in summaries.values())  # room for the labels
     axes.set(
-        xlabel="useful tokens per denoiser forward", ylabel="accuracy (%)", ylim=(0, 100), xlim=(0, right)
+        xlabel="useful tokens per forward of the denoiser",
+        ylabel="accuracy (%)",
+        ylim=(0, 100),
+        xlim=(0, right),
     )
     caption(figure, note)
     output.parent.mkdir(parents=True, exist_ok=True)
