@@ -21,14 +21,12 @@ from unmask.configuration.sweeps import settings
 from unmask.paths import ROOT
 from unmask.records import find_runs
 from unmask.records.comparing import compare
-from unmask.report.lookup import REFERENCE, runs_with, the_run
+from unmask.report.lookup import REFERENCE, archived_settings, runs_with, the_run
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/reference/README.md"]
 NUMBER = r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?"
 VALUE = re.compile(rf"(?<![\w.]){NUMBER}%?(?: \[{NUMBER}, {NUMBER}\])?")
 MARK = re.compile(r"<!-- ([^>]+): (\w[\w ]*) -->")
-THREADS = "threads=1"  # of the reference run
-FIRST = "task.subset_seed=null"  # the reference holds the first documents of each task
 PERCENT = ("accuracy", "accuracy_difference")  # written in points, kept from 0 to 1
 
 
@@ -90,7 +88,7 @@ def reader(runs: list) -> Callable:
 
     @cache
     def of_settings(words: str):
-        configs = settings([*words.split(), THREADS, FIRST], "report")
+        configs = settings([*archived_settings(REFERENCE, ()), *words.split()], "report")
         found = runs_with(configs, runs, any_threads=False)
         return found, the_run(found, runs)[1]
 

@@ -5,7 +5,7 @@ from unmask.report.definition import define
 from unmask.report.figures import note, prepared
 
 CURVE = {"kind": "curve", "title": "R", "x": "decoder.mixture_weight", "measures": ["accuracy", "speedup"]}
-ARMS = ("figure=fig3", "arm=one,r00,r05")
+ARMS = ("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0,0.5")
 
 
 def apd(cfg):

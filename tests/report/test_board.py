@@ -18,7 +18,12 @@ SETTINGS = {  # right of four answers, tokens a step
     "dparallel 0.1": (4, 2),
     "dparallel 0.5": (3, 6),
 }
-ARMS = "arm=dream_k1,dream_k2,dream_k3,dream_dparallel01,dream_dparallel05"
+ARMS = (
+    "arm=leftright,dparallel",
+    "model=tiny_dream,tiny_dparallel_dream",
+    "decoder.tokens_per_step=1,2,3",
+    "decoder.threshold=0.1,0.5",
+)
 
 
 def knob(cfg):
@@ -37,8 +42,8 @@ def board():
 
 @pytest.fixture
 def found(board, record, hydra, read):
-    record(*FIGURE, ARMS, right=lambda cfg: facts(cfg)[0], per_step=lambda cfg: facts(cfg)[1])
-    return prepared(board, read(*FIGURE, ARMS))
+    record(*FIGURE, *ARMS, right=lambda cfg: facts(cfg)[0], per_step=lambda cfg: facts(cfg)[1])
+    return prepared(board, read(*FIGURE, *ARMS))
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def validated(record, tmp_path, monkeypatch):
     def runs(right, arms=ARMS, **given):
         record(
             *FIGURE,
-            arms,
+            *arms,
             "task.split=validation",
             "batch_size=2",
             right=lambda cfg: right(cfg, facts(cfg)[0]),
@@ -90,7 +95,7 @@ def test_nothing_is_chosen_without_validation_runs(board, found, validated):
 
 
 def test_a_method_needs_all_its_validation_runs(board, found, validated):
-    part = validated(lambda cfg, right: right, arms="arm=dream_k1,dream_k2,dream_k3,dream_dparallel01")
+    part = validated(lambda cfg, right: right, arms=[*ARMS[:-1], "decoder.threshold=0.1"])
     chosen = settings_of(table_of(board, found, part))
     assert chosen[0] == ("leftright", "0", "K=1")
     assert chosen[2][2] == f"{choice.NOT_CHOSEN} (1 of 3 settings lack it)"

@@ -93,9 +93,9 @@ def test_runs_of_another_figure_change_neither_aup_nor_front(record, read):
 
 def test_no_aup_without_baseline_or_of_two_points(record, read):
     write_fig3(record)
-    two = read("figure=fig3", "arm=one,r01", limit=40)
+    two = read("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.1", limit=40)
     assert aups(two.rows, two.scored, [BASELINE]) == {}
-    none = read("figure=fig3", "arm=r00,r01,r03,r05", limit=40)
+    none = read("figure=fig3", "arm=apd", "decoder.mixture_weight=0.0,0.1,0.3,0.5", limit=40)
     assert aups(none.rows, none.scored, [BASELINE]) == {}
 
 

@@ -69,7 +69,7 @@ def test_numbers_are_those_of_the_summaries(record, page):
 
 
 def test_it_asks_nothing_of_the_network(record, page):
-    record("figure=fig3", "arm=one,r00")
+    record("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0")
     text, _, _ = page()
     shown = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:|//)[^"'\s>]*""", text)
@@ -79,8 +79,8 @@ def test_it_asks_nothing_of_the_network(record, page):
 
 
 def test_times_stand_only_beside_times_that_compare(record, page):
-    record("figure=fig3", "arm=one,r00,r05")
-    record("figure=fig3", "arm=r10", session=None)
+    record("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0,0.5")
+    record("figure=fig3", "arm=apd", "decoder.mixture_weight=1.0", session=None)
     text, data, _ = page()
     times = {row["setting"]: row["tokens/s"] for row in board_of(text)}
     assert times["R=1.0"] == "" and all(value for name, value in times.items() if name != "R=1.0")
@@ -90,7 +90,9 @@ def test_times_stand_only_beside_times_that_compare(record, page):
 
 
 def test_a_damaged_and_an_unfinished_run_are_left_out_with_the_reason(record, page, tmp_path):
-    good, damaged, running, unscored = record("figure=fig3", "arm=one,r00,r05,r10")
+    good, damaged, running, unscored = record(
+        "figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0,0.5,1.0"
+    )
     lines = (damaged / "samples.jsonl").read_text().replace('"useful": 6', '"useful": 5', 1)
     (damaged / "samples.jsonl").write_text(lines)
     with Run.open(running, Run.read(running).config, {}) as run:
@@ -123,7 +125,7 @@ def test_the_command_writes_it_beside_the_runs_and_refuses_to_choose_among_them(
 
 
 def test_a_name_that_stands_for_several_says_which(record, tmp_path):
-    record("figure=fig3", "arm=one,r00")
+    record("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0")
     record("figure=fig3", "arm=one", weights="cccccccccccc")
     record("figure=fig3", "arm=one", "task.split=validation")
     rows = told_apart(everything(find_runs(tmp_path / "results")[0]))
@@ -134,7 +136,7 @@ def test_a_name_that_stands_for_several_says_which(record, tmp_path):
 
 
 def test_an_answer_is_told_by_its_commits(record, page):
-    record("figure=fig3", "arm=r05", per_step=3)
+    record("figure=fig3", "arm=apd", "decoder.mixture_weight=0.5", per_step=3)
     _, data, _ = page()
     (answers,) = data["answers"].values()
     assert len(answers) == 4 and [each["target"] for each in data["tasks"]["gsm_symbolic"]["documents"]]
@@ -148,7 +150,7 @@ def test_an_answer_is_told_by_its_commits(record, page):
 
 
 def test_a_trace_adds_what_was_refused_and_the_forwards_of_each_step(record, page):
-    (folder,) = record("figure=fig3", "arm=r05", per_step=3)
+    (folder,) = record("figure=fig3", "arm=apd", "decoder.mixture_weight=0.5", per_step=3)
     forwards = {"denoiser": [1, 2], "auxiliary": [1, 2]}
     drafted = [[0, 1, 2, 9, 8], [3, 4, 5, 6]]
     trace = {"doc_id": 0, "repeat": 0, "question": "What?", "drafted": drafted, "forwards": forwards}
@@ -222,7 +224,7 @@ def test_the_script_stays_small():
 
 
 def test_boards_leave_out_columns_that_are_empty(record, tmp_path):
-    record("figure=fig3", "arm=one,r00", session=None)
+    record("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0", session=None)
     (board,) = boards(everything(find_runs(tmp_path / "results")[0]))
     assert not {"exact", "tokens/s"} & set(board.table)
     assert board.table.task.tolist() == ["gsm_symbolic"] * 2 and board.note.startswith("Times of 2 of 2 runs")

@@ -6,13 +6,17 @@ import re
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 import report
 from unmask.models.loading import Source
 from unmask.models.settings import ModelConfig
 from unmask.paths import ROOT
+from unmask.report import command as report_command
+from unmask.report.command import pictures as pictures_of
 from unmask.report.definition import define
 from unmask.report.figures import draw, note
+from unmask.report.lookup import FIGURES
 from unmask.report.measures import comparable
 from unmask.report.style import plt
 
@@ -73,7 +77,7 @@ def test_threads_are_those_of_the_runs_unless_the_command_says_so(record, run_co
 
 
 def test_missing_points_are_named_and_drawn_without(record, draws, tmp_path):
-    record("figure=fig3", "arm=one,r00,r05,r10")
+    record("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0,0.5,1.0")
     code, out, err = draws("figure=fig3")
     assert code == 0 and "4 of 8 runs" in out
     assert "fig3: missing apd R=0.3 on tiny_dream, gsm_symbolic: no such run" in err
@@ -93,8 +97,8 @@ def test_a_figure_without_any_run_is_refused_with_the_reason(record, draws):
 
 
 def test_all_figures_are_drawn_that_have_runs(record, draws, monkeypatch):
-    assert {"fig2", "fig6_7b", "tab1"} < set(report.FIGURES)
-    monkeypatch.setattr(report, "FIGURES", ["fig4", "tab1", "tab1_7b"])
+    assert {"fig2", "fig6_7b", "tab1"} < set(FIGURES)
+    monkeypatch.setattr(report_command, "FIGURES", ["fig4", "tab1", "tab1_7b"])
     record("figure=fig4", "arm=one")
     code, out, err = draws()
     assert code == 0 and json.loads(out.splitlines()[-1]).keys() == {"fig4", "tab1"}
@@ -125,12 +129,12 @@ def test_runs_of_a_gpu_are_read_on_any_machine(record, draws):
         (["output=figures"], "output"),
         (["results=nowhere"], "no such folder"),
         (["figure=fig4,fig9"], "fig9"),
-        (["figure=fig4", "arm=three"], "arm=three: choose one of one, apd"),
+        (["figure=fig4", "arm=three"], "arm=three: choose of one, apd"),
         (["figure=fig4", "draw.kind=pie"], "draw.kind=pie"),
         (["figure=fig4", "draw.measures=[beauty]"], "draw.measures=beauty"),
         (["figure=fig4", "arm=one", "draw.x=decoder.beauty"], "draw.x=decoder.beauty: none of its runs"),
         (["figure=fig4", "~draw"], "has no section `draw`"),
-        (["figure=[fig4]"], "no name of a figure"),
+        (["figure=[fig4]"], "is no name"),
         (["figure=fig4", "device=tpu"], "device=tpu"),
     ],
 )
@@ -143,7 +147,7 @@ def test_bad_input_is_one_message(record, draws, given, message):
 def test_pictures_have_a_place(tmp_path):
     def place(results, given=(), pictures=None):
         cfg = {"results": str(results), "pictures": pictures}
-        return report.pictures(report.OmegaConf.create(cfg), list(given))
+        return pictures_of(OmegaConf.create(cfg), list(given))
 
     reference = ROOT / "results" / "reference"
     assert place("results") == ROOT / "results" / "figures"
@@ -211,7 +215,12 @@ def test_on_a_cpu_speed_has_no_front_unless_settings_took_turns(record, read, tm
 
 
 def test_lines_join_the_settings_of_a_method_beside_published_ones(record, read, tmp_path):
-    given = ["figure=dparallel_llada", "arm=vanilla,thr95,thr8,ent05"]
+    given = [
+        "figure=dparallel_llada",
+        "arm=confidence,threshold,entropy",
+        "decoder.steps=null",
+        "decoder.threshold=0.95,0.8,0.5",
+    ]
     record(*given, per_step=lambda cfg: 1 + round(10 * (1 - (cfg.decoder.threshold or 1))))
     pareto = {"kind": "pareto", "title": "Costs", "measures": ["tokens_per_step"], "lines": "methods"}
     definition = define("dparallel", pareto | {"published": "dparallel_llada"})
@@ -275,7 +284,7 @@ def test_a_group_task_has_the_mean_of_its_subjects(record, read, tmp_path):
 
 
 def test_one_refused_figure_stops_no_other(record, draws, monkeypatch):
-    monkeypatch.setattr(report, "FIGURES", ["fig4", "fig5"])
+    monkeypatch.setattr(report_command, "FIGURES", ["fig4", "fig5"])
     monkeypatch.setattr(report, "weights_of", lambda configs: None)
     record("figure=fig4", "arm=one")
     record("figure=fig5", "arm=one")

@@ -30,8 +30,8 @@ def expand(given: Sequence[str]) -> list[list[str]]:
     """One list of words per setting, as `composed` takes them, from a command's own words.
 
     given: for example ["figure=fig3", "limit=5", "seed=0,1"]. What the command gives for a key that an arm
-    or the grid sweeps takes the place of their list, and arms without that key do not get it. What an arm
-    says once wins over the command.
+    or the grid sweeps takes the place of their list; arms without that key do not get it, and values of
+    another arm's list are that arm's alone. What an arm says once wins over the command.
 
     Of several figures (figure=fig2,fig3), the settings of one after the other's; two of them may coincide.
 
@@ -46,10 +46,19 @@ def expand(given: Sequence[str]) -> list[list[str]]:
     arms, grid = _figure(*(f"figure={name}" for name in figures), *changes)
     own = {o.input_line.partition("=")[0]: _values(o) for o in words if o.key_or_group != "arm"}
     found = []
+
+    def theirs(key: str) -> set[str]:
+        """The values that any arm sweeps."""
+        return {value for arm in arms.values() if len(arm.get(key, ())) > 1 for value in arm[key]}
+
     for arm in _chosen(_names(words, "arm"), arms):
         mine = arms.get(arm, {})
         swept = {key for other in arms.values() for key, values in other.items() if len(values) > 1}
-        command = {key: values for key, values in own.items() if key in mine or key not in swept}
+        command = {
+            key: [v for v in values if v in mine.get(key, ()) or v not in theirs(key)]
+            for key, values in own.items()
+            if key in mine or key not in swept
+        }
         fixed = {key: values for key, values in mine.items() if len(values) == 1}
         found += product(grid | mine | command | fixed)
     return found

@@ -42,12 +42,13 @@ def one(evaluation: Evaluation) -> None:
 
 def sweep(settings: list[list[str]]) -> None:
     """All settings: in turns where they say so, else one after the other."""
-    evaluations = distinct(Evaluation(composed("eval", words)) for words in settings)
-    if len(evaluations) > 1 and (folder := evaluations[0].cfg.run_folder):
+    configs = [composed("eval", words) for words in settings]
+    if len(configs) > 1 and (folder := configs[0].run_folder):
         raise ValueError(
-            f"run_folder={folder} is for one run, not for {len(evaluations)} settings: results=FOLDER holds "
-            "the runs of a sweep"
+            f"run_folder={folder} is for one run, not for {len(configs)} settings: results=FOLDER holds the "
+            "runs of a sweep"
         )
+    evaluations = distinct(map(Evaluation, configs))
     for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
         print(remark, file=sys.stderr)
     answer(evaluations, f"{len(evaluations)} settings")

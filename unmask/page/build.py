@@ -17,7 +17,6 @@ from unmask.page.tables import Cell, Section, cell, csv, kinds, number
 from unmask.records.collection import Collection, everything
 from unmask.records.files import RecordError, write_atomic
 from unmask.records.run import find_runs
-from unmask.records.trace import read_traces
 from unmask.report.baselines import with_changes
 from unmask.report.definition import Board
 from unmask.report.measures import every
@@ -47,7 +46,7 @@ def write(
     traces = {}
     for run in runs:
         try:
-            traces[run.folder.name] = read_traces(run.folder)
+            traces[run.folder.name] = run.traces()
         except RecordError as error:  # the answers themselves are unharmed
             traces[run.folder.name] = {}
             left_out.append(str(error).replace(f"{results}/", ""))

@@ -1,4 +1,4 @@
-"""A folder of runs, read by settings: each wanted setting is the run of exactly these settings, or is
+"""A collection of runs, read by settings: each wanted setting is the run of exactly these settings, or is
 missing.
 
 Whatever else lies in the folder (other seeds, batch sizes, budgets, weights, figures) changes nothing. Only

@@ -19,13 +19,16 @@ SCORE_AGAIN = "Delete the file, it is derived: score again"
 
 def read_info(path: Path) -> dict:
     """The content of run.json; RecordError for another schema, or where anything in it was changed."""
-    info = read_json(path)
+    return check_info(unsealed(read_json(path), path, PUT_BACK), path)
+
+
+def check_info(info: dict, path: Path) -> dict:
+    """A run.json without its checksum, as it is; RecordError for another schema or config."""
     if info.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}: has schema {info.get('schema')!r}, and this program reads {SCHEMA}: "
             "make it again in another `run_folder`"
         )
-    info = unsealed(info, path, PUT_BACK)
     if config_hash(info["config"]) != info["config_hash"]:
         raise RecordError(f"{path}: config_hash is not that of its config. {PUT_BACK}")
     return info

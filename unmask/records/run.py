@@ -38,6 +38,7 @@ from unmask.records.reading import (
 from unmask.records.recipe import canonical, config_hash, differences
 from unmask.records.sample import SCHEMA, Sample, check_sample
 from unmask.records.score import Score, check_score
+from unmask.records.trace import Trace, read_traces
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +49,26 @@ UNSCORED = {"metric": None, "correct": None, "extraction_failed": False, "extrac
 
 
 def find_runs(root: Path) -> tuple[list["Run"], list[str]]:
-    """Every run in a folder, opened with `Run.read`, in order of name; and a message for each that cannot be.
+    """Every run in a folder, opened with `Run.read`, and of the archives in it (or of the archive that root
+    is), in order of name; and a message for each that cannot be.
 
     A folder that is damaged, of another schema, or has samples but no run.json is left out, and its message
     names it and says why. Folders inside a run's folder are not looked into: they are other collections.
     """
-    runs, problems = [], []
-    for folder in sorted(path for path in Path(root).glob("*") if _looks_like_a_run(path)):
+    from unmask.records import archive  # pyarrow takes its time, and writing a record needs none of it
+
+    runs, problems, root = [], [], Path(root)
+    for file in [root] if root.is_file() else sorted(root.glob(f"*{archive.SUFFIX}")):
+        try:
+            runs += archive.read(file)
+        except RecordError as error:
+            problems.append(str(error))
+    for folder in sorted(path for path in root.glob("*") if _looks_like_a_run(path)):
         try:
             runs.append(Run.read(folder))
         except RecordError as error:
             problems.append(str(error))
-    return runs, problems
+    return sorted(runs, key=lambda run: run.folder.name), problems
 
 
 def _looks_like_a_run(folder: Path) -> bool:
@@ -163,6 +172,14 @@ class Run:
                 f"{some(missing)}. Score them with the command that made the run and task.metric={metric}"
             )
         return [self._samples[key] | scores[key] for key in sorted(keys)]
+
+    def traces(self) -> dict[Key, Trace]:
+        """How a few answers came about, by key."""
+        return read_traces(self.folder)
+
+    def sealed_info(self) -> dict:
+        """run.json as it is written, with its checksum."""
+        return read_json(self.folder / RUN)
 
     # Writing
 

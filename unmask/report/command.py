@@ -25,12 +25,13 @@ from unmask.report.lookup import (
     OF_A_FOLDER,
     OWN,
     REFERENCE,
+    archived_settings,
+    named_run,
     own_settings,
     results_of,
-    run_folder,
-    run_in,
     run_of_settings,
     runs_of,
+    scored_run,
 )
 
 
@@ -42,12 +43,13 @@ def report(given: Sequence[str]) -> None:
         return page(cfg, given, results)
     wanted = figures_named(given)
     given = [word for word in given if key_of(word) != "figure"]
+    of_runs = [*archived_settings(results, given), *given]
     (runs, problems), drawn, refused = find_runs(results), {}, []
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     for name in wanted or FIGURES:
         try:
-            found, definition = runs_of(name, given, runs)
+            found, definition = runs_of(name, of_runs, runs)
             if found.missing and not drawable(definition, found):
                 print(none_of(name, found, cfg.results), file=sys.stderr)
                 continue
@@ -79,7 +81,7 @@ def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:
     from unmask.page.build import write  # its libraries are for the page alone
 
     read = cache(find_runs)  # the board's best settings are of the same runs
-    extra = best_settings(read(results)[0])
+    extra = best_settings(read(results)[0], archived_settings(results, given))
     file, count, left_out = write(results, pictures(cfg, given) / "page", extra, read)
     for why in left_out:
         print(f"left out: {why}", file=sys.stderr)
@@ -87,14 +89,14 @@ def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:
     print_json({"page": os.path.relpath(file)})
 
 
-def best_settings(runs: list[Run]) -> list:
-    """The board's table as a section of the page, where all its runs are there."""
+def best_settings(runs: list[Run], given: Sequence[str] = ()) -> list:
+    """The board's table as a section of the page, where all its runs are there. given: settings of them."""
     from unmask.page.tables import Section
 
     if len(runs) < len(expand(["figure=board"])):
         return []
     try:
-        found, definition = runs_of("board", [], runs)
+        found, definition = runs_of("board", given, runs)
     except RecordError:  # a setting has two runs, of other weights or prompts: the page may show both
         return []
     if found.missing:
@@ -129,13 +131,13 @@ def compare(sides: Sequence[str], given: Sequence[str]) -> None:
     cfg = own_settings(given)
     if cfg.changed is not None and cfg.changed < 0:
         raise ValueError(f"changed={cfg.changed}: must be 0 or more, or null for all")
-    folders = [run_folder(word, ROOT / cfg.results) for word in sides]
-    idle = {key_of(word) for word in given} - {"results", "changed", *OF_A_FOLDER}
-    if idle and all(folders):
-        raise ValueError(f"{', '.join(sorted(idle))}: chooses no run, since both sides are folders")
     read = cache(find_runs)  # both may lie in one collection
+    named = [named_run(word, ROOT / cfg.results, read) for word in sides]
+    idle = {key_of(word) for word in given} - {"results", "changed", *OF_A_FOLDER}
+    if idle and all(named):
+        raise ValueError(f"{', '.join(sorted(idle))}: chooses no run, since both sides are folders")
     a, b = (
-        run_in(folder, given) if folder else run_of_settings(word, given, read)
-        for word, folder in zip(sides, folders, strict=True)
+        scored_run(run, given) if run else run_of_settings(word, given, read)
+        for word, run in zip(sides, named, strict=True)
     )
     print_json(show(a, b, cfg.changed))

@@ -12,7 +12,7 @@ from unmask.configuration.sweeps import key_of, settings
 from unmask.models.loading import Source
 from unmask.models.resources import choose_device
 from unmask.paths import ROOT
-from unmask.records import Run
+from unmask.records import Run, archive
 from unmask.records.collection import Collection, Setting, collect
 from unmask.records.reading import RUN
 from unmask.report.comparison import Scored
@@ -36,6 +36,13 @@ def results_of(cfg: DictConfig) -> Path:
     if not results.exists():
         raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
     return results
+
+
+def archived_settings(results: Path, given: Sequence[str]) -> list[str]:
+    """What the archives of a collection add to a command, where it does not say otherwise itself."""
+    said = {key_of(word) for word in given}
+    files = [results] if results.is_file() else sorted(results.glob(f"*{archive.SUFFIX}"))
+    return [word for file in files for word in archive.settings_of(file) if key_of(word) not in said]
 
 
 def runs_of(name: str, given: Sequence[str], runs: list[Run]) -> tuple[Collection, Definition]:
@@ -105,20 +112,25 @@ def weights_of(configs: list[DictConfig]) -> Callable[[dict], str | None]:
     return lookup
 
 
-def run_folder(word: str, results: Path) -> Path | None:
-    """The run's folder that a word names; None where it names settings, ValueError where neither."""
+def named_run(word: str, results: Path, read: Callable) -> Run | None:
+    """The run that a word names by its folder, or by its name in a collection; None where it names settings,
+    ValueError where neither."""
     for folder in (Path(word), ROOT / word, results / word):
         if os.path.isfile(folder / RUN):
-            return folder
+            return Run.read(folder)
+    if "=" not in word and results.exists():
+        for run in read(results)[0]:
+            if run.folder.name == word:
+                return run
     if "=" not in word:
         raise ValueError(f"{word}: no run there, nor in results={results}; give {A_RUN}")
     return None
 
 
-def run_in(folder: Path, given: Sequence[str]) -> Scored:
+def scored_run(run: Run, given: Sequence[str]) -> Scored:
     """A run and its scored documents: all, or those that a limit takes."""
     cfg = composed("report", given)
-    run, said = Run.read(folder), {key_of(word) for word in given}
+    said = {key_of(word) for word in given}
     metric = cfg.task.metric if "task.metric" in said else run.info.get("metric")
     if not said & {"limit", "task.limit"}:
         return run, run.scored(metric)
@@ -129,10 +141,12 @@ def run_in(folder: Path, given: Sequence[str]) -> Scored:
 def run_of_settings(word: str, given: Sequence[str], read: Callable) -> Scored:
     """The run that eval.py made with these settings, and the documents that their limit takes."""
     words = [*given, *word.split()]
+    results = results_of(own_settings(words))
+    words = [*archived_settings(results, words), *words]
     configs = settings(words, "report")
     if len(configs) > 1:
         raise ValueError(f"{word}: {len(configs)} settings; compare takes one on each side")
-    runs, problems = read(results_of(configs[0]))
+    runs, problems = read(results)
     try:
         return the_run(runs_with(configs, runs, not names_threads(words)), runs)
     except ValueError as error:  # it may be one of those that cannot be read
