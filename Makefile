@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: eval test test-all test-page setup cluster real
+.PHONY: eval test test-all test-page page setup cluster real
 
 eval: .venv/ready
 	$(BIN)/python -m scripts.main_job
@@ -22,6 +22,9 @@ test-page: .venv/ready
 	@command -v chromium > /dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; } \
 		|| { echo "make test-page needs Debian's chromium: apt-get install chromium, as root" >&2; exit 1; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/page
+
+page: .venv/ready
+	$(BIN)/python report.py page=true results=results/reference
 
 setup: .venv/ready
 

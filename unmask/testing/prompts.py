@@ -11,8 +11,6 @@ the file, or else ../shared/data.
 The chat templates are those of the published tokenizers, written down in chat_templates.py.
 """
 
-import unmask  # noqa: F401, I001  (first: it quiets the libraries below)
-
 import argparse
 import gzip
 import itertools
@@ -29,12 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.configuration.command_line import refusals
-from unmask.configuration.composition import composed, typed
+from unmask.configuration.composition import composed
+from unmask.configuration.settings import typed
 from unmask.evaluation.prompts import PromptBuilder
 from unmask.paths import ROOT
 from unmask.records.documents import chosen
 from unmask.tasks import check_task, prepare
-from unmask.testing.chat_templates import BASE, DREAM, LLADA, QWEN25, QWEN3, tokenizer
+from unmask.testing.chat_templates import BASE, DREAM, LLADA, QWEN3, QWEN25, tokenizer
 
 FILES = {  # where the documents of a task lie in DATA
     "gsm8k_test.jsonl": ("gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot", "speed_gsm8k"),
@@ -156,7 +155,7 @@ class Published:
     def _prepared(self, template: str, *overrides: str) -> tuple[list, list[int], list[str]]:
         """(tasks with their prompts, document numbers in the order in which they are asked, stop strings)."""
         models = ["model=qwen3_4b"] if template == QWEN3 else []
-        cfg = typed(composed([*models, *overrides]))
+        cfg = typed(composed("eval", [*models, *overrides]))
         task = cfg.task
         check_task(task)
         data = str(self.data / FILE_OF[task.name])

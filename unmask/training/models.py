@@ -222,7 +222,7 @@ def chosen(key: str, folder: str) -> Source:
     """What eval.py loads for model=NAME, of model:NAME; ValueError where it cannot. Read once: its tokenizer
     and its weights are wanted one after the other."""
     try:
-        settings = composed([f"model={folder.removeprefix(MODEL)}"]).model
+        settings = composed("eval", [f"model={folder.removeprefix(MODEL)}"]).model
         return Source(OmegaConf.to_object(settings))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ValueError(f"{key}={folder}: {reason(error)}") from error
