@@ -50,6 +50,7 @@ def published_dream(tmp_path):
         "AutoModel": "modeling_dream.DreamModel",
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(GOLDEN / "dream" / "model.safetensors")
     return tmp_path
 
 
@@ -67,7 +68,9 @@ def test_special_tokens_of_one_side_do_not_separate_vocabularies(published_dream
     dream = Source(ModelConfig(name="dream", path=str(published_dream), kind="diffusion"))
     folder = tmp_path / "qwen"
     dream.tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 320}))
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+    config = Qwen2Config(vocab_size=320, intermediate_size=8, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         content = json.loads((folder / name).read_text())
         for tokens in (content.get("added_tokens"),):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.api.utils import Message, messages_to_text
@@ -128,10 +129,16 @@ class PromptBuilder:
 
 
 def render(tokenizer: Any, chat: Sequence[Mapping], chat_options: Mapping[str, Any] | None = None) -> str:
-    """A chat as the tokenizer's template writes it, up to where the assistant's turn begins."""
-    return tokenizer.apply_chat_template(
-        list(chat), tokenize=False, add_generation_prompt=True, **(chat_options or {})
-    )
+    """A chat as the tokenizer's template writes it, up to where the assistant's turn begins.
+
+    transformers runs the template in Jinja's sandbox; ValueError where it fails or leaves the sandbox.
+    """
+    try:
+        return tokenizer.apply_chat_template(
+            list(chat), tokenize=False, add_generation_prompt=True, **(chat_options or {})
+        )
+    except (TemplateError, TypeError) as error:  # TypeError: it includes a file, and nothing loads files
+        raise ValueError(f"the tokenizer's chat template fails ({error})") from error
 
 
 def prompt_text(

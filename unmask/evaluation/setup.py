@@ -56,7 +56,7 @@ class Setup:
         compiled, found = self.cfg.compile, {}
         for role, source in self.sources.items():
             # A model of two roles is two models: each counts its forwards.
-            twin = source.place in [self.sources[other].place for other in found]
+            twin = source.folder in [self.sources[other].folder for other in found]
             found[role] = source.load(self.device, self.dtype, private=compiled or twin)
         models = Models(found)
         return models.compiled() if compiled else models

@@ -13,8 +13,8 @@ LARGE = 2**22  # numbers of a table that no cache holds
 FEW = 8  # rows; from 12 on MKL is faster by itself
 
 
-def quicken(model: nn.Module) -> None:
-    """Let a model's head take few rows the quick way.
+def use_row_products(model: nn.Module) -> None:
+    """Let a model's head take few rows as the faster product.
 
     Heads of small vocabularies stay as they are, and a drafter has none.
     """

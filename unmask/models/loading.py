@@ -1,5 +1,6 @@
 """Models and tokenizers from settings, with every check that needs no weights made before any is loaded."""
 
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, Qwen2Tokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -15,8 +17,9 @@ import llada  # noqa: F401
 from unmask.models import adapters
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
 from unmask.models.fingerprint import fingerprint
-from unmask.models.heads import quicken
+from unmask.models.heads import use_row_products
 from unmask.models.settings import ModelConfig
+from unmask.models.weights import check_weights, load_weights
 from unmask.paths import ROOT
 
 DIFFUSION = {"Dream", "llada"}
@@ -26,7 +29,7 @@ _loaded: WeakValueDictionary = WeakValueDictionary()  # models in use, so that n
 
 
 class Source:
-    """A model that is not loaded yet: its place, its configuration, its tokenizer.
+    """A model that is not loaded yet: its folder, its configuration, its tokenizer.
 
     ValueError where they cannot be read or are not what the settings say.
     """
@@ -34,8 +37,8 @@ class Source:
     def __init__(self, settings: ModelConfig):
         self.settings = settings
         path = package_folder(settings) if settings.path.startswith(PACKAGE) else settings.path
-        local = [p for p in (Path(path), ROOT / path) if p.is_dir()]
-        self.place = str(local[0]) if local else path
+        local = local_folder(f"model {settings.name}: path", path)
+        self.folder = str(local or path)
         self.options = {"gguf_file": settings.gguf} if settings.gguf else {}  # of from_pretrained
         self.revision = settings.revision
         if not local and settings.path.startswith(
@@ -46,20 +49,27 @@ class Source:
                 f"model {settings.name}: {settings.path} does not exist; python train.py "
                 f"recipe={name} makes it"
             )
+        if local and not settings.gguf:
+            check_folder(f"model {settings.name}: path={settings.path}", local)
         try:
+            # trust_remote_code=False: left out, transformers would ask at the terminal.
             # A branch moves: from here on, and in the record, it is the commit that it points to now.
-            file = cached_file(self.place, settings.gguf or "config.json", revision=self.revision)
+            file = cached_file(self.folder, settings.gguf or "config.json", revision=self.revision)
             self.revision = extract_commit_hash(file, self.revision)
             self.options["revision"] = self.revision
-            self.config = AutoConfig.from_pretrained(self.place, **self.options)
+            self.config = AutoConfig.from_pretrained(self.folder, **self.options, trust_remote_code=False)
             drafter = ARCHITECTURE in (self.config.architectures or [])
             self.tokenizer = None if drafter or settings.kind == "drafter" else self._tokenizer()
         except Exception as error:  # missing folder, no network, damaged file: each its own type
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            what = (
+                "the folder's config.json or tokenizer cannot be read"
+                if local
+                else "is no local folder and cannot be read from the Hub"
+            )
             raise ValueError(
-                f"model {settings.name}: {settings.path} is no local folder and cannot be read from "
-                "the Hub, or is "
-                f"damaged ({reason}). Give model.path=FOLDER, or connect and try again"
+                f"model {settings.name}: path={settings.path}: {what} ({reason}). Give model.path=FOLDER"
+                + ("" if local else ", or connect and try again")
             ) from error
         try:
             self.kind = kind_of(self.config)
@@ -69,6 +79,8 @@ class Source:
             raise ValueError(
                 f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {self.kind} model"
             )
+        if local and not settings.gguf:
+            check_weights(type(self._shell()), self.folder)
         self.adapter = settings.adapter and adapters.adapter_folder(settings.adapter, ROOT)
         if self.adapter:
             adapters.check(self._shell(), self.adapter)
@@ -76,9 +88,9 @@ class Source:
     def _tokenizer(self):
         """Dream's published folder names a tokenizer class that lives in remote code; its files are
         Qwen2's."""
-        named = get_tokenizer_config(self.place, revision=self.revision).get("tokenizer_class")
+        named = get_tokenizer_config(self.folder, revision=self.revision).get("tokenizer_class")
         loader = Qwen2Tokenizer if named == "DreamTokenizer" else AutoTokenizer
-        return loader.from_pretrained(self.place, **self.options)
+        return loader.from_pretrained(self.folder, **self.options, trust_remote_code=False)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -93,13 +105,13 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """Of the weights: commit of a Hub model, or a hash of a local folder; with the adapter's, if any."""
-        own = fingerprint(Path(self.place)) if Path(self.place).is_dir() else self.revision
+        own = fingerprint(Path(self.folder)) if Path(self.folder).is_dir() else self.revision
         return f"{own}+{fingerprint(self.adapter)}" if self.adapter else own
 
     @property
     def identity(self) -> dict:
         """The model in a run's identity: what is asked for, and which weights that is."""
-        return asked_for(self.settings) | {"weights": self.fingerprint}
+        return requested(self.settings) | {"weights": self.fingerprint}
 
     @property
     def shape(self) -> dict[str, int]:
@@ -147,13 +159,13 @@ class Source:
 
         (Compiling changes a model in place, so a compiled one must not be shared.)
         """
-        key = (self.place, self.fingerprint, str(device), dtype)
+        key = (self.folder, self.fingerprint, str(device), dtype)
         model = None if private else _loaded.get(key)
         if model is None:
-            model = self._class.from_pretrained(self.place, **self.options, dtype=dtype)
+            model = load_weights(self._class, self.folder, **self.options, dtype=dtype)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
             if device.type == "cpu":
-                quicken(model)
+                use_row_products(model)
             if not private:
                 _loaded[key] = model
         return model
@@ -172,20 +184,67 @@ def attention_width(config: PretrainedConfig) -> int:
     return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
+def local_folder(key: str, path: str) -> Path | None:
+    """The folder that a path names (relative ones are looked up in the project too), or None: ask the Hub.
+
+    ValueError for a file, and for what no file system takes as a name.
+    """
+    for found in (Path(path), ROOT / path):
+        try:
+            if found.is_dir():
+                return found
+            if found.exists():
+                raise ValueError(f"{key}={path}: is a file; name the folder that it lies in")
+        except OSError as error:
+            raise ValueError(f"{key}={path[:100]}...: cannot be a folder ({error.strerror})") from error
+    return None
+
+
+def check_folder(what: str, folder: Path) -> None:
+    """ValueError for a folder without config.json or safetensors, and for a model_type that is unknown."""
+    try:
+        model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    except FileNotFoundError:
+        raise ValueError(f"{what}: the folder has no config.json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{what}: config.json is damaged or names no model_type ({error!r})") from error
+    if str(model_type) not in {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *DIFFUSION}:
+        raise ValueError(
+            f"{what}: config.json says model_type={model_type}. Known are {', '.join(sorted(DIFFUSION))} "
+            "(diffusion) and transformers' causal models (qwen2, qwen3, llama, ...). For another diffusion "
+            "model, register its classes as dream/__init__.py does"
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(file.name for file in folder.glob("*.bin"))
+        raise ValueError(
+            f"{what}: the folder has no .safetensors file"
+            + f", only {pickles[0]}, a pickle, which can run any code when it is read: convert it"
+            * bool(pickles)
+        )
+
+
 def package_folder(settings: ModelConfig) -> str:
     """The folder of the installed package that a path names; ValueError where it, or what reads it, is
-    missing."""
+    missing. Nothing is imported."""
     name = settings.path.removeprefix(PACKAGE)
+    if not name.isidentifier() or name == "__main__":
+        raise ValueError(
+            f"model {settings.name}: path={settings.path[:100]}: must be package:NAME, the top-level name of "
+            "an installed Python package"
+        )
     wanted = [name, *(GGUF if settings.gguf else ())]
     if missing := [package for package in wanted if find_spec(package) is None]:
         raise ValueError(
             f"model {settings.name}: needs the Python packages {', '.join(missing)}: `make real` "
             "installs them"
         )
-    return next(iter(find_spec(name).submodule_search_locations))
+    folders = find_spec(name).submodule_search_locations
+    if not folders:
+        raise ValueError(f"model {settings.name}: path={settings.path}: is a single module, without a folder")
+    return next(iter(folders))
 
 
-def asked_for(settings: ModelConfig) -> dict:
+def requested(settings: ModelConfig) -> dict:
     """What a configuration says of a model's identity; where its files lie is not part of it."""
     return {
         "name": settings.name,

@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.models.loading import DIFFUSION
+from unmask.models.resources import memory_of
 from unmask.models.settings import RandomModel
 
 # Of the published Dream 7B, LLaDA 8B and Qwen2.5 0.5B: query heads per key head, inner width over width,
@@ -17,15 +18,33 @@ PROPORTIONS = {
 }
 
 
-def random_model(settings: RandomModel) -> torch.nn.Module:
-    """A model of random weights (always the same ones), with heads of 64; ValueError where the settings make
-    none."""
+def check(settings: RandomModel) -> None:
+    """ValueError where the settings make no model, or one that this machine's memory does not hold in
+    float32."""
+    name, width, depth = settings.name, settings.width, settings.depth
     if settings.layout not in PROPORTIONS:
-        raise ValueError(f"layout={settings.layout} must be one of {', '.join(PROPORTIONS)}")
-    if settings.width < 64 or settings.width % 64 or settings.depth < 1:
+        raise ValueError(f"model {name}: layout={settings.layout}: must be one of {', '.join(PROPORTIONS)}")
+    if width < 64 or width % 64:
+        raise ValueError(f"model {name}: width={width}: must be a multiple of 64, at least 64")
+    if depth < 1:
+        raise ValueError(f"model {name}: depth={depth}: must be at least 1")
+    if settings.vocabulary is not None and settings.vocabulary < 2:
+        raise ValueError(f"model {name}: vocabulary={settings.vocabulary}: must be at least 2")
+    _, inner, vocabulary = PROPORTIONS[settings.layout]
+    vocabulary = settings.vocabulary or vocabulary
+    # two tables; a layer's queries and outputs, and its three products of the inner width
+    size = 4 * (2 * vocabulary * width + depth * (2 + 3 * inner) * width**2)
+    memory = memory_of(torch.device("cpu"))
+    if size > memory:
         raise ValueError(
-            f"width={settings.width} must be a multiple of 64 and depth={settings.depth} at least 1"
+            f"model {name}: width={width}, depth={depth} and vocabulary={vocabulary} need "
+            f"{size / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f}: give smaller ones"
         )
+
+
+def random_model(settings: RandomModel) -> torch.nn.Module:
+    """A model of random weights (always the same ones), with heads of 64; ValueError as `check`'s."""
+    check(settings)
     group, inner, vocabulary = PROPORTIONS[settings.layout]
     heads = settings.width // 64
     config = AutoConfig.for_model(

@@ -23,12 +23,7 @@ def rows_that_fit(
     activations, and logits with their noise at `max_new_tokens` positions, more than lazy decoders hold.
     """
     if memory is None:
-        cuda = device.type == "cuda"
-        memory = (
-            torch.cuda.get_device_properties(device).total_memory
-            if cuda
-            else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        )
+        memory = memory_of(device)
     main = sources[0]
     # logits, scores, noise and probabilities in float32
     free, row = 0.8 * memory, 16 * max_new_tokens * main.config.vocab_size
@@ -43,6 +38,13 @@ def rows_that_fit(
             f"{memory / 1e9:.0f} GB; batch_size=1 tries it all the same"
         )
     return 2 ** min(5, int(free / row).bit_length() - 1)
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes that a device has in all."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def choose_device(device: str) -> torch.device:

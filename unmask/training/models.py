@@ -24,6 +24,7 @@ import llada  # noqa: F401
 from unmask.configuration.composition import composed
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, at_least, is_drafter
 from unmask.models.loading import DIFFUSION, Source
+from unmask.models.weights import load_weights
 from unmask.training import objectives
 from unmask.training import tokenizer as shared_tokenizer
 from unmask.training.checking import MODEL, find_folder
@@ -75,7 +76,7 @@ def build_student(cfg: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> torch
     one."""
     parent = None
     if cfg.init_from is not None:
-        parent = _pretrained(AutoModelForCausalLM, "init_from", cfg.init_from, dtype=torch.float32)
+        parent = _model(AutoModelForCausalLM, "init_from", cfg.init_from)
     if cfg.architecture is None:
         return parent
     config = build_config(cfg.architecture, tokenizer)
@@ -119,7 +120,7 @@ def build_drafter(
     draft_vocab_size. Width, vocabulary and rotation are the target's."""
     block = objectives.typed(cfg.objective, cfg.objective_options)["block_length"]
     if cfg.init_from is not None:
-        drafter = _pretrained(DFlashDraftModel, "init_from", cfg.init_from, dtype=torch.float32)
+        drafter = _model(DFlashDraftModel, "init_from", cfg.init_from)
         drafter.config.block_size = block
         size = (cfg.architecture or {}).get("draft_vocab_size")
         if size is not None and size != getattr(drafter.config, "draft_vocab_size", None):
@@ -206,7 +207,7 @@ def load_frozen(cfg: TrainConfig, role: str, tokenizer: PreTrainedTokenizerBase)
     if folder.startswith(MODEL):
         model = chosen(key, folder).load(torch.device("cpu"), torch.float32, private=True)
     else:
-        model = _pretrained(AutoModelForCausalLM, key, folder, dtype=torch.float32)
+        model = _model(AutoModelForCausalLM, key, folder)
     _check_kind(f"{key}={folder}", model.config, objectives.find(cfg.objective).roles[role])
     return model
 
@@ -234,9 +235,16 @@ def _tokenizer(key: str, folder: str) -> PreTrainedTokenizerBase:
     return _pretrained(AutoTokenizer, key, folder)
 
 
-def _pretrained(loader: type, key: str, folder: str, **kwargs):
+def _model(loader: type, key: str, folder: str) -> torch.nn.Module:
+    try:
+        return load_weights(loader, str(find_folder(key, folder)), dtype=torch.float32)
+    except ValueError as error:
+        raise ValueError(f"{key}={folder}: {error}") from error
+
+
+def _pretrained(loader: type, key: str, folder: str):
     found = find_folder(key, folder)
     try:
-        return loader.from_pretrained(found, **kwargs)
+        return loader.from_pretrained(found)
     except Exception as error:  # damaged files: each its own type
         raise ValueError(f"{key}={folder}: cannot be loaded ({reason(error)})") from error

@@ -1,0 +1,73 @@
+"""The weights of a folder, all of them and nothing else: transformers draws what is missing at random."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+SHOWN = 3  # tensors that a message names
+# what transformers reports of a loading, in words
+WRONG = {
+    "missing_keys": "lacks",
+    "unexpected_keys": "has, and its config.json has no place for,",
+    "mismatched_keys": "has in another shape than its config.json says",
+}
+
+
+def load_weights(loader: type, folder: str, **options) -> torch.nn.Module:
+    """`loader.from_pretrained(folder, **options)`, from safetensors (or GGUF) and without remote code.
+
+    Tied heads, buffers that are not saved and stored rotary tables are no error. ValueError that names a few
+    tensors where the file and config.json do not agree, or where the file cannot be read.
+    """
+    try:
+        with _no_table():
+            model, info = loader.from_pretrained(
+                folder,
+                **options,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
+                output_loading_info=True,
+            )
+    except Exception as error:  # no such file, a damaged one: each its own type
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{folder}: its weights cannot be loaded ({reason})") from error
+    _check_complete(folder, {words: info[key] for key, words in WRONG.items()})
+    return model
+
+
+def check_weights(loader: type, folder: str) -> None:
+    """ValueError as load_weights'. Reads names and shapes alone and takes no memory."""
+    load_weights(loader, folder, device_map="meta")
+
+
+@contextmanager
+def _no_table() -> Iterator[None]:
+    """Without the table of missing tensors that transformers logs: the error says it."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_complete(folder: object, wrong: dict[str, object]) -> None:
+    """ValueError that names the folder and a few tensors. wrong: {what is wrong, in words: names}."""
+    found = {
+        words: sorted(name if isinstance(name, str) else name[0] for name in names)
+        for words, names in wrong.items()
+    }
+    said = [
+        f"{words} {len(names)} tensor{'s' * (len(names) > 1)} "
+        f"({', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)})"
+        for words, names in found.items()
+        if names
+    ]
+    if said:
+        raise ValueError(
+            f"{folder}: the file of weights {'; it '.join(said)}. It is damaged, or belongs to another "
+            "config.json: fetch or save the folder again"
+        )
