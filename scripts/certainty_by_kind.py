@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from unmask.configuration.command_line import refusals
-from unmask.decoding.sampling import ban
+from unmask.decoding.sampling import exclude
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.several import answer
 
@@ -44,7 +44,7 @@ def look(evaluation: Evaluation) -> pd.DataFrame:
             with torch.inference_mode():
                 seen = torch.cat((prompt, canvas))[None].to(models.device)
                 logits = models.main(input_ids=seen, logits_to_keep=columns.to(models.device)).logits[0]
-                p = ban(logits, models.mask_id).softmax(-1).cpu()
+                p = exclude(logits, models.mask_id).softmax(-1).cpu()
             found = zip(ids[begin:end], torch.special.entr(p).sum(-1), p.argmax(-1), strict=True)
             rows += [(kind_of(tokenizer.decode([t])), float(h), bool(t == best)) for t, h, best in found]
     return pd.DataFrame(rows, columns=["kind", "entropy", "right"])

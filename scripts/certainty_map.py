@@ -20,7 +20,7 @@ import torch
 from unmask.configuration.command_line import refusals
 from unmask.progress import progress_bar
 from unmask.paths import ROOT
-from unmask.decoding.sampling import ban
+from unmask.decoding.sampling import exclude
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.several import answer, distinct
 from unmask.report.certainty import draw
@@ -44,7 +44,7 @@ def certainty(evaluation: Evaluation, advance=lambda: None) -> np.ndarray:
         with torch.inference_mode():
             sure = torch.cat(
                 [
-                    ban(models.main(input_ids=some, logits_to_keep=columns).logits, models.mask_id)
+                    exclude(models.main(input_ids=some, logits_to_keep=columns).logits, models.mask_id)
                     .softmax(-1)
                     .amax(-1)
                     .cpu()

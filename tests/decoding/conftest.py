@@ -7,16 +7,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch import nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
 from dream import DreamConfig, DreamModel
-from llada import LLaDAConfig, LLaDAModelLM
 from unmask.decoding import Board, Decoder, Models, Row, Stop
-
-VOCABULARY, EOS, MASK = 16, 14, 15
+from unmask.testing.small_models import (
+    EOS,
+    MASK,
+    SHAPE,
+    VOCABULARY,
+    Hook,
+    frozen,
+    small_dream,
+    small_llada,
+    small_qwen,
+)
 
 
 class Scripted(nn.Module):
@@ -89,75 +98,25 @@ class CausalDenoiser(nn.Module):
         return self.dream(input_ids, attention_mask & causal, position_ids, **kwargs)
 
 
-class Hook:
-    """Counts what a model really does: forwards, rows of all forwards, and positions fed that are not
-    padding."""
-
-    def __init__(self, model):
-        self.forwards = self.rows = self.positions = 0
-        self.fed = []
-        self.handle = model.register_forward_pre_hook(self, with_kwargs=True)
-
-    def __call__(self, model, args, kwargs):
-        ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
-        slots = getattr(kwargs.get("past_key_values"), "slots", None)
-        if isinstance(slots, torch.Tensor):  # the last slot takes padding
-            fed = int((slots < kwargs["past_key_values"].length).sum())
-        else:  # padding stands right of all that a row attends to
-            fed = ids.numel() if mask is None else int((kwargs["position_ids"] < mask.any(-2).sum(-1)).sum())
-        self.forwards += 1
-        self.rows += len(ids)
-        self.positions += fed
-        self.fed.append(fed)
-
-
-def shape(**kwargs):
-    return {"vocab_size": VOCABULARY, "pad_token_id": None, "initializer_range": 0.4, **kwargs}
-
-
-def qwen_shape(**kwargs):
-    return shape(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        rope_parameters={"rope_theta": 1e4, "rope_type": "default"},
-        **kwargs,
-    )
-
-
-def frozen(model):
-    return model.eval().requires_grad_(False)
-
-
 @pytest.fixture(scope="session")
 def dream():
-    torch.manual_seed(1)
-    return frozen(DreamModel(DreamConfig(**qwen_shape(mask_token_id=MASK))))
+    return small_dream()
 
 
 @pytest.fixture(scope="session")
 def llada():
-    torch.manual_seed(2)
-    sizes = {"d_model": 32, "n_layers": 2, "n_heads": 4, "mlp_hidden_size": 48, "init_std": 0.4}
-    ids = {"vocab_size": VOCABULARY, "mask_token_id": MASK, "eos_token_id": EOS, "pad_token_id": None}
-    return frozen(LLaDAModelLM(LLaDAConfig(**ids, **sizes)))
+    return small_llada()
 
 
 @pytest.fixture(scope="session")
 def qwen():
-    torch.manual_seed(3)
-    model = frozen(Qwen2ForCausalLM(Qwen2Config(**qwen_shape())))
-    # A mean never wins: no causal model writes masks.
-    model.lm_head.weight[MASK] = model.lm_head.weight[:MASK].mean(0)
-    return model
+    return small_qwen()
 
 
 @pytest.fixture(scope="session")
 def causal_denoiser(qwen):
     """The denoiser that has the weights of `qwen` and its causal mask."""
-    dream = DreamModel(DreamConfig(**qwen_shape(mask_token_id=MASK)))
+    dream = DreamModel(DreamConfig(**SHAPE, mask_token_id=MASK))
     dream.load_state_dict(qwen.state_dict())
     return CausalDenoiser(frozen(dream))
 
@@ -223,6 +182,17 @@ def trace(decoder, models, prompt, max_new_tokens, stop=(EOS,), seed=0, **kwargs
     return generation, steps
 
 
+def law_pvalue(counts, law):
+    """Of counts against a law, by chi-squared.
+
+    In float64 and normalised: probabilities from float32 logits do not add up to scipy's tolerance of 1.5e-8
+    on every processor.
+    """
+    counts = torch.as_tensor(counts, dtype=torch.float64)
+    law = torch.as_tensor(law, dtype=torch.float64)
+    return chisquare(counts, counts.sum() * law / law.sum()).pvalue
+
+
 def essence(generation):
     """All of a generation but the clock."""
     return {**vars(generation), "seconds": None}
@@ -247,4 +217,5 @@ def lab():
         on_canvas=on_canvas,
         trace=trace,
         essence=essence,
+        law_pvalue=law_pvalue,
     )

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from unmask.decoding.apd import APD
 
@@ -56,7 +55,7 @@ def test_a_higher_weight_on_the_denoiser_accepts_more(lab, pair):
 
 
 def test_the_second_token_is_judged_whatever_the_first_one_is(lab):
-    """The auxiliary expects 2 in the first place, and what follows 9 in the others."""
+    """The auxiliary expects 2 in the first position, and what follows 9 in the others."""
     denoiser = lab.Scripted(lab.on_canvas(lab.favourites(9, 10, 11, 4)), lab.MASK)
     _, steps = lab.trace(APD(mixture_weight=0.1), lab.Models(denoiser, lab.Scripted(counting())), [0, 1], 4)
     assert steps == [([0, 1, 2], [9, 10, 11]), ([3], [4])]
@@ -112,7 +111,7 @@ def test_r_1_of_the_published_coupling_rejects_what_is_not_the_argmax(lab, denoi
 
 
 def test_greedy_r_0_accepts_what_the_auxiliary_would_have_written(lab, qwen):
-    """The denoiser writes the auxiliary's own greedy continuation, with errors in every third place."""
+    """The denoiser writes the auxiliary's own greedy continuation, with errors in every third position."""
 
     def continuation(ids, n):
         ids = torch.tensor([ids])
@@ -164,12 +163,12 @@ def first_steps(lab, decoder, logits, auxiliary, n=2500):
     return [(ids[0], len(ids)) for _, ids in sorted(steps.items())]
 
 
-def expect(tokens, law):
+def expect(lab, tokens, law):
     counts = torch.tensor(tokens).bincount(minlength=16)[:6]
     law = law.double()[:6]
     kept = law > 1e-9
     assert counts.sum() == len(tokens) and not counts[~kept].any()
-    assert chisquare(counts[kept], len(tokens) * law[kept] / law[kept].sum()).pvalue > 1e-3
+    assert lab.law_pvalue(counts[kept], law[kept]) > 1e-3
 
 
 def nucleus(law, top_p):
@@ -195,7 +194,7 @@ def test_law_of_the_gumbel_coupling(lab, laws, temperature, top_p, weight):
     steps = first_steps(lab, decoder, logits, auxiliary)
     draft = [nucleus((row / temperature).softmax(-1), top_p) for row in logits.double()]
     # The first token is taken as drafted; the second is judged by the mixture, with the draft's own noise.
-    expect([token for token, _ in steps], draft[0])
+    expect(lab, [token for token, _ in steps], draft[0])
     mixture = weight * logits[1].double().log_softmax(-1) + (1 - weight) * auxiliary.double().log_softmax(-1)
     expected = agreement(draft[1], nucleus((mixture / temperature).softmax(-1), top_p))
     accepted = sum(k == 2 for _, k in steps) / len(steps)
@@ -207,13 +206,13 @@ def test_the_published_coupling(lab, laws, monkeypatch):
     """Drafts at temperature T^2 from the nucleus at T; accepts while the draft is the argmax of the
     mixture."""
     logits, auxiliary = laws
-    drafts, draft = [], APD.draft
-    monkeypatch.setattr(APD, "draft", lambda *args: drafts.append(draft(*args)) or drafts[-1])
+    drafts, draft = [], APD.draw_draft
+    monkeypatch.setattr(APD, "draw_draft", lambda *args: drafts.append(draft(*args)) or drafts[-1])
     steps = first_steps(lab, APD(0.6, temperature=0.7, top_p=0.9, coupling="argmax"), logits, auxiliary)
     kept = nucleus((logits[0].double() / 0.7).softmax(-1), 0.9) > 0
     assert 2 <= kept.sum() < 6
     law = (logits[0].double() / 0.49).softmax(-1) * kept
-    expect([token for token, _ in steps], law / law.sum())
+    expect(lab, [token for token, _ in steps], law / law.sum())
     best = (0.6 * logits[1].log_softmax(-1) + 0.4 * auxiliary.log_softmax(-1)).argmax()
     assert [k for _, k in steps] == [2 if second == best else 1 for _, second in drafts[0].tolist()]
     assert {k for _, k in steps} == {1, 2}
@@ -274,23 +273,23 @@ def test_chunks_change_the_cost_and_no_id(lab, denoiser, qwen, settings):
     ],
 )
 def test_the_cached_judgement_is_that_of_an_uncached_forward(lab, denoiser, qwen, settings, monkeypatch):
-    judge, chunks = APD._judge, 0
+    auxiliary_logits, chunks = APD._auxiliary_logits, 0
 
-    def checked(self, board, only, columns, drafted):
+    def checked(self, board, rows, columns, ids):
         nonlocal chunks
-        (row,), (asked,) = board.rows, columns
+        (row,), (judged,) = board.rows, columns
         before = row.positions["auxiliary"]
-        logits = judge(self, board, only, columns, drafted)
-        expected = qwen(drafted[:, : asked.stop]).logits[:, asked.start - 1 : -1]
+        logits = auxiliary_logits(self, board, rows, columns, ids)
+        expected = qwen(ids[:, : judged.stop]).logits[:, judged.start - 1 : -1]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
         # Fed once: from the last committed token on, or, later in a step, from the last drafted one on.
-        later = asked.start > row.first + 1
-        known = asked.start - 1 if later else row.first - 1 if row.step else 0
-        assert row.positions["auxiliary"] - before == asked.stop - 1 - known
+        later = judged.start > row.first + 1
+        cached = judged.start - 1 if later else row.first - 1 if row.step else 0
+        assert row.positions["auxiliary"] - before == judged.stop - 1 - cached
         chunks += 1
         return logits
 
-    monkeypatch.setattr(APD, "_judge", checked)
+    monkeypatch.setattr(APD, "_auxiliary_logits", checked)
     decoder = APD(0.6, chunk=4, **settings)
     generation, _ = lab.trace(decoder, lab.Models(denoiser, qwen), PROMPT, 16, stop=(), seed=1)
     assert len(generation.ids) == 16 and chunks > 2

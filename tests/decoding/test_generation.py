@@ -93,14 +93,14 @@ def test_a_step_may_commit_nothing():
     assert (generation.commits, generation.steps, generation.ids) == ([1, 3, 1], [0, 2, 0, 1], [6, 7, 5])
 
 
-def test_the_stop_rule_is_asked_only_when_the_prefix_grew():
-    asked = []
-    state, stop = row(4), Stop(match=lambda ids, known: asked.append(list(ids)))
+def test_the_stop_rule_is_applied_only_when_the_prefix_grew():
+    searched = []
+    state, stop = row(4), Stop(match=lambda ids, known: searched.append(list(ids)))
     state.commit(([2], [5]), stop, None)
     state.commit(([0], [5]), stop, None)
     state.commit(([3], [5]), stop, None)
     state.commit(([1], [5]), stop, None)
-    assert asked == [[5], [5, 5, 5, 5]]
+    assert searched == [[5], [5, 5, 5, 5]]
 
 
 def test_incremental_stops_equal_the_rule_on_the_whole_prefix():
@@ -132,7 +132,7 @@ def test_arguments_are_checked(lab, dream):
 def test_steps_without_tokens_fail_instead_of_looping_for_ever(lab, dream):
     class Idle(LeftRight):
         def step(self, board):
-            self.look(board)
+            self.denoise(board)
             return [([], [])] * len(board.rows)
 
     with pytest.raises(AssertionError, match="no token in 5 steps"):
@@ -142,7 +142,7 @@ def test_steps_without_tokens_fail_instead_of_looping_for_ever(lab, dream):
 def test_a_decoder_that_lets_a_mask_out_is_stopped(lab, dream):
     class Masks(LeftRight):
         def step(self, board):
-            self.look(board)
+            self.denoise(board)
             return [([row.prefix], [lab.MASK]) for row in board.rows]
 
     with pytest.raises(AssertionError, match="mask id 15"):

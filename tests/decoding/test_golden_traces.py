@@ -131,8 +131,8 @@ def test_a_broken_decoder_exits_with_1_and_its_first_difference(folder, capsys, 
 
     monkeypatch.setattr(golden, "LeftRight", Broken)
     (trace, *_) = json.loads((folder / "few.json").read_text())["traces"]
-    at, (places, ids) = next((i, step) for i, step in enumerate(trace["steps"]) if 5 in step[0])
-    published = dict(sorted(zip(places, ids, strict=True)))
+    at, (positions, ids) = next((i, step) for i, step in enumerate(trace["steps"]) if 5 in step[0])
+    published = dict(sorted(zip(positions, ids, strict=True)))
     ours = published | {5: (published[5] + 1) % 318}
     assert golden.main([str(folder)]) == 1
     out = " ".join(capsys.readouterr().out.split())
@@ -162,9 +162,9 @@ def test_a_method_that_is_not_implemented_is_counted_and_allowed(folder, capsys)
 
 
 def test_a_folder_without_traces_is_refused(tmp_path, capsys):
-    for place in (tmp_path, tmp_path / "nowhere"):
+    for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(SystemExit) as stopped:
-            golden.main([str(place)])
+            golden.main([str(folder)])
         assert stopped.value.code == 2
         out, err = capsys.readouterr()
-        assert f"error: {place}: holds no traces" in err and not out
+        assert f"error: {folder}: holds no traces" in err and not out

@@ -86,7 +86,7 @@ def test_window_1_feeds_dream_the_token_before_the_first_mask(lab, dream):
 def test_a_repeated_forward_still_feeds_dream_the_token_before(lab, dream):
     """Nothing committed in between: no decoder here does it, but the cache of one that did would be right."""
     board, decoder = lab.board(lab.Models(dream), PROMPT, max_new_tokens=4), LeftRight(kv_window=1)
-    first, again = (decoder.look(board)[0].logits([[5]]) for _ in range(2))
+    first, again = (decoder.denoise(board)[0].logits([[5]]) for _ in range(2))
     torch.testing.assert_close(again, first)
     assert board.rows[0].positions == {"denoiser": 9 + 5}
 
@@ -131,7 +131,7 @@ def test_over_a_causal_model_k_1_is_autoregressive_decoding(lab, qwen, causal_de
     arguments = (prompts, 12, lab.Stop(frozenset({lab.EOS})), [4, 5, 6])
     expected = [g.ids for g in Autoregressive(**settings).decode(lab.Models(qwen), *arguments)]
     got = LeftRight(kv_window=window, **settings).decode(lab.Models(causal_denoiser), *arguments)
-    assert not any(lab.MASK in ids for ids in expected)  # or the ban on masks would make a difference
+    assert not any(lab.MASK in ids for ids in expected)  # or excluding masks would make a difference
     assert [g.ids for g in got] == expected
     assert {len(ids) for ids in expected} != {1}
 

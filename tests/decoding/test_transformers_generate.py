@@ -27,7 +27,7 @@ class Fed:
 
 @pytest.fixture
 def stop(lab, qwen):
-    """End ids that end the rows at different places."""
+    """End ids that end the rows at different positions."""
     stop = lab.Stop(frozenset({5, 8, 10}))
     useful = [g.useful for g in Autoregressive().decode(lab.Models(qwen), PROMPTS, BUDGET, stop, range(4))]
     assert len(set(useful)) > 2

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import llada  # noqa: F401
 from unmask.configuration.composition import composed
-from unmask.decoding import Decoder, Models, Stop
+from unmask.decoding import Decoder, Fed, Models, Stop
 from unmask.paths import ROOT
 
 
@@ -121,7 +121,7 @@ def test_a_new_decoder_is_a_state_a_step_and_a_yaml():
     class Surest(Decoder):
         def step(self, board):
             masks = [[p for p, token in enumerate(row.canvas) if token is None] for row in board.rows]
-            marginals = board.denoise([range(row.columns) for row in board.rows])
+            marginals = board.denoise(Fed([range(row.columns) for row in board.rows]))
             columns = [[len(r.prompt) + p for p in m] for r, m in zip(board.rows, masks, strict=True)]
             surest, ids = marginals.logits(columns).softmax(-1).max(-1)
             best = [surest[i, : len(m)].argmax().item() for i, m in enumerate(masks)]

@@ -1,4 +1,4 @@
-"""The plain Python door: models in hand, no configuration."""
+"""The plain Python function: models in hand, no configuration."""
 
 import pytest
 import torch
@@ -47,3 +47,25 @@ def test_what_is_missing_is_named(pair):
         unmask.generate(denoiser, [[1]], LeftRight(), auxiliary=causal)
     with pytest.raises(ValueError, match="tokenizer="):
         unmask.generate(denoiser, ["text"], LeftRight())
+
+
+def test_prompts_that_cannot_be_decoded_are_named(pair):
+    denoiser, causal, tokenizer = pair
+    with pytest.raises(ValueError, match="one text"):
+        unmask.generate(denoiser, "Tom has 5 apples.", LeftRight(), tokenizer=tokenizer)
+    mask = denoiser.config.mask_token_id
+    with pytest.raises(ValueError, match=f"prompt 1 holds the mask's id {mask}"):
+        unmask.generate(denoiser, [[1, 2], [1, mask]], LeftRight(), max_new_tokens=4)
+    context = causal.config.max_position_embeddings
+    with pytest.raises(ValueError, match=f"prompt 1.*max_new_tokens=4.*target's context of {context}"):
+        unmask.generate(causal, [[1], [1] * (context - 3)], Autoregressive(), max_new_tokens=4)
+
+
+def test_a_model_of_another_kind_than_its_role_is_named(pair):
+    denoiser, causal, _ = pair
+    with pytest.raises(ValueError, match="denoiser: Qwen2ForCausalLM is a causal model.*needs a diffusion"):
+        unmask.generate(causal, [[1]], LeftRight())
+    with pytest.raises(ValueError, match="target: .* is a diffusion model.*needs a causal"):
+        unmask.generate(denoiser, [[1]], Autoregressive())
+    with pytest.raises(ValueError, match="auxiliary: .* is a diffusion model.*needs a causal"):
+        unmask.generate(denoiser, [[1]], APD(), auxiliary=denoiser)

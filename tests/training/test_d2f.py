@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from unmask.decoding import Board, Models, Row
+from unmask.decoding import Board, Fed, Models, Row
 from unmask.training import objectives
 from unmask.training.data import Batch
 from unmask.training.objectives import STUDENT
@@ -89,7 +89,7 @@ def test_a_student_trains_on_what_it_sees_when_it_decodes(pair, problems):
     board = Board(rows, Models({"denoiser": student.model}))
     board.ids[:] = noisy
     with torch.no_grad():
-        marginals = board.denoise([range(24)] * 4, sees=BLOCK)
+        marginals = board.denoise(Fed([range(24)] * 4, BLOCK))
         logits = student.model.lm_head(marginals.hidden)[masked]
     torch.testing.assert_close(student.logits.detach(), logits, atol=1e-5, rtol=1e-4)
 

@@ -64,13 +64,13 @@ def by_hand(pair, data, anchors, gamma):
         cache = SlotCache(1, 40)
         if anchor:
             columns = torch.arange(anchor)[None]
-            cache.place(torch.arange(1), columns, 0)
+            cache.write_at(torch.arange(1), columns, 0)
             for layer, (keys, values) in enumerate(drafter.context(context, columns)):
                 cache.update(keys, values, layer)
         places = torch.arange(anchor, anchor + BLOCK)[None]
         block = torch.full((1, BLOCK), MASK)
         block[0, 0] = data.ids[row, anchor]
-        cache.place(torch.arange(1), places, anchor + BLOCK)
+        cache.write_at(torch.arange(1), places, anchor + BLOCK)
         sees = torch.ones(1, 1, BLOCK, anchor + BLOCK, dtype=torch.bool)
         out = drafter(block, target.get_input_embeddings(), places, sees, cache, True)
         logits = target.lm_head(out[0])

@@ -117,7 +117,7 @@ def _ceiling(arm: Arm, count: int) -> float | None:
                 if place is not None:
                     size, length, *slots = place
                     cache = caches.setdefault((module, size, length), SlotCache(size, length))
-                    cache.place(*slots)
+                    cache.write_at(*slots)
                     kwargs["past_key_values"] = cache
                 module(*args, **kwargs)
         synchronise(arm.models.device)

@@ -3,18 +3,43 @@ draft."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Commit, Marginals
+from unmask.decoding.board import Board, Fed, Marginals, to_lists
 from unmask.decoding.leftright import Windowed
-from unmask.decoding.sampling import at_least_one, ban, number
+from unmask.decoding.row import Commit
+from unmask.decoding.sampling import ALL, at_least_one, exclude, number
 from unmask.decoding.visibility import causal
 
 COUPLINGS = ("gumbel", "argmax")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Masks that are drafted and judged together: those from the `begin`-th to the `begin + size`-th on.
+
+    rows: those that have accepted all that was drafted before. columns: of each, its masks; the last chunk
+        of a row may be shorter.
+    """
+
+    rows: list[int]
+    columns: list[range]
+    begin: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Draft:
+    """tokens (rows, n) of a chunk, and the logits and the noise (rows, n, V) that they were drawn with."""
+
+    tokens: Tensor
+    logits: Tensor
+    noise: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +62,7 @@ class APD(Windowed):
     coupling: str = "gumbel"
     chunk: int | None = 8
     roles: ClassVar = {"denoiser": "diffusion", "auxiliary": "causal"}
+    sampling: ClassVar = ALL
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,96 +74,103 @@ class APD(Windowed):
 
     @property
     def accepts_everything(self) -> bool:
-        """Whether draft and judgement are the same by construction, so that the auxiliary is not asked."""
+        """Whether draft and judgement are the same by construction, so that the auxiliary need not run."""
         return self.mixture_weight == 1 and (self.coupling == "gumbel" or self.temperature == 0)
 
     def step(self, board: Board) -> list[Commit]:
-        marginals, masks = self.look(board)
+        marginals, masks = self.denoise(board)
+        ids = board.ids.clone()  # with the drafts written in
         accepted = [[] for _ in masks]
-        drafted = board.ids.clone()
-        going, begin = list(range(len(masks))), 0  # rows that have accepted all so far, and of how many
-        while going:
-            size = self.chunk or max(map(len, masks))
-            chunk = [masks[i][begin : begin + size] for i in going]
-            draft, agrees = self._judged_draft(board, marginals, going, chunk, drafted, first=begin == 0)
-            agreed = agrees.cumprod(-1).sum(-1, keepdim=True)
-            still = []
-            packed = torch.cat((draft, agreed), -1).tolist()  # one transfer a chunk
-            for i, columns, (*tokens, count) in zip(going, chunk, packed, strict=True):
-                accepted[i] += tokens[: min(count, len(columns))]
-                board.rows[i].drafted = (*board.rows[i].drafted, *tokens[: len(columns)])
-                if count >= len(columns) and columns.stop < masks[i].stop:
-                    still.append(i)
-            going, begin = still, begin + size
+        chunk = self._chunk(masks, range(len(masks)), 0)
+        while chunk.rows:
+            draft = self._draft(board, marginals, chunk, ids)
+            agrees = self._judge(board, chunk, draft, ids)
+            going = self._accept(board, chunk, draft, agrees, accepted)
+            end = chunk.begin + chunk.size
+            chunk = self._chunk(masks, [i for i in going if len(masks[i]) > end], end)
         return [
             (range(row.prefix, row.prefix + len(tokens)), tokens)
             for row, tokens in zip(board.rows, accepted, strict=True)
         ]
 
-    def _judged_draft(
-        self,
-        board: Board,
-        marginals: Marginals,
-        going: list[int],
-        chunk: list[range],
-        drafted: Tensor,
-        first: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Draft a chunk of columns and judge it: ids and agreement, (rows, n) each. Writes into `drafted`."""
-        models = board.models
-        # Both models must know a token to judge it: Dream has a few ids past Qwen's last one.
-        shared = min(models[role].config.vocab_size for role in self.roles)
-        logits = marginals.logits(chunk, going)[..., :shared]
-        streams = [(board.rows[i].seed, board.rows[i].step) for i in going]
-        offset = chunk[0].start - board.rows[going[0]].first
-        noise = self.gumbel(streams, range(offset, offset + logits.size(1)), logits)
-        draft = self.draft(logits, noise)
-        for i, columns, tokens in zip(going, chunk, draft, strict=True):
-            drafted[i, columns.start : columns.stop] = tokens[: len(columns)]
-        agrees = torch.ones_like(draft, dtype=torch.bool)
-        lead = int(first)  # the first token of a draft is not judged
-        asking = [k for k, columns in enumerate(chunk) if len(columns) > lead]
-        if self.accepts_everything or not asking:
-            return draft, agrees
-        rows, columns = [going[k] for k in asking], [chunk[k][lead:] for k in asking]
-        judgement = self._judge(board, rows, columns, drafted)[..., :shared]
-        judged = (asking if len(asking) < len(going) else slice(None), slice(lead, lead + judgement.size(1)))
-        mixture = torch.lerp(judgement.float(), logits[judged], self.mixture_weight)
-        verdict = self.verdict(ban(mixture, models.mask_id), None if noise is None else noise[judged])
-        agrees[judged] = verdict == draft[judged]
-        return draft, agrees
+    def _chunk(self, masks: list[range], rows: Sequence[int], begin: int) -> Chunk:
+        """The next masks of these rows, from their `begin`-th on."""
+        size = self.chunk or max(map(len, masks))
+        return Chunk(list(rows), [masks[i][begin : begin + size] for i in rows], begin, size)
 
-    def draft(self, logits: Tensor, noise: Tensor | None) -> Tensor:
-        """Independent samples of the denoiser's marginals, (..., m, V) -> (..., m)."""
+    def _draft(self, board: Board, marginals: Marginals, chunk: Chunk, ids: Tensor) -> Draft:
+        """Draw the chunk from the denoiser's marginals, as if its tokens were independent, into `ids`."""
+        logits = marginals.logits(chunk.columns, chunk.rows)[..., : self._shared(board)]
+        streams = [(board.rows[i].seed, board.rows[i].step) for i in chunk.rows]
+        offsets = range(chunk.begin, chunk.begin + logits.size(1))
+        noise = self.gumbel(streams, offsets, logits)
+        tokens = self.draw_draft(logits, noise)
+        for i, columns, mine in zip(chunk.rows, chunk.columns, tokens, strict=True):
+            ids[i, columns.start : columns.stop] = mine[: len(columns)]
+        return Draft(tokens, logits, noise)
+
+    def _judge(self, board: Board, chunk: Chunk, draft: Draft, ids: Tensor) -> Tensor:
+        """Where the mixture of both models draws the drafted token too, with the same noise: (rows, n)."""
+        agrees = torch.ones_like(draft.tokens, dtype=torch.bool)
+        first = 1 if chunk.begin == 0 else 0  # the first token of a draft is not judged
+        judged = [k for k, columns in enumerate(chunk.columns) if len(columns) > first]
+        if self.accepts_everything or not judged:
+            return agrees
+        rows, columns = [chunk.rows[k] for k in judged], [chunk.columns[k][first:] for k in judged]
+        theirs = self._auxiliary_logits(board, rows, columns, ids)[..., : self._shared(board)].float()
+        # All rows as a slice: an index list would be a copy, and a transfer to the device.
+        picked = judged if len(judged) < len(chunk.rows) else slice(None)
+        part = picked, slice(first, first + theirs.size(1))
+        mixture = exclude(torch.lerp(theirs, draft.logits[part], self.mixture_weight), board.models.mask_id)
+        noise = None if draft.noise is None else draft.noise[part]
+        agrees[part] = self.draw_judgement(mixture, noise) == draft.tokens[part]
+        return agrees
+
+    def _accept(
+        self, board: Board, chunk: Chunk, draft: Draft, agrees: Tensor, accepted: list[list[int]]
+    ) -> list[int]:
+        """Add each row's tokens up to the first disagreement to `accepted`; the rows that had none."""
+        counts = agrees.cumprod(-1).sum(-1)
+        going = []
+        for i, columns, tokens, count in zip(
+            chunk.rows, chunk.columns, *to_lists(draft.tokens, counts), strict=True
+        ):
+            length = len(columns)  # what follows is padding
+            accepted[i] += tokens[: min(count, length)]
+            row = board.rows[i]
+            row.drafted, row.accepted = (*row.drafted, *tokens[:length]), len(accepted[i])
+            if count >= length:
+                going.append(i)
+        return going
+
+    def draw_draft(self, logits: Tensor, noise: Tensor | None) -> Tensor:
+        """Independent samples of the denoiser's marginals, (..., n, V) -> (..., n)."""
         if noise is not None and self.coupling == "argmax":
             noise = self.temperature * noise  # published: noise to the power T, on logits divided by T
         return self.pick(logits, noise)
 
-    def verdict(self, mixture: Tensor, noise: Tensor | None) -> Tensor:
-        """The tokens that the multiplicative mixture would have drawn with the same noise, (..., m, V) ->
-        (..., m)."""
+    def draw_judgement(self, mixture: Tensor, noise: Tensor | None) -> Tensor:
+        """The tokens that the multiplicative mixture would have drawn with the same noise, (..., n, V) ->
+        (..., n)."""
         return mixture.argmax(-1) if self.coupling == "argmax" else self.pick(mixture, noise)
 
-    def _judge(self, board: Board, only: list[int], columns: list[range], drafted: Tensor) -> Tensor:
-        """The auxiliary's logits of each row's drafted columns given all before them, (rows, m, V).
+    def _shared(self, board: Board) -> int:
+        """How many ids both models know: Dream has a few past Qwen's last one."""
+        return min(board.models[role].config.vocab_size for role in self.roles)
+
+    def _auxiliary_logits(self, board: Board, rows: list[int], columns: list[range], ids: Tensor) -> Tensor:
+        """The auxiliary's logits of these columns of the rows given all before them, (rows, n, V).
 
         One forward, all earlier ids cached. Shorter rows repeat their last column.
         """
-        starts = board.valid("auxiliary", only)
-        # The last drafted token predicts nothing that is asked for.
-        fed = [range(start, wanted.stop - 1) for start, wanted in zip(starts, columns, strict=True)]
+        starts = board.valid("auxiliary", rows)
+        # A column is predicted by the one before it, so the last one need not be fed.
+        fed = [range(start, mine.stop - 1) for start, mine in zip(starts, columns, strict=True)]
         most = max(map(len, columns))
         predictors = [
-            [min(wanted.start - 1 + k, wanted.stop - 2) - start for k in range(most)]
-            for wanted, start in zip(columns, starts, strict=True)
+            [min(mine.start - 1 + k, mine.stop - 2) - start for k in range(most)]
+            for mine, start in zip(columns, starts, strict=True)
         ]
-        output = board.forward(
-            "auxiliary",
-            fed,
-            causal,
-            cached=True,
-            only=only,
-            ids=drafted,
-            logits_to_keep=board.tensor(predictors),
-        )
-        return output.logits
+        keep = board.tensor(predictors)
+        what = Fed(fed, causal, only=rows)
+        return board.forward("auxiliary", what, cached=True, ids=ids, logits_to_keep=keep).logits

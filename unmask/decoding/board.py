@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from unmask.decoding.cache import SlotCache
-from unmask.decoding.generation import Generation, Observer, Stop
-from unmask.decoding.sampling import ban
+from unmask.decoding.generation import Observer, Stop
+from unmask.decoding.row import Commit, Row
+from unmask.decoding.sampling import exclude
 from unmask.decoding.visibility import attention_mask, block_causal, causal, full
 
 ENDLESS = Stop()
 READY = 2  # forwards of a shape that make a compiled model ready for it
 Measured = TypeVar("Measured")
-Commit = tuple[Sequence[int], Sequence[int]]  # canvas positions and the ids to write there
 
 
 @dataclass(frozen=True)
@@ -80,81 +80,27 @@ class Models:
         return self.main.device
 
 
-@dataclass
-class Row:
-    """The decoding state of one prompt: what is committed, and what it has cost so far.
+@dataclass(frozen=True)
+class Fed:
+    """What the rows are fed in a forward, and what the fed columns see.
 
-    state is the decoder's own (`Decoder.begin`).
+    columns: a range of columns per row. Shorter ones are padded on the right with columns nobody sees.
+    sees: `causal`; the length of a block, for block-causal attention; or None: every fed column sees up to
+        the end of what its row is fed (see visibility.py).
+    reach: per row, the column before which everything seen must lie, where cached columns right of the fed
+        ones are to be seen too (a dual cache). None: the end of what the row is fed.
+    only: indices of the rows that take part, to which the other fields belong; None: all.
     """
 
-    index: int  # in the list of prompts
-    prompt: Tensor  # (p,) ids
-    canvas: list[int | None]  # a generated id, or None where still masked
-    seed: int
-    forwards: dict[str, int]
-    positions: dict[str, int]
-    commits: list[int] = field(default_factory=list)  # per canvas position, its step; -1 where masked
-    step: int = 0  # number of the step at work
-    idle: int = 0  # steps since the last token
-    prefix: int = 0  # committed without a gap from the left
-    end: int | None = None  # useful length, once a stop lies in the gapless prefix
-    fills: bool = False  # goes on after an end token until every wanted slot is filled
-    wanted: int | None = None  # of the canvas, if a decoder gives up what stands right of it
-    drafted: Sequence[int] = ()  # the ids that the step at work judges, if its decoder drafts
-    state: Any = None
-
-    @classmethod
-    def fresh(cls, index: int, prompt: Tensor, max_new_tokens: int, seed: int, roles: Sequence[str]) -> Row:
-        zeros = dict.fromkeys(roles, 0)
-        return cls(index, prompt, [None] * max_new_tokens, seed, zeros, dict(zeros), [-1] * max_new_tokens)
+    columns: Sequence[range]
+    sees: Callable[[Tensor], Tensor] | int | None = None
+    reach: Sequence[int] | None = None
+    only: Sequence[int] | None = None
 
     @property
-    def first(self) -> int:
-        """The column after the gapless prefix: the first mask."""
-        return len(self.prompt) + self.prefix
-
-    @property
-    def columns(self) -> int:
-        """Columns of prompt and canvas."""
-        return len(self.prompt) + len(self.canvas)
-
-    @property
-    def length(self) -> int:
-        """Of the canvas, as far as it is wanted."""
-        return len(self.canvas) if self.wanted is None else self.wanted
-
-    @property
-    def finished(self) -> bool:
-        return (self.end is not None and not self.fills) or self.prefix >= self.length
-
-    def count(self, role: str, fed: int) -> None:
-        """One forward of a role, with `fed` columns of this row."""
-        self.forwards[role] += 1
-        self.positions[role] += fed
-
-    def commit(self, commit: Commit, stop: Stop, observer: Observer | None) -> None:
-        """End a step: write its tokens. Notices a stop as soon as everything left of it is committed."""
-        positions, ids = commit
-        for position, token in zip(positions, ids, strict=True):
-            self.canvas[position], self.commits[position] = token, self.step
-        if observer:
-            observer(self, list(positions), list(ids))
-        self.step, self.drafted = self.step + 1, ()
-        self.idle = 0 if positions else self.idle + 1
-        if self.idle > len(self.canvas):
-            raise AssertionError(f"no token in {self.idle} steps: this decoder may never end")
-        known = self.prefix
-        while self.prefix < len(self.canvas) and self.canvas[self.prefix] is not None:
-            self.prefix += 1
-        if self.prefix > known and self.end is None:  # else the prefix is the one that no stop was found in
-            self.end = stop.cut(self.canvas[: self.prefix], known)
-
-    def generation(self) -> Generation:
-        ids = [token for token in self.canvas if token is not None]
-        last = max((p for p, step in enumerate(self.commits) if step >= 0), default=-1)
-        useful = self.prefix if self.end is None else self.end
-        finish = "length" if self.end is None else "stop"
-        return Generation(ids, self.commits[: last + 1], useful, finish, self.forwards, self.positions)
+    def bounds(self) -> list[int]:
+        """Per row, the column before which everything seen lies."""
+        return [columns.stop for columns in self.columns] if self.reach is None else list(self.reach)
 
 
 class Board:
@@ -192,91 +138,91 @@ class Board:
         valid = self.cache(role).valid
         return list(valid) if only is None else [valid[i] for i in only]
 
-    def forward(
-        self,
-        role: str,
-        fed: Sequence[range],
-        sees: Callable[[Tensor], Tensor] | int | None = None,
-        cached: bool = False,
-        only: Sequence[int] | None = None,
-        ids: Tensor | None = None,
-        reach: Sequence[int] | None = None,
-        **kwargs,
-    ):
-        """One forward of a role over the columns `fed` of every row, or of the rows `only`; counted.
+    def forward(self, role: str, fed: Fed, cached: bool = False, ids: Tensor | None = None, **kwargs):
+        """One forward of a role, counted.
 
         Args:
-            fed: a range of columns per row. Shorter ones are padded on the right with columns nobody sees.
-            sees: `causal`; the length of a block, for block-causal attention; or None: every fed column sees
-                up to the end of what its row is fed (see visibility.py).
+            fed: what every row is fed and sees.
             cached: attend to the role's cached columns too, and write the fed ones there.
             ids: (rows, columns) instead of the board's own, as when a draft is judged.
-            reach: per row, the column before which everything seen must lie, where cached columns right of
-                the fed ones are to be seen too (a dual cache). None: the end of what the row is fed.
             kwargs: go to the model.
         """
         ids = self.ids if ids is None else ids
-        if only is not None and len(only) == len(self.rows):
-            only = None
-        rows = self.rows if only is None else [self.rows[i] for i in only]
-        for row, columns in zip(rows, fed, strict=True):
-            row.count(role, len(columns))
+        if fed.only is not None and len(fed.only) == len(self.rows):
+            fed = replace(fed, only=None)
+        for i, columns in zip(self._taking_part(fed), fed.columns, strict=True):
+            self.rows[i].count(role, len(columns))
         cache = self.cache(role) if cached else None
-        kwargs |= {"past_key_values": cache, "use_cache": cached}
         if cached:
-            self._keep(cache, fed, sees, only)
-        bounds = [columns.stop for columns in fed] if reach is None else list(reach)
-        end = max(bounds)
-        native = causal if getattr(self.models[role].config, "is_causal", True) else None
-        alike = reach is None and len(set(fed)) == 1
-        if only is None and self.bucket == 1 and sees is native and alike:
-            # Nothing is padded, and the model sees just that by itself: the attention kernels need no mask.
-            columns = fed[0]
-            if cached:
-                cache.place(None, columns, end)
-                steps = torch.arange(columns.start, columns.stop, device=ids.device)
-                kwargs["position_ids"] = steps.expand(len(rows), -1)
-            return self.models[role](input_ids=ids[:, columns.start : columns.stop], **kwargs)
-        starts, ends = (self.tensor([getattr(c, edge) for c in fed]) for edge in ("start", "stop"))
-        steps = torch.arange(self.padded(max(map(len, fed))), device=ids.device)
-        columns = starts[:, None] + steps
-        chosen = torch.arange(len(rows), device=ids.device) if only is None else self.tensor(only)
-        if self.bucket > 1:
-            end = self.width if cached else columns.size(1)
-            self.models.shapes[role, columns.size(1), end] += 1
-        if cached:
-            cache.place(chosen, columns.where(columns < ends[:, None], self.width), end)
-        limits = full(columns, self.tensor(bounds))
-        if isinstance(sees, int):
-            prompts = self.tensor([len(row.prompt) for row in rows])
-            limits = limits.minimum(block_causal(columns, prompts, sees))
-        elif sees is not None:
-            limits = limits.minimum(sees(columns))
-        keys = torch.arange(end, device=ids.device)
-        return self.models[role](
-            input_ids=ids[chosen].gather(1, columns.clamp(max=self.width - 1)),
-            position_ids=columns,
-            attention_mask=attention_mask(limits, keys),
-            **kwargs,
-        )
+            self._keep(cache, fed)
+        alike = self._alike(role, fed)
+        inputs = self._shared_inputs(fed, ids, cache) if alike else self._masked_inputs(role, fed, ids, cache)
+        return self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
 
-    def absorb(self, role: str, fed: Sequence[range], features: Tensor, known: Sequence[int]) -> None:
+    def _taking_part(self, fed: Fed) -> Sequence[int]:
+        """The rows that a forward is about, as indices."""
+        return range(len(self.rows)) if fed.only is None else fed.only
+
+    def _alike(self, role: str, fed: Fed) -> bool:
+        """Whether all rows are fed the same columns and see just what the model lets them see by itself.
+
+        Then nothing is padded, and the attention kernels need no mask.
+        """
+        native = causal if getattr(self.models[role].config, "is_causal", True) else None
+        natural = fed.sees is native and fed.reach is None
+        return natural and fed.only is None and self.bucket == 1 and len(set(fed.columns)) == 1
+
+    def _shared_inputs(self, fed: Fed, ids: Tensor, cache: SlotCache | None) -> dict:
+        """What the model gets where all rows are alike."""
+        columns = fed.columns[0]
+        inputs = {"input_ids": ids[:, columns.start : columns.stop]}
+        if cache is not None:
+            cache.write_at(None, columns, columns.stop)
+            positions = torch.arange(columns.start, columns.stop, device=ids.device)
+            inputs["position_ids"] = positions.expand(len(ids), -1)
+        return inputs
+
+    def _masked_inputs(self, role: str, fed: Fed, ids: Tensor, cache: SlotCache | None) -> dict:
+        """What the model gets where rows differ: columns of their own, and a mask."""
+        device = ids.device
+        starts, ends = (self.tensor([getattr(c, edge) for c in fed.columns]) for edge in ("start", "stop"))
+        columns = starts[:, None] + torch.arange(self.padded(max(map(len, fed.columns))), device=device)
+        rows = torch.arange(len(ids), device=device) if fed.only is None else self.tensor(fed.only)
+        end = max(fed.bounds)  # of the columns that are seen
+        if self.bucket > 1:
+            end = self.width if cache is not None else columns.size(1)
+            self.models.shapes[role, columns.size(1), end] += 1
+        if cache is not None:
+            cache.write_at(rows, columns.where(columns < ends[:, None], self.width), end)
+        return {
+            "input_ids": ids[rows].gather(1, columns.clamp(max=self.width - 1)),
+            "position_ids": columns,
+            "attention_mask": attention_mask(self._limits(fed, columns), torch.arange(end, device=device)),
+        }
+
+    def _limits(self, fed: Fed, columns: Tensor) -> Tensor:
+        """The column before which each fed column sees: (rows, n) -> (rows, n)."""
+        limits = full(columns, self.tensor(fed.bounds))
+        if isinstance(fed.sees, int):
+            prompts = self.tensor([len(self.rows[i].prompt) for i in self._taking_part(fed)])
+            return limits.minimum(block_causal(columns, prompts, fed.sees))
+        return limits if fed.sees is None else limits.minimum(fed.sees(columns))
+
+    def absorb(self, role: str, fed: Sequence[range], features: Tensor, ends: Sequence[int]) -> None:
         """Write into a drafter's cache what it makes of a target's features: of each row's columns `fed`,
-        those before `known`. No token goes through the drafter, so no forward is counted.
+        those before `ends`. No token goes through the drafter, so no forward is counted.
 
         features: (rows, n, ...), of the columns as the target was fed them.
         """
         starts = self.tensor([columns.start for columns in fed])
         columns = starts[:, None] + torch.arange(features.size(1), device=features.device)
-        slots = columns.where(columns < self.tensor(known)[:, None], self.width)
+        slots = columns.where(columns < self.tensor(ends)[:, None], self.width)
         cache = self.cache(role)
-        cache.place(torch.arange(len(self.rows), device=features.device), slots, 0)
+        cache.write_at(torch.arange(len(self.rows), device=features.device), slots, 0)
         for layer, (keys, values) in enumerate(self.models[role].context(features, columns)):
             cache.update(keys, values, layer)
 
-    def _keep(
-        self, cache: SlotCache, fed: Sequence[range], sees: Callable | int | None, only: Sequence[int] | None
-    ) -> None:
+    def _keep(self, cache: SlotCache, fed: Fed) -> None:
         """Raise the cache's watermarks after a forward.
 
         Under a causal mask all that was fed is right until a commit says otherwise; under a block-causal one,
@@ -284,38 +230,32 @@ class Board:
         committed columns are kept as they are: an approximation, the one that a window or a block cache
         makes.
         """
-        cache.causal = sees is causal
-        for i, columns in zip(range(len(self.rows)) if only is None else only, fed, strict=True):
+        cache.causal = fed.sees is causal
+        for i, columns in zip(self._taking_part(fed), fed.columns, strict=True):
             row = self.rows[i]
             right = columns.stop if cache.causal else row.first
-            if isinstance(sees, int):
-                right -= row.prefix % sees
+            if isinstance(fed.sees, int):
+                right -= row.prefix % fed.sees
             cache.valid[i] = min(columns.stop, right)
 
-    def denoise(
-        self,
-        fed: Sequence[range],
-        cached: bool = False,
-        reach: Sequence[int] | None = None,
-        role: str = "denoiser",
-        sees: int | None = None,
-    ) -> Marginals:
-        """One forward of a denoiser over the columns `fed` of every row; the head waits until it is asked."""
-        output = self.forward(role, fed, sees, cached=cached, reach=reach, logits_to_keep=None)
+    def denoise(self, fed: Fed, cached: bool = False, role: str = "denoiser") -> Marginals:
+        """One forward of a denoiser; its head runs later, on the columns that are asked for."""
+        output = self.forward(role, fed, cached=cached, logits_to_keep=None)
         hidden = output.hidden_states[-1]
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
-        return Marginals(self.models[role], self.models.mask_id, hidden, [columns.start for columns in fed])
+        starts = [columns.start for columns in fed.columns]
+        return Marginals(self.models[role], self.models.mask_id, hidden, starts)
 
     def commit(self, commits: Sequence[Commit], observer: Observer | None) -> None:
         """End a step: write every row's tokens (or none). Finished rows leave the board and its caches."""
-        places = [
+        written = [
             (i, len(row.prompt) + position)
             for i, (row, (positions, _)) in enumerate(zip(self.rows, commits, strict=True))
             for position in positions
         ]
-        if places:
-            self.ids[tuple(self.tensor(places).T)] = self.tensor([i for _, ids in commits for i in ids])
+        if written:
+            self.ids[tuple(self.tensor(written).T)] = self.tensor([i for _, ids in commits for i in ids])
         for row, commit in zip(self.rows, commits, strict=True):
             row.commit(commit, self.stop, observer)
         for cache in self.caches.values():
@@ -333,23 +273,38 @@ class Board:
 
 
 class Marginals:
-    """What a denoiser's forward knows of every fed column: the head runs on the columns that are asked
-    for."""
+    """A denoiser's forward: the head runs on the columns that are asked for, and on no other."""
 
     def __init__(self, model: torch.nn.Module, mask_id: int, hidden: Tensor, starts: Sequence[int]):
         self.model, self.mask_id, self.hidden, self.starts = model, mask_id, hidden, starts
 
     def logits(self, columns: Sequence[Sequence[int]], only: Sequence[int] | None = None) -> Tensor:
-        """(rows, k, V) for each row's columns, k being the most that a row asks for.
+        """(rows, k, V) for each row's columns, k being the most that a row has.
 
-        Shorter lists repeat their last column. only: the rows that ask. The mask id is banned.
+        Shorter lists repeat their last column. only: the rows that `columns` are of. The mask id gets -inf.
         """
         only = range(len(self.starts)) if only is None else only
         most = max(map(len, columns))
-        asked = [
-            [column - self.starts[i] for column in [*wanted, *[wanted[-1]] * (most - len(wanted))]]
-            for i, wanted in zip(only, columns, strict=True)
+        indices = [
+            [column - self.starts[i] for column in [*mine, *[mine[-1]] * (most - len(mine))]]
+            for i, mine in zip(only, columns, strict=True)
         ]
         device = self.hidden.device
         rows = torch.tensor(list(only), device=device)[:, None]
-        return ban(self.model.lm_head(self.hidden[rows, torch.tensor(asked, device=device)]), self.mask_id)
+        hidden = self.hidden[rows, torch.tensor(indices, device=device)]
+        return exclude(self.model.lm_head(hidden), self.mask_id)
+
+
+def to_lists(*tensors: Tensor) -> list[list]:
+    """Tensors of whole numbers, each (rows,) or (rows, n), as lists by row, in one transfer.
+
+    On a GPU every transfer waits for all work before it: one a step instead of one a tensor.
+    """
+    wide = [tensor[:, None] if tensor.ndim == 1 else tensor for tensor in tensors]
+    packed = torch.cat([tensor.long() for tensor in wide], 1).tolist()
+    found, begin = [], 0
+    for tensor, part in zip(tensors, wide, strict=True):
+        end = begin + part.size(1)
+        found.append([row[begin] if tensor.ndim == 1 else row[begin:end] for row in packed])
+        begin = end
+    return found

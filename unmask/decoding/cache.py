@@ -1,4 +1,4 @@
-"""Keys and values of a batch whose rows have different lengths and are at different places."""
+"""Keys and values of a batch whose rows have different lengths and end at different columns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SlotCache(Cache):
             torch._dynamo.mark_static_address(values)
         return self
 
-    def place(self, rows: Tensor | None, slots: Tensor | range, end: int) -> None:
+    def write_at(self, rows: Tensor | None, slots: Tensor | range, end: int) -> None:
         """Where the next forward writes: `slots` as a range for all rows, or (len(rows), n).
 
         It reads the slots before `end`.

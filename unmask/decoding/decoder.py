@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Commit, Models, Row
+from unmask.decoding.board import Board, Models
 from unmask.decoding.generation import Generation, Observer, Stop
+from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one
 
 
@@ -65,7 +66,8 @@ class Decoder:
         """Decode every prompt (1-D id tensors of any lengths) to at most `max_new_tokens` tokens.
 
         A row's result depends on its prompt and its seed alone: not on the batch, its size or its order.
-        ValueError where the settings do not fit max_new_tokens, or a causal model gets an empty prompt.
+        ValueError where the settings do not fit max_new_tokens, a causal model gets an empty prompt, or a
+        prompt holds the mask's id.
         """
         at_least_one(max_new_tokens=max_new_tokens)
         self.check(max_new_tokens)
@@ -73,6 +75,12 @@ class Decoder:
             raise ValueError(
                 f"{type(self).__name__} needs prompts of one token or more: a causal model starts there"
             )
+        for i, prompt in enumerate(prompts):
+            if models.mask_id is not None and models.mask_id in prompt.tolist():
+                raise ValueError(
+                    f"prompt {i} holds the mask's id {models.mask_id}: the model would take it for an open "
+                    "position. Remove the mask's text from the prompt"
+                )
         rows = [
             Row.fresh(i, prompt.to(models.device), max_new_tokens, seed, list(self.roles))
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))

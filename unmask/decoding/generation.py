@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unmask.decoding.board import Row
+    from unmask.decoding.row import Row
 
 # Called once per step with the row, whose counts include the step, the canvas positions (0 = first generated
 # token) and the ids committed there.

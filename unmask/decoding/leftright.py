@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from unmask.decoding.board import Board, Commit, Marginals
+from unmask.decoding.board import Board, Fed, Marginals
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.sampling import Sampling, at_least_one
+from unmask.decoding.row import Commit
+from unmask.decoding.sampling import ALL, Sampling, at_least_one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +29,8 @@ class Windowed(Sampling, Decoder):
         super().__post_init__()
         at_least_one(kv_window=self.kv_window, max_lookahead=self.max_lookahead)
 
-    def look(self, board: Board) -> tuple[Marginals, list[range]]:
-        """One forward; what it knows, and the columns of the masks that each row has in it."""
+    def denoise(self, board: Board) -> tuple[Marginals, list[range]]:
+        """The step's forward, and the columns of the masks that each row has in it."""
         lookahead, window = self.max_lookahead, self.kv_window
         masks = [
             range(row.first, min(row.columns, row.first + (lookahead or row.columns))) for row in board.rows
@@ -43,7 +45,7 @@ class Windowed(Sampling, Decoder):
                 for valid, columns in zip(board.valid("denoiser"), masks, strict=True)
             ]
         fed = [range(start, columns.stop) for start, columns in zip(starts, masks, strict=True)]
-        return board.denoise(fed, cached=window is not None), masks
+        return board.denoise(Fed(fed), cached=window is not None), masks
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,14 @@ class LeftRight(Windowed):
     """
 
     tokens_per_step: int = 1
+    sampling: ClassVar = ALL
 
     def __post_init__(self):
         super().__post_init__()
         at_least_one(tokens_per_step=self.tokens_per_step)
 
     def step(self, board: Board) -> list[Commit]:
-        marginals, masks = self.look(board)
+        marginals, masks = self.denoise(board)
         logits = marginals.logits([columns[: self.tokens_per_step] for columns in masks])
         offsets = range(logits.size(1))
         noise = self.gumbel([(row.seed, row.step) for row in board.rows], offsets, logits)

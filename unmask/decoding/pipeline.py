@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Commit, Row
+from unmask.decoding.board import Board, Fed, Marginals, to_lists
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.sampling import Sampling, at_least_one, number, step_generator
+from unmask.decoding.row import Commit, Row
+from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
 from unmask.decoding.unmasking import RANKS
 
 FALLBACKS = {"default": "confidence", "neg_entropy": "entropy", "margin": "margin"}
@@ -69,36 +69,52 @@ class Pipeline(Sampling, Decoder):
     def step(self, board: Board) -> list[Commit]:
         for row in board.rows:
             self._advance(row)
-        masked = [self._masks(row, range(row.prefix, self._begun(row))) for row in board.rows]
+        masks = [self._masks(row, range(row.prefix, self._begun(row))) for row in board.rows]
         prompts = [len(row.prompt) for row in board.rows]
         logits = self._marginals(board).logits(
-            [[n + p for p in positions] for n, positions in zip(prompts, masked, strict=True)]
+            [[n + p for p in positions] for n, positions in zip(prompts, masks, strict=True)]
         )
+        ids = self._draw(board, masks, logits)
+        sure, order = self._judge(board, logits, ids)
+        return [
+            self._end(board, row, self._commit(board, row, positions, *mine))
+            for row, positions, *mine in zip(board.rows, masks, *to_lists(sure, order, ids), strict=True)
+        ]
+
+    def _draw(self, board: Board, masks: list[list[int]], logits: Tensor) -> Tensor:
+        """A token of each mask, (rows, k)."""
         scores = self.scores(logits)
         generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
-        noise = self.row_noise(generators, list(map(len, masked)), logits)
-        ids = (scores if noise is None else scores + noise).argmax(-1)
-        sure, order = self._judge(board, scores, ids)
-        packed = torch.stack((sure.long(), order, ids), -1).tolist()  # one transfer a step
-        commits = []
-        for row, positions, judged in zip(board.rows, masked, packed, strict=True):
-            sure_ones, ranked, tokens = zip(*judged, strict=True)
-            mine = range(len(positions))  # what follows is padding
-            sure_ones = [k for k in mine if sure_ones[k]]
-            ranked = [k for k in ranked if k in mine]
-            chosen = sorted(self._choose(board, row, positions, sure_ones, ranked))
-            commit = [positions[k] for k in chosen], [tokens[k] for k in chosen]
-            commits.append(self._end(board, row, commit))
-        return commits
+        noise = self.row_noise(generators, list(map(len, masks)), logits)
+        return (scores if noise is None else scores + noise).argmax(-1)
+
+    def _commit(
+        self,
+        board: Board,
+        row: Row,
+        positions: list[int],
+        sure: list[int],
+        order: list[int],
+        tokens: list[int],
+    ) -> Commit:
+        """The masks of a row that the step commits, from the left. What follows its masks is padding."""
+        count = len(positions)
+        chosen = self._choose(
+            board, row, positions, [k for k in range(count) if sure[k]], [k for k in order if k < count]
+        )
+        return [positions[k] for k in sorted(chosen)], [tokens[k] for k in sorted(chosen)]
 
     # What the two decoders differ in
 
-    def _marginals(self, board: Board):
+    def _marginals(self, board: Board) -> Marginals:
         """The step's forward."""
         raise NotImplementedError
 
-    def _judge(self, board: Board, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Which tokens are sure enough, (rows, k) bool, and the order from the surest on, (rows, k)."""
+    def _judge(self, board: Board, logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Which tokens are sure enough, (rows, k) bool, and the order from the surest on, (rows, k).
+
+        By the model's own probabilities: a low temperature or a filter would make all of them look sure.
+        """
         raise NotImplementedError
 
     def _choose(
@@ -128,17 +144,17 @@ class Pipeline(Sampling, Decoder):
         """Canvas positions in blocks that have been appended."""
         return min(len(row.state.full) * self.block_length, row.length)
 
-    def _places(self, row: Row, block: int) -> range:
+    def _positions(self, row: Row, block: int) -> range:
         start = range(len(row.state.full))[block] * self.block_length
         return range(start, min(start + self.block_length, row.length))
 
-    def _masks(self, row: Row, places: range) -> list[int]:
-        return [p for p in places if row.canvas[p] is None]
+    def _masks(self, row: Row, positions: range) -> list[int]:
+        return [p for p in positions if row.canvas[p] is None]
 
     def _share(self, row: Row, block: int) -> float:
         """How much of a block is decoded."""
-        places = self._places(row, block)
-        return (len(places) - len(self._masks(row, places))) / len(places)
+        positions = self._positions(row, block)
+        return (len(positions) - len(self._masks(row, positions))) / len(positions)
 
 
 @dataclass(frozen=True)
@@ -163,6 +179,7 @@ class D2F(Pipeline):
     skip_threshold: float = 0.9
     fallback: str = "default"
     cache: str = "exact"
+    sampling: ClassVar = ALL
 
     def __post_init__(self):
         super().__post_init__()
@@ -171,7 +188,7 @@ class D2F(Pipeline):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
 
-    def _marginals(self, board: Board):
+    def _marginals(self, board: Board) -> Marginals:
         cached = self.cache == "exact"
         # A token is predicted from the column before it (Dream), which must be fed in any case.
         lookback = board.models["denoiser"].lookback
@@ -180,13 +197,13 @@ class D2F(Pipeline):
             range(starts[i] if cached else 0, len(row.prompt) + self._begun(row))
             for i, row in enumerate(board.rows)
         ]
-        return board.denoise(fed, cached=cached, sees=self.block_length)
+        return board.denoise(Fed(fed, self.block_length), cached=cached)
 
-    def _judge(self, board: Board, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        likely = RANKS["confidence"](scores, ids)
+    def _judge(self, board: Board, logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        likely = RANKS["confidence"](logits, ids)
         sure = likely > (math.log(self.skip_threshold) if self.skip_threshold else -math.inf)
         rank = FALLBACKS[self.fallback]
-        values = likely if rank == "confidence" else RANKS[rank](scores, ids)
+        values = likely if rank == "confidence" else RANKS[rank](logits, ids)
         return sure, values.argsort(descending=True, stable=True)
 
     def _choose(self, board, row, positions, sure, ranked) -> list[int]:
@@ -235,6 +252,7 @@ class MultiBlock(Pipeline):
     cache_delay_iter: int = 1
     refresh_interval: int | None = None
     published_shift: bool = False
+    sampling: ClassVar = ALL
 
     def __post_init__(self):
         super().__post_init__()
@@ -258,7 +276,7 @@ class MultiBlock(Pipeline):
     def _as_llada(self, board: Board) -> bool:
         return self.rule == "llada" or (self.rule is None and not board.models["denoiser"].lookback)
 
-    def _marginals(self, board: Board):
+    def _marginals(self, board: Board) -> Marginals:
         lookback = 0 if self.published_shift else board.models["denoiser"].lookback
         cached, llada = self.cache == "delayed", self._as_llada(board)
         starts = [self._start(row, llada) if cached else 0 for row in board.rows]
@@ -266,7 +284,7 @@ class MultiBlock(Pipeline):
             range(max(0, start - lookback), row.columns)
             for start, row in zip(starts, board.rows, strict=True)
         ]
-        return board.denoise(fed, cached=cached)
+        return board.denoise(Fed(fed), cached=cached)
 
     def _start(self, row: Row, llada: bool) -> int:
         """The first column to feed: all left of it is kept. Counts the blocks that are kept from now on."""
@@ -286,8 +304,8 @@ class MultiBlock(Pipeline):
             return 0
         return len(row.prompt) + (kept - 1) * self.block_length
 
-    def _judge(self, board: Board, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        values = RANKS["entropy"](scores, ids)
+    def _judge(self, board: Board, logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        values = RANKS["entropy"](logits, ids)
         return values >= -self.entropy_max, values.argsort(descending=True, stable=True)
 
     def _choose(self, board, row, positions, sure, ranked) -> list[int]:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy
 import torch
 from torch import Tensor
+
+NEUTRAL = {"temperature": 0, "top_p": 1, "top_k": None}  # setting -> the value at which it does nothing
+ALL = tuple(NEUTRAL)
+LEAST_TEMPERATURE = 1e-6  # below it, logits / temperature leave the range of float32 sooner or later
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a token is drawn from logits. Decoders inherit it: their settings include these three.
 
-    temperature: 0 takes the most likely token. top_p: smallest set of tokens whose probabilities reach top_p
-        (1 = all).
+    temperature: 0 takes the most likely token; else at least 1e-6. top_p: smallest set of tokens whose
+        probabilities reach top_p (1 = all).
     top_k: the k most likely tokens (None = all). The filters apply after the temperature, top-p first.
+
+    sampling: those of the three that a decoder uses. Another one is refused unless it does nothing, so that
+        no record names a temperature that was ignored.
     """
+
+    sampling: ClassVar[tuple[str, ...]] = ()
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -26,10 +36,19 @@ class Sampling:
     def __post_init__(self):
         if not number(self.temperature) or not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature={self.temperature!r} must be 0 (greedy) or more, and finite")
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise ValueError(
+                f"temperature={self.temperature!r} is too low to compute with: 0 (greedy), or "
+                f"{LEAST_TEMPERATURE} or more"
+            )
         if not number(self.top_p) or not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p!r} must be above 0 and at most 1 (1 keeps every token)")
         if self.top_k is not None:
             at_least_one(top_k=self.top_k)
+        for name, neutral in NEUTRAL.items():
+            value = getattr(self, name)
+            if name not in self.sampling and value != neutral:
+                raise ValueError(f"{name}={value!r}: {type(self).__name__} does not use {name}, remove it")
 
     def scores(self, logits: Tensor) -> Tensor:
         """Tempered and filtered logits, -inf where filtered out: (..., V) -> (..., V).
@@ -50,7 +69,7 @@ class Sampling:
 
         Without sorting: the filters keep a token and all that are likelier, so the unfiltered winner wins
         unless the likelier ones alone reach top_p (or are top_k); then it goes, with all that are less
-        likely, and the next winner is asked.
+        likely, and the next winner is tried.
         """
         if noise is None:
             return logits.argmax(-1)
@@ -95,7 +114,7 @@ class Sampling:
         return standard_gumbel(bits.random_(generator=generator))
 
     def row_noise(self, generators: Sequence, counts: Sequence[int], logits: Tensor) -> Tensor | None:
-        """Gumbel noise like `logits` (rows, k, V) for rows that ask for `counts` of the k positions, each
+        """Gumbel noise like `logits` (rows, k, V) for rows that use `counts` of the k positions, each
         row's from its own generator and zero behind them; None when greedy."""
         if self.temperature == 0:
             return None
@@ -144,8 +163,8 @@ def _states(seed: int, step: int, count: int) -> list[int]:
     return [int(state) >> 1 for state in mixed]
 
 
-def ban(logits: Tensor, token: int | None) -> Tensor:
-    """Logits in float32 without the token that must never come out (the mask id)."""
+def exclude(logits: Tensor, token: int | None) -> Tensor:
+    """Logits in float32 with -inf at the token that must never come out (the mask id)."""
     logits = logits.float()
     if token is not None and token < logits.size(-1):
         logits[..., token] = -torch.inf

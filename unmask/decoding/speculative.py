@@ -14,12 +14,42 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Commit, Row
+from unmask.decoding.board import Board, Fed, to_lists
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.sampling import Sampling, at_least_one, step_generator
+from unmask.decoding.row import Commit
+from unmask.decoding.sampling import ALL, Sampling, at_least_one, step_generator
 from unmask.decoding.visibility import causal
 
 VERIFY = ("exact", "sampled")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What a forward of the target judges: of each row, its last known token and a draft behind it.
+
+    sizes: tokens of each row's block. columns: theirs, the last one repeated in shorter blocks.
+    ids: (rows, columns) the board's, with the drafts written in.
+    generators: of each row, where the draft is drawn; None where it is greedy.
+    """
+
+    sizes: list[int]
+    columns: list[list[int]]
+    ids: Tensor
+    generators: list[torch.Generator] | None
+
+    @property
+    def drafting(self) -> list[int]:
+        """The rows that draft anything."""
+        return [i for i, size in enumerate(self.sizes) if size > 1]
+
+    def draft(self, board: Board) -> Tensor:
+        """The drafted ids, (rows, B - 1)."""
+        return self.ids.gather(1, board.tensor(self.columns))[:, 1:]
+
+    def real(self, board: Board) -> Tensor:
+        """Where these are no padding, (rows, B - 1)."""
+        steps = torch.arange(max(self.sizes) - 1, device=self.ids.device)
+        return steps < board.tensor(self.sizes)[:, None] - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,92 +84,122 @@ class Drafting(Sampling, Decoder):
         """Write a draft of `size - 1` tokens behind the prefix of each row in `only` into `ids`.
 
         noise: per row (size - 1, V) to add to the scores, or None: greedy. Returns the logits that it was
-        drawn from, (len(only), most, V); what stands behind a shorter draft is not looked at.
+        drawn from, (len(only), most, V); what stands behind a shorter draft is not used.
         """
         raise NotImplementedError
 
-    def learn(self, board: Board, fed: list[range], output: Any, known: list[int]) -> None:
+    def learn(self, board: Board, fed: list[range], output: Any, ends: list[int]) -> None:
         """What the drafter takes over from a forward of the target over `fed`: of the columns before
-        `known`."""
+        `ends`."""
+
+    wants: ClassVar[dict] = {}  # of the target's forward, besides logits
 
     # What they share
 
     def step(self, board: Board) -> list[Commit]:
-        rows, longest = board.rows, self.longest(board)
-        sizes = [min(longest, len(row.canvas) - row.prefix) if row.prefix else 1 for row in rows]
-        ids, sampled = board.ids.clone(), self.verify == "sampled" and self.temperature > 0
-        generators = [step_generator(r.seed, r.step, ids.device) for r in rows] if sampled else None
-        only = [i for i, size in enumerate(sizes) if size > 1]
-        drafted = None
-        if only:
-            noise = None
-            if sampled:
-                vocabulary = board.models["target"].config.vocab_size
-                noise = [self.noise(generators[i], (sizes[i] - 1, vocabulary)) for i in only]
-            drafted = self.draft(board, only, sizes, ids, noise)
-        fed = [
-            range(valid, row.first - 1 + size)
-            for valid, row, size in zip(board.valid("target"), rows, sizes, strict=True)
-        ]
-        places = [
-            [min(k, size - 1) + row.first - 1 for k in range(max(sizes))]
-            for row, size in zip(rows, sizes, strict=True)
-        ]
-        keep = [[c - columns.start for c in mine] for columns, mine in zip(fed, places, strict=True)]
-        output = board.forward(
-            "target", fed, causal, cached=True, ids=ids, logits_to_keep=board.tensor(keep), **self.wants
-        )
-        logits = output.logits.float()
-        draft = ids.gather(1, board.tensor(places))[:, 1:]
-        if sampled:
-            tokens, counts = self._reject(rows, only, sizes, logits, drafted, draft, generators)
+        blocks = self._blocks(board)
+        drafted_from = self._draft(board, blocks)
+        fed, output = self._target_forward(board, blocks)
+        draft, logits = blocks.draft(board), output.logits.float()
+        if blocks.generators is None:
+            tokens, counts = self._accept_equal(board, blocks, draft, logits)
         else:
-            streams = [(row.seed, row.step) for row in rows]
-            tokens = self.pick(logits, self.gumbel(streams, range(logits.size(1)), logits))
-            real = torch.arange(draft.size(1), device=ids.device) < board.tensor(sizes)[:, None] - 1
-            counts = 1 + ((draft == tokens[:, :-1]) & real).cumprod(-1).sum(-1)
-        packed = torch.cat((tokens, draft, counts[:, None]), -1).tolist()  # one transfer a step
-        commits = []
-        for row, size, (*found, count) in zip(rows, sizes, packed, strict=True):
-            row.drafted = found[tokens.size(1) :][: size - 1]
-            commits.append((range(row.prefix, row.prefix + count), found[:count]))
-        self.learn(
-            board, fed, output, [row.first + len(c[1]) - 1 for row, c in zip(rows, commits, strict=True)]
-        )
+            tokens, counts = self._accept_by_rejection(blocks, draft, logits, drafted_from)
+        commits = self._commits(board, blocks, tokens, draft, counts)
+        ends = [row.first + len(ids) - 1 for row, (_, ids) in zip(board.rows, commits, strict=True)]
+        self.learn(board, fed, output, ends)
         return commits
 
-    wants: ClassVar[dict] = {}  # of the target's forward, besides logits
+    def _blocks(self, board: Board) -> Blocks:
+        """How much each row drafts: nothing before the prompt is read, less at the end of the canvas."""
+        longest = self.longest(board)
+        sizes = [min(longest, len(row.canvas) - row.prefix) if row.prefix else 1 for row in board.rows]
+        columns = [
+            [min(k, size - 1) + row.first - 1 for k in range(max(sizes))]
+            for row, size in zip(board.rows, sizes, strict=True)
+        ]
+        generators = None
+        if self.verify == "sampled" and self.temperature > 0:
+            generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
+        return Blocks(sizes, columns, board.ids.clone(), generators)
 
-    def _reject(
-        self,
-        rows: list[Row],
-        only: list[int],
-        sizes: list[int],
-        logits: Tensor,
-        drafted: Tensor | None,
-        draft: Tensor,
-        generators: list,
+    def _draft(self, board: Board, blocks: Blocks) -> Tensor | None:
+        """Let the drafter write into `blocks.ids`; the logits that it drew from, if any row drafts."""
+        only, noise = blocks.drafting, None
+        if not only:
+            return None
+        if blocks.generators is not None:
+            vocabulary = board.models["target"].config.vocab_size
+            noise = [self.noise(blocks.generators[i], (blocks.sizes[i] - 1, vocabulary)) for i in only]
+        return self.draft(board, only, blocks.sizes, blocks.ids, noise)
+
+    def _target_forward(self, board: Board, blocks: Blocks) -> tuple[list[range], Any]:
+        """The target over the blocks and what it has not read yet: the columns fed, and its output, with
+        logits of the blocks' columns alone."""
+        starts = board.valid("target")
+        fed = [range(start, mine[-1] + 1) for start, mine in zip(starts, blocks.columns, strict=True)]
+        keep = [[c - start for c in mine] for start, mine in zip(starts, blocks.columns, strict=True)]
+        output = board.forward(
+            "target",
+            Fed(fed, causal),
+            cached=True,
+            ids=blocks.ids,
+            logits_to_keep=board.tensor(keep),
+            **self.wants,
+        )
+        return fed, output
+
+    def _accept_equal(
+        self, board: Board, blocks: Blocks, draft: Tensor, logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The target's own tokens, (rows, B), and how many of them count: those up to the first that the
+        draft does not equal."""
+        streams = [(row.seed, row.step) for row in board.rows]
+        tokens = self.pick(logits, self.gumbel(streams, range(logits.size(1)), logits))
+        equal = (draft == tokens[:, :-1]) & blocks.real(board)
+        return tokens, 1 + equal.cumprod(-1).sum(-1)
+
+    def _accept_by_rejection(
+        self, blocks: Blocks, draft: Tensor, logits: Tensor, drafted_from: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Accept a drafted token with probability p/q, and draw the first one that fails from what p has more
         than q: (rows, B) tokens, (rows,) how many of them count."""
         p = self.scores(logits).softmax(-1)
-        q = torch.zeros_like(p)  # where nothing was drafted, all of p is more than q
-        if only:
-            q[only, : drafted.size(1)] = self.scores(drafted).softmax(-1)
-        count = torch.tensor(sizes, device=p.device)[:, None]
-        q = q.masked_fill((torch.arange(p.size(1), device=p.device) >= count - 1)[..., None], 0)
+        q = self._draft_law(blocks, p, drafted_from)
         uniforms = torch.ones(draft.shape, device=p.device)
-        for i in only:
-            drawn = torch.rand(sizes[i] - 1, generator=generators[i], device=p.device)
-            uniforms[i, : sizes[i] - 1] = drawn
-        ours, theirs = (x[:, :-1].gather(-1, draft[..., None])[..., 0] for x in (p, q))
+        for i in blocks.drafting:
+            length = blocks.sizes[i] - 1
+            uniforms[i, :length] = torch.rand(length, generator=blocks.generators[i], device=p.device)
+        ours, theirs = (law[:, :-1].gather(-1, draft[..., None])[..., 0] for law in (p, q))
         accepted = ((uniforms * theirs < ours) & (theirs > 0)).cumprod(-1).sum(-1)
         at = accepted[:, None, None].expand(-1, 1, p.size(-1))
         rest = (p.gather(1, at) - q.gather(1, at)).clamp(min=0)[:, 0]
-        noise = torch.stack([self.noise(generator, (p.size(-1),)) for generator in generators])
-        own = (rest.log() + noise).argmax(-1)
-        tokens = torch.cat((draft, draft[:, :1] if draft.size(1) else own[:, None]), 1)
-        return tokens.scatter(1, accepted[:, None], own[:, None]), accepted + 1
+        noise = torch.stack([self.noise(generator, (p.size(-1),)) for generator in blocks.generators])
+        own = (rest.log() + noise).argmax(-1)[:, None]
+        tokens = torch.cat((draft, own), 1).scatter(1, accepted[:, None], own)
+        return tokens, accepted + 1
+
+    def _draft_law(self, blocks: Blocks, p: Tensor, drafted_from: Tensor | None) -> Tensor:
+        """The law q of every drafted token, like `p`; 0 where nothing was drafted: all of p is more."""
+        q = torch.zeros_like(p)
+        if drafted_from is not None:
+            q[blocks.drafting, : drafted_from.size(1)] = self.scores(drafted_from).softmax(-1)
+        sizes = torch.tensor(blocks.sizes, device=p.device)[:, None]
+        behind = torch.arange(p.size(1), device=p.device) >= sizes - 1
+        return q.masked_fill(behind[..., None], 0)
+
+    def _commits(
+        self, board: Board, blocks: Blocks, tokens: Tensor, draft: Tensor, counts: Tensor
+    ) -> list[Commit]:
+        """The tokens that count. Notes on each row what was drafted, and how much of it accepted: the last
+        token is the target's own."""
+        commits = []
+        for row, size, ids, drafted, count in zip(
+            board.rows, blocks.sizes, *to_lists(tokens, draft, counts), strict=True
+        ):
+            row.drafted, row.accepted = drafted[: size - 1], count - 1
+            commits.append((range(row.prefix, row.prefix + count), ids[:count]))
+        return commits
 
 
 @dataclass(frozen=True)
@@ -150,34 +210,40 @@ class Speculative(Drafting):
     """
 
     roles: ClassVar = {"target": "causal", "drafter": "causal"}
+    sampling: ClassVar = ALL
 
     def longest(self, board: Board) -> int:
         return self.block_length or 8
 
     def draft(self, board, only, sizes, ids, noise) -> Tensor:
-        found = []
-        going = list(only)
+        vocabulary = board.models["target"].config.vocab_size
+        drawn_from = torch.zeros(len(only), max(sizes) - 1, vocabulary, device=ids.device)
+        index = {i: k for k, i in enumerate(only)}  # row of the board -> row of the draft
         for k in range(max(sizes) - 1):
-            going = [i for i in going if sizes[i] - 1 > k]
-            valid = board.valid("drafter", going)
-            fed = [range(v, board.rows[i].first + k) for v, i in zip(valid, going, strict=True)]
-            last = board.tensor([[len(columns) - 1] for columns in fed])
-            output = board.forward(
-                "drafter", fed, causal, cached=True, only=going, ids=ids, logits_to_keep=last
-            )
-            size = board.models["target"].config.vocab_size
-            logits = torch.full((len(going), size), -torch.inf, device=ids.device)
-            shared = min(size, output.logits.size(-1))
-            logits[:, :shared] = output.logits[:, 0, :shared].float()
+            going = [i for i in only if sizes[i] - 1 > k]
+            logits = self._next_logits(board, going, k, ids)
             scores = self.scores(logits)
             if noise is not None:
-                scores = scores + torch.stack([noise[only.index(i)][k] for i in going])
-            columns = [board.rows[i].first + k for i in going]
-            ids[going, columns] = scores.argmax(-1)
-            step = logits.new_full((len(only), size), 0.0)
-            step[[only.index(i) for i in going]] = logits
-            found.append(step)
-        return torch.stack(found, 1)
+                scores = scores + torch.stack([noise[index[i]][k] for i in going])
+            ids[going, [board.rows[i].first + k for i in going]] = scores.argmax(-1)
+            drawn_from[[index[i] for i in going], k] = logits
+        return drawn_from
+
+    def _next_logits(self, board: Board, going: list[int], k: int, ids: Tensor) -> Tensor:
+        """The drafter's logits of the k-th drafted token of these rows, (rows, V of the target).
+
+        Ids that the target has and the drafter does not are never drafted.
+        """
+        starts = board.valid("drafter", going)
+        fed = [range(start, board.rows[i].first + k) for start, i in zip(starts, going, strict=True)]
+        last = board.tensor([[len(columns) - 1] for columns in fed])
+        what = Fed(fed, causal, only=going)
+        theirs = board.forward("drafter", what, cached=True, ids=ids, logits_to_keep=last).logits[:, 0]
+        size = board.models["target"].config.vocab_size
+        logits = torch.full((len(going), size), -torch.inf, device=ids.device)
+        shared = min(size, theirs.size(-1))
+        logits[:, :shared] = theirs[:, :shared].float()
+        return logits
 
 
 @dataclass(frozen=True)
@@ -189,6 +255,7 @@ class DFlash(Drafting):
     """
 
     roles: ClassVar = {"target": "causal", "drafter": "drafter"}
+    sampling: ClassVar = ALL
     wants: ClassVar = {"output_hidden_states": True}
 
     def longest(self, board: Board) -> int:
@@ -200,9 +267,8 @@ class DFlash(Drafting):
         most = max(map(len, blocks))
         for i, block in zip(only, blocks, strict=True):
             ids[i, block.start + 1 : block.stop] = drafter.mask_token_id
-        hidden = board.forward(
-            "drafter", blocks, cached=True, only=only, ids=ids, embed=target.get_input_embeddings()
-        )
+        embed = target.get_input_embeddings()
+        hidden = board.forward("drafter", Fed(blocks, only=only), cached=True, ids=ids, embed=embed)
         logits = drafter.logits(hidden[:, 1:most], target.get_output_embeddings())
         scores = self.scores(logits)
         for k, (i, block) in enumerate(zip(only, blocks, strict=True)):
@@ -211,6 +277,6 @@ class DFlash(Drafting):
             ids[i, block.start + 1 : block.stop] = mine.argmax(-1)
         return logits
 
-    def learn(self, board, fed, output, known) -> None:
+    def learn(self, board, fed, output, ends) -> None:
         features = board.models["drafter"].features(output.hidden_states)
-        board.absorb("drafter", fed, features, known)
+        board.absorb("drafter", fed, features, ends)

@@ -13,9 +13,10 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
-from unmask.decoding.board import Board, Row
+from unmask.decoding.board import Board
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.generation import Observer, Stop
+from unmask.decoding.row import Row
 
 
 @dataclass(frozen=True)
@@ -171,14 +172,14 @@ class ForTransformers(torch.nn.Module):
         self.config.block_size = block_length or drafter.config.block_size
 
     def forward(self, noise_embeds, context_hidden_states, position_ids, attention_mask, past_key_values):
-        known = context_hidden_states.size(1)
-        context = self.drafter.context(context_hidden_states, position_ids[:, :known])
+        length = context_hidden_states.size(1)
+        context = self.drafter.context(context_hidden_states, position_ids[:, :length])
         for layer, (keys, values) in enumerate(context):
             past_key_values.update(keys, values, layer)
         hidden = self.drafter(
             input_ids=noise_embeds,  # embedded already
             embed=torch.nn.Identity(),
-            position_ids=position_ids[:, known:],
+            position_ids=position_ids[:, length:],
             past_key_values=past_key_values,
             use_cache=True,
         )

@@ -37,13 +37,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Commit, Row
+from unmask.decoding.board import Board, Fed, Marginals, to_lists
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.sampling import Sampling, at_least_one, number, step_generator
+from unmask.decoding.row import Commit, Row
+from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
 
 EPSILON = 1e-3  # where Dream's time ends
 
@@ -85,6 +87,21 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """The masks of a row that go through the head in a step.
+
+    positions: one or more, of the canvas. wanted: how many the step commits at most.
+    first_only: whether it commits the first of its block and no other.
+    generator: the row's random numbers of this step.
+    """
+
+    positions: list[int]
+    wanted: int
+    first_only: bool
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
 class Unmasking(Sampling, Decoder):
     """rank, quota, cache: see the tables above.
     steps: T, forwards for a full canvas under a schedule (even, dream, origin); None = one per token.
@@ -107,6 +124,7 @@ class Unmasking(Sampling, Decoder):
     rank_tempered: bool = True
     cache: str = "none"
     after_end: str = "none"
+    sampling: ClassVar = ALL
 
     def __post_init__(self):
         super().__post_init__()
@@ -174,39 +192,60 @@ class Unmasking(Sampling, Decoder):
     def step(self, board: Board) -> list[Commit]:
         for row in board.rows:
             self._advance(row)
-        masked = [[p for p in row.state.block if row.canvas[p] is None] for row in board.rows]
-        alone = [self._takes_one(board, row) for row in board.rows]
-        masked = [places[:1] if one else places for places, one in zip(masked, alone, strict=True)]
-        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
-        random = self.rank == "random"
-        wanted = list(map(self._draw, board.rows, masked, generators)) if random else masked
-        wanted = [places if one else some for places, one, some in zip(masked, alone, wanted, strict=True)]
-        marginals = board.denoise(
-            [self._fed(row) for row in board.rows],
-            cached=self.cache != "none",
-            reach=[row.columns for row in board.rows] if self.cache == "dual" else None,
-        )
-        if not any(wanted):
+        rows = [self._candidates(board, row) for row in board.rows]
+        marginals = self._forward(board)
+        if not any(row.wanted for row in rows):
             return [([], [])] * len(board.rows)
-        # A row that wants nothing asks for one mask all the same, and commits none.
-        asked = [positions or row_masks[:1] for positions, row_masks in zip(wanted, masked, strict=True)]
         prompts = [len(row.prompt) for row in board.rows]
-        logits = marginals.logits([[n + p for p in some] for n, some in zip(prompts, asked, strict=True)])
+        logits = marginals.logits(
+            [[n + p for p in row.positions] for n, row in zip(prompts, rows, strict=True)]
+        )
+        scores, ids = self._draw(rows, logits)
+        order, counts = self._choose(board, rows, scores if self.rank_tempered else logits, ids)
+        return self._commits(rows, order, counts, ids)
+
+    def _candidates(self, board: Board, row: Row) -> Candidates:
+        """A row's masks that compete for this step: those of its block, or, in random order, those drawn."""
+        masks = [p for p in row.state.block if row.canvas[p] is None]
+        first_only = self._takes_one(board, row)
+        if first_only:
+            masks = masks[:1]
+        generator, wanted = step_generator(row.seed, row.step, board.ids.device), masks
+        if self.rank == "random":
+            drawn = self._draw_positions(row, masks, generator)
+            wanted = masks if first_only else drawn
+        # A row that commits nothing takes part with one mask all the same.
+        return Candidates(wanted or masks[:1], len(wanted), first_only, generator)
+
+    def _forward(self, board: Board) -> Marginals:
+        reach = [row.columns for row in board.rows] if self.cache == "dual" else None
+        return board.denoise(Fed([self._fed(row) for row in board.rows], reach=reach), self.cache != "none")
+
+    def _draw(self, rows: list[Candidates], logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Tempered and filtered scores (rows, k, V), and a token of each candidate (rows, k)."""
         scores = self.scores(logits)
-        noise = self.row_noise(generators, list(map(len, asked)), logits)
-        ids = (scores if noise is None else scores + noise).argmax(-1)
+        counts = [len(row.positions) for row in rows]
+        noise = self.row_noise([row.generator for row in rows], counts, logits)
+        return scores, (scores if noise is None else scores + noise).argmax(-1)
+
+    def _choose(
+        self, board: Board, rows: list[Candidates], scores: Tensor, ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The candidates of each row from the surest on, (rows, k), and how many to commit, (rows,)."""
         if self.rank == "random":
             order = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
-            counts = board.tensor([len(positions) for positions in wanted])
-        else:
-            order, counts = self._choose(board, asked, scores if self.rank_tempered else logits, ids)
-            counts = counts.clamp(min=board.tensor(alone).int())
-        packed = torch.cat((counts[:, None], order, ids.gather(1, order)), 1)
-        found = []
-        for positions, (count, *rest) in zip(asked, packed.tolist(), strict=True):  # one transfer a step
-            places, tokens = rest[: ids.size(1)], rest[ids.size(1) :]
-            found.append(([positions[k] for k in places[:count]], tokens[:count]))
-        return found
+            return order, board.tensor([row.wanted for row in rows])
+        order, counts = self._surest(board, rows, scores, ids)
+        least = board.tensor([row.first_only for row in rows])
+        return order, counts.clamp(min=least.int())
+
+    def _commits(self, rows: list[Candidates], order: Tensor, counts: Tensor, ids: Tensor) -> list[Commit]:
+        """The first `counts` of each row's order, as positions and ids."""
+        lists = to_lists(order, counts, ids.gather(1, order))
+        return [
+            ([row.positions[k] for k in ranked[:count]], tokens[:count])
+            for row, ranked, count, tokens in zip(rows, *lists, strict=True)
+        ]
 
     def _advance(self, row: Row) -> None:
         """Count the step, in the next block where the last one is finished."""
@@ -234,12 +273,10 @@ class Unmasking(Sampling, Decoder):
         One is left even where a block's only step went into its first token (see `_takes_one`).
         """
         max_new_tokens, progress = len(row.canvas), row.state
-        blocks, steps = (
-            max_new_tokens // len(progress.block),
-            min(self.steps or max_new_tokens, max_new_tokens),
-        )
-        number = progress.block.start // len(progress.block)
-        mine = steps // blocks + (number < steps % blocks)
+        blocks = max_new_tokens // len(progress.block)
+        steps = min(self.steps or max_new_tokens, max_new_tokens)
+        index = progress.block.start // len(progress.block)
+        mine = steps // blocks + (index < steps % blocks)
         return mine, max(1, mine - progress.spent + 1)
 
     def _share(self, row: Row) -> float:
@@ -255,27 +292,28 @@ class Unmasking(Sampling, Decoder):
             return -(-masks // self._left(row)[1])  # the earlier steps take the remainder
         return int(masks * self._share(row))
 
-    def _draw(self, row: Row, masked: list[int], generator: torch.Generator) -> list[int]:
+    def _draw_positions(self, row: Row, masks: list[int], generator: torch.Generator) -> list[int]:
         """Masks in random order. Only those that are committed go through the head."""
-        draws = torch.rand(len(masked), generator=generator, device=generator.device)
+        draws = torch.rand(len(masks), generator=generator, device=generator.device)
         if self.quota == "origin":
             share = self._share(row)
-            return [p for p, draw in zip(masked, draws.tolist(), strict=True) if draw < share]
-        return sorted(masked[i] for i in draws.topk(self._quota(row, len(masked))).indices.tolist())
+            return [p for p, draw in zip(masks, draws.tolist(), strict=True) if draw < share]
+        return sorted(masks[i] for i in draws.topk(self._quota(row, len(masks))).indices.tolist())
 
-    def _choose(self, board: Board, asked: list, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The asked masks of each row from the surest on, (rows, k), and how many to commit, (rows,).
+    def _surest(
+        self, board: Board, rows: list[Candidates], scores: Tensor, ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The candidates of each row by rank, (rows, k), and how many the quota commits, (rows,).
 
         Equal ranks go left to right: a stable sort, where published code takes what topk happens to return.
         """
-        lengths = board.tensor(list(map(len, asked)))
+        lengths = board.tensor([len(row.positions) for row in rows])
         padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
         values = RANKS[self.rank](scores, ids).masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
         if self.quota in SCHEDULES:
-            return order, board.tensor(
-                [self._quota(r, len(a)) for r, a in zip(board.rows, asked, strict=True)]
-            )
+            quotas = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]
+            return order, board.tensor(quotas)
         if self.quota == "threshold":
             passed = values >= self._least()
         elif self.quota == "entropy_bound":

@@ -44,6 +44,7 @@ class GenerativeLM(TemplateLM):
         cfg, main = setup.cfg, setup.main
         self.decoder, self._load, self.tokenizer = setup.decoder, setup.load, main.tokenizer
         self.context = main.config.max_position_embeddings  # positions of prompt and answer together
+        self.mask_id = getattr(main.config, "mask_token_id", None)  # no prompt may hold it
         self.tasks, self.batch_size, self.seed = list(tasks), cfg.batch_size, cfg.seed
         self.chat_options = dict(cfg.model.chat_options)  # for the tokenizer's chat template
 

@@ -78,7 +78,8 @@ class RecordedLM(GenerativeLM):
         return self.prompt_of[request.task_name](request.doc_id, request.doc, before)
 
     def prompts(self, requests: Iterable[Instance]) -> list[torch.Tensor]:
-        """Prompt ids, each 1-D; ValueError for one that does not fit the context together with its answer."""
+        """Prompt ids, each 1-D; ValueError for one that holds the mask, or does not fit the context together
+        with its answer."""
         requests = list(requests)
         prompts = [torch.tensor(self.tok_encode(self.asked(request))) for request in requests]
         for request, prompt in zip(requests, prompts, strict=True):
@@ -87,6 +88,11 @@ class RecordedLM(GenerativeLM):
                     f"document {request.doc_id} of {request.task_name}: a prompt of {len(prompt)} tokens and "
                     f"task.max_new_tokens={self.max_new_tokens} do not fit the model's context of "
                     f"{self.context} tokens"
+                )
+            if self.mask_id is not None and self.mask_id in prompt.tolist():
+                raise ValueError(
+                    f"document {request.doc_id} of {request.task_name}: its prompt holds the mask's id "
+                    f"{self.mask_id}; remove the mask's text from the document"
                 )
         return prompts
 

@@ -50,23 +50,23 @@ def blocks(sample: Mapping, config: Mapping) -> list[str] | None:
     commits = np.full(wanted, np.inf)
     known = np.array(sample["commits"], float)
     commits[: len(known)] = np.where(known < 0, np.inf, known)
-    places = [slice(k * length, (k + 1) * length) for k in range(count)]
+    spans = [slice(k * length, (k + 1) * length) for k in range(count)]
     ends = _ends(sample) if decoder["name"] == "d2f" else []
     full, states = [], []
     for step in range(sample["forwards"][step_role(sample)]):
-        share = [float((commits[place] < step).mean()) for place in places]
+        share = [float((commits[span] < step).mean()) for span in spans]
         if len(full) * length < wanted and (
             not full or share[len(full) - 1] >= decoder["block_add_threshold"]
         ):
             full.append(False)
         for block in range(len(full)):
             full[block] = full[block] or not block or share[block - 1] >= decoder["decoded_token_threshold"]
-        given = [place for place in ends if commits[place] <= step]
+        given = [position for position in ends if commits[position] <= step]
         if given:  # D2F appends no more blocks, and gives up those right of the end
             if decoder.get("after_end") != "fill":  # an identity leaves out what is "none"
                 del full[min(given) // length + 1 :]
             wanted = min(wanted, len(full) * length)
-        done = [bool((commits[place] <= step).all()) for place in places]
+        done = [bool((commits[span] <= step).all()) for span in spans]
         letters = [
             DECODED if done[k] else WAITING if k >= len(full) else FULL if full[k] else BEGUN
             for k in range(count)
@@ -79,6 +79,6 @@ def _ends(sample: Mapping) -> Sequence[int]:
     """Canvas positions that hold the token that ended the answer."""
     if sample["finish"] != "stop":
         return []
-    places = [place for place, step in enumerate(sample["commits"]) if step >= 0]
+    positions = [position for position, step in enumerate(sample["commits"]) if step >= 0]
     end = sample["ids"][sample["useful"]]
-    return [place for place, token in zip(places, sample["ids"], strict=True) if token == end]
+    return [position for position, token in zip(positions, sample["ids"], strict=True) if token == end]

@@ -190,11 +190,11 @@ class Replay:
 def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> Replay:
     """Decode a trace's prompt and compare ids, the positions and ids of every step, the number of forwards,
     and the positions fed to them."""
-    places = (folder / trace["model"], folder.parent / trace["model"])
-    place = next(p for p in places if p.is_dir())
+    folders = (folder / trace["model"], folder.parent / trace["model"])
+    found = next(p for p in folders if p.is_dir())
     roles = dict.fromkeys(decoder.roles)
     first, *others = roles
-    roles[first] = model_in(place, trace["lm_head_scale"]).to(device)
+    roles[first] = model_in(found, trace["lm_head_scale"]).to(device)
     for role in others:
         roles[role] = model_in(folder / trace[role], 1.0).to(device)
     torch.manual_seed(trace["settings"].get("seed", 0))

@@ -33,19 +33,19 @@ class Shuffle:
     def prompt_length(self) -> int:
         return self.n
 
-    def marginals(self, prompts: Tensor, canvases: Tensor, places: Tensor, mask: int) -> Tensor:
+    def marginals(self, prompts: Tensor, canvases: Tensor, positions: Tensor, mask: int) -> Tensor:
         """Uniform over the names that are not on the canvas; this also holds where one stands there twice.
 
         Args:
             prompts: (rows, prompt_length) ids.
             canvases: (rows, queries, n) what each query sees of the answer, `mask` where it sees nothing.
-            places: (rows, queries) the place in the answer that each query asks about; a masked one.
+            positions: (rows, queries) of the answer, those that each query is about; masked ones.
 
         Returns: probabilities (rows, queries, mask + 1).
         """
-        asked = one_hot(prompts, mask + 1).sum(1)[:, None]
+        wanted = one_hot(prompts, mask + 1).sum(1)[:, None]
         used = one_hot(canvases, mask + 1).sum(2)
-        left = (asked - used).clamp(min=0).double()
+        left = (wanted - used).clamp(min=0).double()
         return left / left.sum(-1, keepdim=True).clamp(min=1)
 
     def score(self, prompt: list[int], answer: list[int]) -> bool:
@@ -55,7 +55,7 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class ReplaceRandom:
-    """The prompt holds n names and a new one; in the answer the new one stands for one of them, each place
+    """The prompt holds n names and a new one; in the answer the new one stands for one of them, each position
     being equally likely."""
 
     n: int
@@ -64,7 +64,7 @@ class ReplaceRandom:
     def prompt_length(self) -> int:
         return self.n + 1
 
-    def marginals(self, prompts: Tensor, canvases: Tensor, places: Tensor, mask: int) -> Tensor:
+    def marginals(self, prompts: Tensor, canvases: Tensor, positions: Tensor, mask: int) -> Tensor:
         """With m masks, the new name has 1/m and the old one the rest; 0 and 1 once the new one is placed.
 
         So also where it is placed twice, or where other wrong names stand. Arguments as of Shuffle.
@@ -74,11 +74,11 @@ class ReplaceRandom:
         masks = (canvases == mask).sum(-1).clamp(min=1)
         share = (1 / masks.double()).masked_fill(placed, 0)[..., None]
         return share * one_hot(new, mask + 1)[:, None] + (1 - share) * one_hot(
-            old.gather(1, places), mask + 1
+            old.gather(1, positions), mask + 1
         )
 
     def score(self, prompt: list[int], answer: list[int]) -> bool:
-        """Whether the answer is the n names with the new one in one place."""
+        """Whether the answer is the n names with the new one at one position."""
         *old, new = prompt
         return answer in [[*old[:i], new, *old[i + 1 :]] for i in range(self.n)]
 
@@ -88,7 +88,7 @@ class Oracle(nn.Module):
 
     A model like any other for `Board.forward`, caches included. What a column does not see counts as masked,
     so the joint's next token has the marginal of a canvas that is masked from there on. Of columns that
-    predict no masked place of the answer, the logits mean nothing.
+    predict no masked position of the answer, the logits mean nothing.
 
     names: ids below it are names, and it is the mask id. All prompts have the task's prompt_length, all
     canvases n tokens.
@@ -119,7 +119,7 @@ class Oracle(nn.Module):
         states, for `lm_head`.
         """
         ids, columns = input_ids, position_ids
-        if past_key_values is not None:  # the cache keeps ids in place of keys and values
+        if past_key_values is not None:  # the cache keeps ids instead of keys and values
             kept = ids[:, None, :, None].float()
             ids = past_key_values.update(kept, kept, 0)[0][:, 0, :, 0].long()
         begin, n = self.task.prompt_length, self.task.n
@@ -132,8 +132,8 @@ class Oracle(nn.Module):
             attention_mask = (keys <= columns[:, None, :, None]) | (not self.causal)
         canvases = ids[:, None, begin:].masked_fill(~attention_mask[:, 0, :, begin:], self.mask)
         canvases = pad(canvases, (0, begin + n - ids.size(1)), value=self.mask)
-        places = (columns - begin + self.causal).clamp(0, n - 1)
-        marginals = self.task.marginals(ids[:, :begin], canvases, places, self.mask)
+        positions = (columns - begin + self.causal).clamp(0, n - 1)
+        marginals = self.task.marginals(ids[:, :begin], canvases, positions, self.mask)
         logits = marginals.log().float().clamp(min=NEVER)
         if logits_to_keep is None:
             return CausalLMOutputWithPast(hidden_states=(logits,))

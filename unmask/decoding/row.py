@@ -1,0 +1,91 @@
+"""A row: one prompt, its canvas, and what decoding it has cost so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from unmask.decoding.generation import Generation, Observer, Stop
+
+Commit = tuple[Sequence[int], Sequence[int]]  # canvas positions and the ids to write there
+
+
+@dataclass
+class Row:
+    """The decoding state of one prompt: what is committed, and what it has cost so far.
+
+    state is the decoder's own (`Decoder.begin`).
+    """
+
+    index: int  # in the list of prompts
+    prompt: Tensor  # (p,) ids
+    canvas: list[int | None]  # a generated id, or None where still masked
+    seed: int
+    forwards: dict[str, int]
+    positions: dict[str, int]
+    commits: list[int] = field(default_factory=list)  # per canvas position, its step; -1 where masked
+    step: int = 0  # number of the step at work
+    idle: int = 0  # steps since the last token
+    prefix: int = 0  # committed without a gap from the left
+    end: int | None = None  # useful length, once a stop lies in the gapless prefix
+    fills: bool = False  # goes on after an end token until every wanted slot is filled
+    wanted: int | None = None  # of the canvas, if a decoder gives up what stands right of it
+    drafted: Sequence[int] = ()  # ids that the step at work drafted, if its decoder drafts
+    accepted: int = 0  # how many of them it accepted, from the first on
+    state: Any = None
+
+    @classmethod
+    def fresh(cls, index: int, prompt: Tensor, max_new_tokens: int, seed: int, roles: Sequence[str]) -> Row:
+        zeros = dict.fromkeys(roles, 0)
+        return cls(index, prompt, [None] * max_new_tokens, seed, zeros, dict(zeros), [-1] * max_new_tokens)
+
+    @property
+    def first(self) -> int:
+        """The column after the gapless prefix: the first mask."""
+        return len(self.prompt) + self.prefix
+
+    @property
+    def columns(self) -> int:
+        """Columns of prompt and canvas."""
+        return len(self.prompt) + len(self.canvas)
+
+    @property
+    def length(self) -> int:
+        """Of the canvas, as far as it is wanted."""
+        return len(self.canvas) if self.wanted is None else self.wanted
+
+    @property
+    def finished(self) -> bool:
+        return (self.end is not None and not self.fills) or self.prefix >= self.length
+
+    def count(self, role: str, fed: int) -> None:
+        """One forward of a role, with `fed` columns of this row."""
+        self.forwards[role] += 1
+        self.positions[role] += fed
+
+    def commit(self, commit: Commit, stop: Stop, observer: Observer | None) -> None:
+        """End a step: write its tokens. Notices a stop as soon as everything left of it is committed."""
+        positions, ids = commit
+        for position, token in zip(positions, ids, strict=True):
+            self.canvas[position], self.commits[position] = token, self.step
+        if observer:
+            observer(self, list(positions), list(ids))
+        self.step, self.drafted, self.accepted = self.step + 1, (), 0
+        self.idle = 0 if positions else self.idle + 1
+        if self.idle > len(self.canvas):
+            raise AssertionError(f"no token in {self.idle} steps: this decoder may never end")
+        searched = self.prefix
+        while self.prefix < len(self.canvas) and self.canvas[self.prefix] is not None:
+            self.prefix += 1
+        if self.prefix > searched and self.end is None:  # else nothing new can hold a stop
+            self.end = stop.cut(self.canvas[: self.prefix], searched)
+
+    def generation(self) -> Generation:
+        ids = [token for token in self.canvas if token is not None]
+        last = max((p for p, step in enumerate(self.commits) if step >= 0), default=-1)
+        useful = self.prefix if self.end is None else self.end
+        finish = "length" if self.end is None else "stop"
+        return Generation(ids, self.commits[: last + 1], useful, finish, self.forwards, self.positions)
