@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,55 +43,70 @@ def test_a_machine_is_its_processor_cores_and_host(monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder in which this module's file lies. `git(...)` runs there, `asked()` asks `commit` anew."""
-    file = tmp_path / "repository" / "unmask" / "records" / "environment.py"
-    file.parent.mkdir(parents=True)
-    file.write_text("")
-    monkeypatch.setattr(module, "__file__", str(file))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    """A small checkout in which this module's file lies. `write(name, text)` writes a file of it, `asked()`
+    asks `commit` anew."""
+    root = tmp_path / "repository"
 
-    def git(*arguments):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b")
-        command = ("git", *who, *arguments)
-        return subprocess.run(command, cwd=file.parents[2], capture_output=True, text=True, check=True).stdout
+    def write(name, text=""):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
 
     def asked():
         module.commit.cache_clear()
         return module.commit()
 
-    yield SimpleNamespace(folder=file.parents[2], git=git, asked=asked)
+    for name in ("unmask/records/environment.py", "unmask/decoding/apd.py", "llada/model.py", "eval.py"):
+        write(name)
+    write("eval_config/decoder/apd.yaml", "name: apd")
+    monkeypatch.setattr(module, "__file__", str(root / "unmask/records/environment.py"))
+    yield SimpleNamespace(root=root, write=write, asked=asked)
     module.commit.cache_clear()
 
 
-def test_a_commit_is_marked_when_anything_but_results_differs(checkout):
-    assert checkout.asked() is None, "outside git"
-    checkout.git("init", "--quiet")
-    checkout.git("commit", "--quiet", "--allow-empty", "-m", "another project")
-    assert checkout.asked() is None, "installed somewhere inside another project's repository"
-    checkout.git("add", ".")
-    checkout.git("commit", "--quiet", "-m", "first")
-    clean = checkout.asked()
-    assert clean == checkout.git("rev-parse", "HEAD")[:12]
-    for name in ("results", "figures"):
-        (checkout.folder / name).mkdir()
-        (checkout.folder / name / "new").write_text("")
-    assert checkout.asked() == clean
-    (checkout.folder / "unmask" / "decoder.py").write_text("")
+def test_a_commit_is_of_the_code_and_of_nothing_beside_it(checkout):
     first = checkout.asked()
-    assert re.fullmatch(rf"{clean}\+[0-9a-f]{{6}}", first)
-    (checkout.folder / "unmask" / "records" / "environment.py").write_text("# another change")
-    second = checkout.asked()
-    assert second not in (first, clean), "two changed checkouts of one commit are two programs"
-    (checkout.folder / "unmask" / "decoder.py").write_text("# a new file that goes on changing")
-    assert checkout.asked() not in (first, second, clean)
-    (checkout.folder / "unmask" / "records" / "environment.py").write_bytes(b"# \xe9")  # no UTF-8
-    assert re.fullmatch(rf"{clean}\+[0-9a-f]{{6}}", checkout.asked())
+    assert re.fullmatch(r"[0-9a-f]{12}", first)
+    for name in (
+        *(
+            "docs/apd.md",
+            "README.md",
+            "tests/test_new.py",
+            "scripts/new.py",
+            "results/a/run.json",
+            "notes.py",
+        ),
+        *("eval_config/figure/new.yaml", "unmask/notes.txt", "unmask/decoding/__pycache__/apd.pyc"),
+    ):
+        checkout.write(name, "anything")
+        assert checkout.asked() == first, name
+    seen = {first}
+    for name in (
+        *("unmask/decoding/apd.py", "unmask/decoding/new.py", "dream/model.py", "llada/model.py", "eval.py"),
+        *("eval_config/decoder/apd.yaml", "eval_config/model/new.yaml", "eval_config/tasks/new/utils.py"),
+    ):
+        checkout.write(name, "x = 1")
+        assert checkout.asked() not in seen, name
+        seen.add(checkout.asked())
+
+
+def test_equal_code_has_equal_commits_in_git_or_not(checkout, tmp_path, monkeypatch):
+    first = checkout.asked()
+    copy = tmp_path / "copy of it"
+    shutil.copytree(checkout.root, copy)
+    monkeypatch.setattr(module, "__file__", str(copy / "unmask/records/environment.py"))
+    assert checkout.asked() == first
+    subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
+    assert checkout.asked() == first
+    os.rename(copy / "unmask/decoding/apd.py", copy / "unmask/decoding/other.py")
+    assert checkout.asked() != first, "a name is code as well"
 
 
 def test_the_commit_is_asked_for_once(checkout):
-    checkout.git("init", "--quiet")
-    checkout.git("add", ".")
-    checkout.git("commit", "--quiet", "-m", "first")
     loaded = checkout.asked()
-    (checkout.folder / "changed").write_text("")
+    checkout.write("unmask/decoding/apd.py", "changed")
     assert module.commit() == loaded, "what changes on disk later is not what was loaded"
+
+
+def test_run_json_names_the_git_commit_for_people():
+    seen = environment()
+    assert {"git_commit", "git_dirty"} <= seen.keys()

@@ -8,7 +8,7 @@ import pytest
 
 from unmask.evaluation.prompts import prompt_ids, prompt_text
 from unmask.records import Run
-from unmask.records.recipe import prompt_hash
+from unmask.records.identity import prompt_hash
 from unmask.tasks import problems
 from unmask.training import checking, recipe
 from unmask.training.data import Stream

@@ -2,6 +2,7 @@
 launchers."""
 
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -60,11 +61,23 @@ def command(config_name: str, doc: str, sweeps: bool = False) -> Callable:
 def refusals(interrupted: str = RESUMES) -> Iterator[None]:
     """Whatever is wrong with the input (a ValueError) becomes one message on stderr and exit code 2.
 
-    So does Ctrl-C: `interrupted`, with exit code 130. HYDRA_FULL_ERROR=1 shows the traceback, as it does for
+    What the system refuses (an OSError: a full disk, a folder that may not be written) becomes one with exit
+    code 1. A reader that closed its pipe (`| head`) ends the command with code 1 and no message. Ctrl-C
+    becomes `interrupted`, with exit code 130. HYDRA_FULL_ERROR=1 shows the traceback, as it does for
     Hydra's own messages.
     """
     try:
         yield
+        if sys.stdout:
+            sys.stdout.flush()  # a closed pipe shows here, not at the end of the interpreter
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _silenced():
+            sys.exit(1)
+        if TRACEBACKS:
+            raise
+        named = error.filename is not None and error.strerror
+        print(f"error: {error.filename}: {error.strerror}" if named else f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except ValueError as error:
         if TRACEBACKS:
             raise
@@ -74,6 +87,19 @@ def refusals(interrupted: str = RESUMES) -> Iterator[None]:
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def _silenced() -> bool:
+    """Whether a standard stream's reader is gone; such a stream then goes nowhere, so that the interpreter's
+    last flush does not fail."""
+    found = False
+    for number in (1, 2):
+        poll = select.poll()
+        poll.register(number, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            found = True
+    return found
 
 
 def _launch(config_name: str, function: Callable, flags: list[str], words: list[str]) -> None:

@@ -22,7 +22,7 @@ from unmask.evaluation.setup import Setup
 from unmask.progress import progress_bar
 from unmask.records import Run
 from unmask.records.environment import commit, machine
-from unmask.records.recipe import prompt_hash
+from unmask.records.identity import prompt_hash
 
 
 class RecordedLM(GenerativeLM):

@@ -11,7 +11,7 @@ from unmask.page.boards import estimate
 from unmask.page.colours import on_both
 from unmask.page.tables import cell
 from unmask.records.collection import Collection
-from unmask.records.recipe import flatten
+from unmask.records.identity import flatten
 from unmask.records.stats import Interval
 from unmask.report.fronts import front
 from unmask.report.measures import MEASURES, comparable

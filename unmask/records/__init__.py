@@ -28,7 +28,7 @@ a record needs the standard library alone.
 
 from unmask.records.environment import environment
 from unmask.records.files import RecordError
-from unmask.records.recipe import config_hash
+from unmask.records.identity import config_hash
 from unmask.records.run import Run, find_runs
 from unmask.records.sample import SCHEMA, Sample, check_sample
 from unmask.records.score import Score, check_score

@@ -12,8 +12,8 @@ import pandas as pd
 
 from unmask.records.documents import chosen
 from unmask.records.files import RecordError
+from unmask.records.identity import ABSENT, canonical, config_hash, differences
 from unmask.records.naming import label, labels, main_model, symbols
-from unmask.records.recipe import ABSENT, canonical, config_hash, differences
 from unmask.records.run import Run
 from unmask.records.summary import positions_per_useful_token, summarise
 

@@ -12,7 +12,12 @@ from pathlib import Path
 
 from unmask.records.sample import SCHEMA
 
-CODE = ("--", ":/", ":(top,exclude)results", ":(top,exclude)figures")  # what git is asked about
+CHECKOUT = ("--", ":/", ":(top,exclude)results", ":(top,exclude)figures")  # what git is asked about
+# What computes: folders and files of the checkout. Only their .py and .yaml files count.
+COMPUTES = (
+    *("unmask", "dream", "llada", "eval.py", "bench.py", "harness.py", "demo.py"),
+    *(f"eval_config/{group}" for group in ("decoder", "model", "schema", "task", "tasks")),
+)
 PACKAGES = ("torch", "transformers", "lm-eval", "reasoning-gym", "datasets", "hydra-core")
 
 
@@ -57,32 +62,37 @@ def machine(device: object = None) -> str:
 
 
 @cache
-def commit() -> str | None:
-    """The code that this process runs: 12 hex digits of the commit, and where the checkout differs from it
-    "+" and 6 more of the difference.
+def commit() -> str:
+    """The code that this process runs: 12 hex digits of the SHA-256 of the files that compute (`COMPUTES`),
+    their names and bytes.
 
-    None outside git. Asked once: what changes on disk later is not what was loaded.
+    The same code has the same digits on every machine, in git or not; documentation, tests and results
+    change nothing. Computed once a process: what changes on disk later is not what was loaded.
     """
-    git_commit, git_dirty = _checkout()
-    return git_commit and git_commit[:12] + (f"+{_difference()}" if git_dirty else "")
+    root = Path(__file__).parents[2]
+    files = []
+    for name in COMPUTES:
+        path = root / name
+        files += [path] if path.is_file() else path.rglob("*")
+    content = hashlib.sha256()
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
+        if path.suffix in (".py", ".yaml") and path.is_file():
+            data = path.read_bytes()
+            content.update(f"{name}\0{len(data)}\0".encode())
+            content.update(data)
+    return content.hexdigest()[:12]
 
 
 def _checkout() -> tuple[str | None, bool | None]:
     """(commit, whether the checkout differs from it).
 
-    Untracked files count (a new decoder changes results), what runs write to results/ and figures/ does not.
+    For people to look up; samples are told apart by `commit`. What runs write to results/ and figures/ does
+    not count.
     """
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None  # installed somewhere inside another project's checkout
-    status = _git("status", "--porcelain", *CODE)
+    status = _git("status", "--porcelain", *CHECKOUT)
     return _git("rev-parse", "--verify", "--quiet", "HEAD"), None if status is None else bool(status)
-
-
-def _difference() -> str:
-    """6 hex digits of what is changed in tracked files, and of new ones."""
-    new = (_git("ls-files", "--others", "--exclude-standard", *CODE) or "").splitlines()
-    changed = _git("diff", "HEAD", *CODE), new, _git("hash-object", "--", *new) if new else None
-    return hashlib.sha256(repr(changed).encode()).hexdigest()[:6]
 
 
 def _git(*arguments: str) -> str | None:
@@ -94,7 +104,7 @@ def _git(*arguments: str) -> str | None:
             cwd=here,
             capture_output=True,
             text=True,
-            errors="replace",  # a changed file may hold any bytes
+            errors="replace",
             timeout=30,
             check=True,
         )
@@ -113,7 +123,7 @@ def _version(package: str) -> str | None:
 @cache
 def _cpu() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

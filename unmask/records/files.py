@@ -1,14 +1,16 @@
 """Files that survive a kill: JSON lines with a repairable tail, checksums, atomic replacement, one writer."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from unmask.records.recipe import canonical
+from unmask.records.identity import canonical
 
 
 class RecordError(ValueError):
@@ -96,11 +98,14 @@ def _object(text: bytes) -> dict | None:
 def write_atomic(path: Path, text: str) -> None:
     """Replace a file whole: readers and crashes see the old content or the new, never a mixture."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _named(error, path) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -113,11 +118,29 @@ def append_line(file: BinaryIO, line: bytes) -> None:
     size = os.fstat(file.fileno()).st_size
     try:
         if file.write(line) != len(line):
-            raise OSError(f"{file.name}: short write, is the disk full?")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
-    except BaseException:
-        file.truncate(size)
+    except BaseException as error:
+        with suppress(OSError):  # where it fails too, the torn line is cut when the file is next opened
+            file.truncate(size)
+        if isinstance(error, OSError):
+            raise _named(error, file.name) from error
         raise
+
+
+def _named(error: OSError, path: object) -> OSError:
+    """The same error with the file's name: write and fsync give none."""
+    return OSError(error.errno, error.strerror or str(error), str(path))
+
+
+def in_place(file: BinaryIO, size: int) -> bool:
+    """Whether an open file is still the one at its path, and has this size."""
+    ours = os.fstat(file.fileno())
+    try:
+        there = os.stat(file.name)
+    except OSError:
+        return False
+    return os.path.samestat(ours, there) and ours.st_size == size
 
 
 def lock(path: Path) -> BinaryIO:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from unmask.records.recipe import canonical, flatten
+from unmask.records.identity import canonical, flatten
 
 SYMBOLS = {
     "mixture_weight": "R",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from unmask.records.files import PUT_BACK, RecordError, read_json, read_jsonl, unsealed
-from unmask.records.recipe import canonical, config_hash, differences
+from unmask.records.identity import canonical, config_hash, differences
 from unmask.records.sample import SCHEMA, Sample, check_sample
 from unmask.records.score import Score, check_score
 

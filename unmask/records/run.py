@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from unmask.records.environment import now
-from unmask.records.files import RecordError, append_line, lock, read_json, sealed, write_atomic
+from unmask.records.files import RecordError, append_line, in_place, lock, read_json, sealed, write_atomic
+from unmask.records.identity import canonical, config_hash, differences
 from unmask.records.reading import (
     RUN,
     SAMPLES,
@@ -35,7 +36,6 @@ from unmask.records.reading import (
     some,
     stored_info,
 )
-from unmask.records.recipe import canonical, config_hash, differences
 from unmask.records.sample import SCHEMA, Sample, check_sample
 from unmask.records.score import Score, check_score
 from unmask.records.trace import Trace, read_traces
@@ -94,6 +94,7 @@ class Run:
         self._samples: dict[Key, Sample] = {}
         self._batches: int | None = None  # `next_batch`, once it was asked for
         self._file: BinaryIO | None = None  # samples.jsonl, locked; None until the first write
+        self._size = 0  # bytes of it that this process knows
         self._writable = False
         self._resuming = False  # samples of an earlier process are here, and this one has added none
 
@@ -202,7 +203,9 @@ class Run:
             raise RecordError(f"{self.folder / SAMPLES}: document {key} is already there; skip `run.done`")
         text = json.dumps(sample, allow_nan=False)
         row = json.loads(text)
-        append_line(self._file, json.dumps(sealed(row), allow_nan=False).encode() + b"\n")
+        line = json.dumps(sealed(row), allow_nan=False).encode() + b"\n"
+        append_line(self._file, line)
+        self._size += len(line)
         self._samples[key] = row
         self._batches = max(self.next_batch, row["batch"] + 1)
 
@@ -247,6 +250,8 @@ class Run:
         """Become the folder's one writer (first write, or resume) and read what is there."""
         if not self._writable:
             raise RecordError(f"{self.folder}: opened by Run.read; use Run.open to write")
+        if self._file and not in_place(self._file, self._size):
+            self._follow()
         if self._file:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -263,6 +268,7 @@ class Run:
             self._samples, size = read_samples(self.folder / SAMPLES)
             self._batches = None
             self._repair(size)
+            self._size = size
             if stored:
                 self.info, self._resuming = stored, True
             else:
@@ -270,6 +276,23 @@ class Run:
         except BaseException:
             self.close()
             raise
+
+    def _follow(self) -> None:
+        """Let go of a file that is no longer the one at its path, if the one there holds all that this
+        process knows; else OSError."""
+        path = self.folder / SAMPLES
+        self.close()
+        try:
+            there, _ = read_samples(path)
+        except RecordError as error:
+            raise OSError(f"{path}: was changed while this run was writing ({error})") from error
+        if lost := sorted(key for key, row in self._samples.items() if there.get(key) != row):
+            raise OSError(
+                f"{path}: was deleted, moved or replaced while this run was writing (by an editor, rsync?), "
+                f"and {len(lost)} of {len(self._samples)} documents are not in it: {some(lost)}. Put the old "
+                "file back if it was moved; the same command then makes what is missing"
+            )
+        self._note(f"{path}: was replaced while this run was writing; all documents are in the new file")
 
     def _repair(self, size: int) -> None:
         """Cut a torn last line; drop scores of answers that are gone, since others may take their place."""

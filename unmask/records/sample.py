@@ -43,7 +43,7 @@ class Sample(TypedDict):
     batch_size: int  # as configured
     batch: int  # samples on disk when this batch began: documents of a batch share it and their clock
     exact: bool | None  # ids equal to the lossless baseline's; None where the decoder does not claim it
-    commit: str | None  # of the code that made it, 12 hex digits, "+" when changed since; None outside git
+    commit: str | None  # of the code that made it, see `environment.commit`; older records hold a git commit
     machine: str  # that made it, see `environment.machine`
     session: str | None  # 8 hex digits of the session in which settings answered in turns; None: alone
 
@@ -96,7 +96,7 @@ _FORM: dict[str, tuple[Callable[[object], bool], str]] = {
     "finish": (lambda v: v in ("stop", "length"), "'stop' or 'length'"),
     "seconds": (_duration, "a finite number of seconds > 0, or None"),
     "exact": (lambda v: v is None or isinstance(v, bool), "true, false or None"),
-    "commit": (_commit, "12 hex digits of a git commit, '+' and 6 more of what is changed, or None"),
+    "commit": (_commit, "12 hex digits of the code that made it, or an older record's git commit, or None"),
     "machine": (lambda v: _string(v) and v != "", "the name of a machine"),
     "session": (lambda v: v is None or _hexadecimal(v), "8 hex digits, or None"),
 }

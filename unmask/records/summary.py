@@ -47,7 +47,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     tokens_per_step, _interval    useful tokens per forward of the step role; None without any
     flops_per_useful_token        estimated (`flops.flops_of`); None without shapes or useful tokens
     exact                         [claimed, identical], see below; None where nothing is claimed
-    machines, commits             that made the samples, sorted; "unknown" for a commit outside git
+    machines, commits             that made the samples, sorted; "unknown" for one without a commit
     sessions                      of turns, that the samples were made in; "alone" for none
     times_void                    why the times do not count, else None. All below are None then:
     seconds                       total

@@ -11,7 +11,7 @@ import pandas as pd
 from unmask.records import Run
 from unmask.records.collection import Collection, everything
 from unmask.records.comparing import compare
-from unmask.records.recipe import canonical, flatten
+from unmask.records.identity import canonical, flatten
 
 LEAST = 500  # documents of a validation run: n = 200 was seen to mislead by 12 points
 NOT_CHOSEN = f"not chosen: needs task.split=validation, limit={LEAST}"

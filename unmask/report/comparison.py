@@ -10,8 +10,8 @@ from rich.text import Text
 
 from unmask.records import Run
 from unmask.records.comparing import Pair, changed, check_same_prompts, common, compare
+from unmask.records.identity import ABSENT, canonical, differences
 from unmask.records.naming import label, main_model, telling
-from unmask.records.recipe import ABSENT, canonical, differences
 from unmask.records.summary import positions_per_useful_token, summarise
 from unmask.report.tables import empty_table, forwards, with_interval
 

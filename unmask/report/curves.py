@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from unmask.records.collection import Collection
+from unmask.records.identity import canonical, flatten
 from unmask.records.naming import SYMBOLS, labels
-from unmask.records.recipe import canonical, flatten
 from unmask.report.definition import Curve
 from unmask.report.measures import MEASURES, Measure, comparable
 from unmask.report.style import DECODERS, GREY, PUBLISHED, caption, headline, plt, save, styles

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from unmask.records.collection import Collection
-from unmask.records.recipe import flatten
+from unmask.records.identity import flatten
 from unmask.records.stats import Interval
 from unmask.report import acceptance, board, curves, listing, pareto
 from unmask.report.baselines import with_changes

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from unmask.evaluation.prompts import prompt_ids, prompt_text, text_ids
 from unmask.paths import ROOT
 from unmask.records import Run
-from unmask.records.recipe import prompt_hash
+from unmask.records.identity import prompt_hash
 from unmask.tasks import problems
 from unmask.training.refusal import reason
 
