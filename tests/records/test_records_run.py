@@ -288,7 +288,7 @@ def test_run_json_is_replaced_whole_or_not_at_all(folder, monkeypatch):
     assert {path.name for path in folder.iterdir()} >= {"run.json", "samples.jsonl"}
 
 
-def test_run_json_carries_the_recipe_and_what_changed_on_resume(folder, caplog):
+def test_run_json_carries_the_identity_and_what_changed_on_resume(folder, caplog):
     with caplog.at_level(logging.WARNING), resume(folder, device="cuda", time="later") as run:
         run.update(wall_seconds=3)
         with pytest.raises(RecordError, match="config"):
@@ -372,7 +372,7 @@ def test_one_damaged_folder_does_not_hide_the_others(folder, sample, tmp_path):
     ]
 
 
-def test_the_hash_is_of_the_recipe_and_nothing_else():
+def test_the_hash_is_of_the_config_and_nothing_else():
     assert config_hash({"a": 1, "b": {"c": 2}}) == config_hash({"b": {"c": 2}, "a": 1}) == "007f2c1c1045"
     assert len({config_hash({"a": value}) for value in (1, 1.0, True, "1", None, [1])}) == 6
     with pytest.raises(ValueError):

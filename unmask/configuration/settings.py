@@ -19,6 +19,7 @@ from unmask.decoding.sampling import at_least_one
 from unmask.models.loading import requested
 from unmask.models.resources import choose_device, choose_dtype
 from unmask.models.settings import ModelConfig
+from unmask.records.naming import check_name
 
 ATTENTIONS = ("full", "block_causal")
 BESIDE_ANSWERS = ("limit", "subset_seed", "documents", "data", "metric")  # settings of a task
@@ -45,6 +46,8 @@ def typed(cfg: DictConfig) -> EvalConfig:
             del found.models[role]
         elif not isinstance(settings, ModelConfig):
             raise ValueError(f"{role}={settings}: must be a choice of the group model (see --help), or none")
+    for key, settings in {"model": found.model, "task": found.task, **found.models}.items():
+        check_name(f"{key}.name", settings.name)
     at_least_one(limit=found.limit, threads=found.threads)
     if type(found.warm_up) is not int or found.warm_up < 0:
         raise ValueError(f"warm_up={found.warm_up!r} must be a whole number, 0 or more")
@@ -69,8 +72,13 @@ def build_decoder(settings: Any) -> Decoder:
         raise ValueError(f"decoder._target_={target}: cannot be imported ({error})") from error
     if not issubclass(kind, Decoder):
         raise ValueError(f"decoder._target_={target}: is no Decoder")
-    if not isinstance(settings.get("name"), str):
-        raise ValueError(f"decoder.name={settings.get('name')!r}: must be a word, by which results are filed")
+    name = settings.get("name")
+    check_name("decoder.name", name)
+    if target.startswith("unmask.") and not (CONFIGURATIONS / "decoder" / f"{name}.yaml").exists():
+        raise ValueError(
+            f"decoder.name={name}: is no choice of the group decoder (see --help); another name is for a "
+            "decoder._target_ of your own"
+        )
     try:
         return kind(**fields)
     except TypeError as error:  # a key that its dataclass does not have, or a value of a strange type

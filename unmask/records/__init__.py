@@ -4,7 +4,7 @@ A run is a folder:
 
     samples.jsonl   one line per generated document, appended and synced as it finishes: facts, never edited
     scores.jsonl    one line per document and metric, derived, replaced whole when answers are scored again
-    run.json        the recipe (config and its hash), the circumstances (commit, machine, ...), the status
+    run.json        the identity (config and its hash), the circumstances (commit, machine, ...), the status
 
 Every line, and run.json, carries a checksum of the rest: what changed on disk is found when it is read.
 
@@ -15,7 +15,7 @@ Rooms:
     sample, score  the schema and its integrity rules
     trace          how a few answers came about, step by step
     documents      which documents a limit takes
-    recipe         the config as an identity; naming: what it is called
+    identity       the config as an identity; naming: what it is called
     environment    the circumstances, machine and commit
     stats, flops   intervals and tests; an estimate of the work
     summary        the accounting of a run

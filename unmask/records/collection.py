@@ -1,8 +1,8 @@
 """A collection of runs, read by settings: each wanted setting is the run of exactly these settings, or is
 missing.
 
-Whatever else lies in the folder (other seeds, batch sizes, budgets, weights, figures) changes nothing. Only
-`everything` takes all that is there.
+Whatever else lies in the folder (other seeds, batch sizes, limits of new tokens, weights, figures) changes
+nothing. Only `everything` takes all that is there.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -67,7 +67,7 @@ def common(baseline: Sequence[dict], other: Sequence[dict]) -> tuple[list[dict],
 
 
 def check_same_prompts(baseline: Sequence[dict], other: Sequence[dict]) -> None:
-    """RecordError where a document of both runs was not asked with the same prompt ids."""
+    """RecordError where a document of both runs did not have the same prompt ids."""
     pairs = _pairs(baseline, other)
     differing = [first["doc_id"] for first, second in pairs if first["prompt_hash"] != second["prompt_hash"]]
     if differing:

@@ -14,7 +14,13 @@ from unmask.records.identity import canonical
 
 
 class RecordError(ValueError):
-    """Something about a record is wrong; the message names the file (and line) and says what to do."""
+    """Something about a record is wrong; the message names the file (and line) and says what to do.
+
+    Lone surrogates, as damage leaves them, are escaped: the message can be printed.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
 
 def checksum(row: Mapping) -> str:
@@ -32,7 +38,7 @@ def unsealed(row: Mapping, where: object, advice: str) -> dict:
     rest = {key: value for key, value in row.items() if key != "checksum"}
     try:
         intact = row.get("checksum") == checksum(rest)
-    except ValueError:  # NaN: nothing that this program writes
+    except (ValueError, RecursionError):  # NaN, or very deep: nothing that this program writes
         intact = False
     if not intact:
         raise RecordError(

@@ -1,4 +1,4 @@
-"""A recipe (the resolved config) as an identity: its hash, and what differs between two of them."""
+"""A resolved config as an identity: its hash, and what differs between two of them."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 def config_hash(config: Mapping) -> str:
-    """12 hex digits that identify a recipe, whatever the order of its keys.
+    """12 hex digits that identify a config, whatever the order of its keys.
 
     The caller leaves out what cannot change a sample (limit, results) and puts in what can (dtype, seed). The
     config must be plain JSON; 1 and 1.0 are different values.
@@ -15,7 +15,7 @@ def config_hash(config: Mapping) -> str:
 
 
 def prompt_hash(ids: Sequence[int]) -> str:
-    """12 hex digits of a prompt's ids, by which a sample says what was asked."""
+    """12 hex digits of a prompt's ids, by which a sample names its prompt."""
     return hashlib.sha256(repr(list(ids)).encode()).hexdigest()[:12]
 
 

@@ -1,5 +1,6 @@
 """What a run is called in tables and figures: from its identity, in the paper's symbols."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -32,10 +33,20 @@ ORDINARY = {
 }
 
 
+def check_name(key: str, value: object) -> None:
+    """ValueError naming the key, unless the value can name a folder and stand in a table: letters, digits and
+    _ . -, not starting with a dot, at most 80 characters."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}", value):
+        raise ValueError(
+            f"{key}={str(value)[:90]!r}: results are filed by it, so it must be 1 to 80 letters, digits and "
+            "_ . -, and not start with a dot"
+        )
+
+
 def label(config: Mapping, without: str | None = None) -> str:
     """A decoder and its settings in a few words, as in "apd R=0.5 W=16".
 
-    config: an identity or a recipe. without: the key of a setting to leave out (decoder.mixture_weight).
+    config: an identity. without: the key of a setting to leave out (decoder.mixture_weight).
     """
     decoder = config["decoder"]
     shown = {
@@ -65,8 +76,8 @@ def labels(configs: Sequence[Mapping], without: str | None = None) -> list[str]:
 
 
 def telling(differing: Sequence[str]) -> list[str]:
-    """Of the dotted keys in which recipes differ, those that tell it: of another model, task or decoder the
-    name is enough."""
+    """Of the dotted keys in which identities differ, those that tell it: of another model, task or
+    decoder the name is enough."""
     named = tuple(key.removesuffix("name") for key in differing if key.endswith(".name"))
     return [key for key in differing if key.endswith(".name") or not key.startswith(named)]
 

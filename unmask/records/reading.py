@@ -10,6 +10,8 @@ from unmask.records.score import Score, check_score
 
 SAMPLES, SCORES, RUN = "samples.jsonl", "scores.jsonl", "run.json"
 
+INFO = {"config": dict, "config_hash": str, "resumed": list}  # what reading needs of run.json
+
 Key = tuple[int, int]  # doc_id, repeat
 ScoreKey = tuple[int, int, str]  # doc_id, repeat, metric
 
@@ -29,6 +31,9 @@ def check_info(info: dict, path: Path) -> dict:
             f"{path}: has schema {info.get('schema')!r}, and this program reads {SCHEMA}: "
             "make it again in another `run_folder`"
         )
+    for key, kind in INFO.items():
+        if not isinstance(info.get(key), kind):
+            raise RecordError(f"{path}: {key} is missing or of a wrong type. {PUT_BACK}")
     if config_hash(info["config"]) != info["config_hash"]:
         raise RecordError(f"{path}: config_hash is not that of its config. {PUT_BACK}")
     return info

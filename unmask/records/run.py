@@ -295,7 +295,7 @@ class Run:
         self._note(f"{path}: was replaced while this run was writing; all documents are in the new file")
 
     def _repair(self, size: int) -> None:
-        """Cut a torn last line; drop scores of answers that are gone, since others may take their place."""
+        """Cut a torn last line; drop scores of answers that are gone, others may come in their stead."""
         torn = os.fstat(self._file.fileno()).st_size - size
         if torn:
             self._file.truncate(size)
