@@ -103,6 +103,15 @@ def test_smaller_limit_after_an_interruption_is_scored(evaluate):
     assert evaluate("limit=2").score()["n"] == 2
 
 
+def test_a_document_that_holds_the_mask_is_named_before_anything_is_decoded(evaluate):
+    evaluation = evaluate("limit=2")
+    lm, requests = evaluation.lm, evaluation.requests
+    lm.mask_id = lm.prompts(requests)[1][0].item()
+    with pytest.raises(ValueError, match=r"document \d+ of .*holds the mask's id"):
+        lm.generate(requests)
+    assert lm.decoded == 0 and "models" not in vars(lm)
+
+
 def test_looking_at_a_finished_run_or_being_refused_writes_nothing(evaluate):
     first = evaluate("limit=2")
     first.score()

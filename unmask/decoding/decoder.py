@@ -20,6 +20,8 @@ class Decoder:
 
     To add one, write a file in unmask/decoding/ with a subclass and a YAML in eval_config/decoder/ that names
     it. Every forward goes through `Board.forward`, which counts it; every token through what `step` returns.
+    One that samples inherits `Sampling` too, and names in `sampling` which of its settings it uses.
+    `unmask.testing.check.check_decoder(MyDecoder())` tests what every decoder promises.
 
     roles: the models that it needs, "diffusion", "causal" or "drafter" by role. The first one's forwards are
         the steps.
