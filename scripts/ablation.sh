@@ -1,5 +1,5 @@
-# For the scripts *_ablation.sh, which source it: `train NAME [SETTING ...]` trains a variant of $recipe for $tokens tokens
-# into runs/ablation/$prefix$NAME, unless it is there. Set recipe, prefix and tokens first; THREADS is of the caller.
+# Sourced by the scripts *_ablation.sh: `train NAME [SETTING ...]` trains a variant of $recipe for $tokens tokens into
+# runs/ablation/$prefix$NAME, unless it is there. They set recipe, prefix and tokens first. THREADS may be set by the user.
 python=.venv/bin/python
 [ -x $python ] || python=python
 train() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Students of tiny_llada by variants of D2F's training, for equally many tokens, and their table:
+# Trains students of tiny_llada with variants of D2F's training, for the same number of tokens, and makes their table:
 #   scripts/d2f_ablation.sh [settings of eval.py]      TOKENS=1_000_000 and THREADS=2 change the trainings
-# Stopped, it goes on; finished, it only draws.
+# A stopped training or run goes on; finished ones are only drawn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=tiny_d2f_llada prefix=d2f_ tokens=${TOKENS:-1_000_000}

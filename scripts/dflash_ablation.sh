@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Drafters of tiny_qwen_large that each lack a part of DFlash, trained for equally many tokens, and their table:
+# Trains drafters of tiny_qwen_large that each lack a part of DFlash, for the same number of tokens, and makes their table:
 #   scripts/dflash_ablation.sh [settings of eval.py]      TOKENS=1_000_000 and THREADS=2 change the trainings
-# It needs the answers of recipe=tiny_dflash. Stopped, it goes on; finished, it only draws.
+# It needs the answers that recipe=tiny_dflash names. A stopped training or run goes on; finished ones are only drawn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=tiny_dflash prefix=dflash_ tokens=${TOKENS:-1_000_000}

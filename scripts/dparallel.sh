@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# dParallel's figures for both layouts, the padding table, Fast-dLLM's caches, and the certainty maps of base and student.
-# Arguments go to eval.py and report.py.
-# (Its ablations need trainings: scripts/dparallel_ablation.sh.)
+# dParallel's figures: both layouts, the padding table, Fast-dLLM's caches, and the certainty maps of base and student.
+# Arguments go to eval.py and report.py. (For ablations, which need trainings: scripts/dparallel_ablation.sh.)
 set -e
 here="$(cd "$(dirname "$0")" && pwd)"
 for figure in dparallel_llada dparallel_dream dparallel_padding block_caches; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Students of tiny_llada that each lack a part of certainty forcing, trained for equally many tokens, and their table:
+# Trains students of tiny_llada that each lack a part of certainty forcing, for the same number of tokens, and makes their table:
 #   scripts/dparallel_ablation.sh [settings of eval.py]      TOKENS=300_000 and THREADS=2 change the trainings
-# It needs the answers of recipe=tiny_dparallel_llada. Stopped, it goes on; finished, it only draws.
+# It needs the answers that recipe=tiny_dparallel_llada names. A stopped training or run goes on; finished ones are only drawn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=tiny_dparallel_llada prefix= tokens=${TOKENS:-300_000}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One answer of APD beside the autoregressive model's, tokens coloured by step:  scripts/fig1.sh [settings of demo.py]
-# As it is, it draws figures/fig1.png; with other settings, results/figures/fig1.png.
+# An answer of APD and one of the autoregressive model, tokens coloured by step:  scripts/fig1.sh [settings of demo.py]
+# Without settings it draws figures/fig1.png, with settings results/figures/fig1.png.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The tiny family's reference run, which results/reference/ holds: every method, all settings of all figures in turns, then
-# figures/ and its page. About two hours on two cores: a process for each takes half of the documents. Stopped, it goes on;
-# finished, it only draws.
+# Makes the tiny family's reference run in results/reference/: every method, all settings of all figures in turns. Then it draws
+# figures/ and builds the page. About two hours on two cores; each core's process takes half of the documents. A stopped run
+# goes on, a finished one is only drawn. (results/README.md tells how a finished folder is archived.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
@@ -10,9 +10,9 @@ figures=board,fig2,fig3,fig4,fig5,fig6,tab1,d2f_llada,d2f_dream,d2f_parts,d2f_bl
 figures+=,dparallel_llada,dparallel_dream,dparallel_padding,block_caches,dflash,dflash_acceptance
 all=("figure=$figures" results=results/reference threads=1 "$@")
 mkdir -p runs
-$python eval.py "${all[@]}" shard=2/2 > runs/reference_2.log 2>&1 & # its bar would write over the other's
+$python eval.py "${all[@]}" shard=2/2 > runs/reference_2.log 2>&1 & # its progress bar would overwrite the other one
 second=$!
-trap 'kill $second 2> /dev/null || true' EXIT # Ctrl-C does not reach it
+trap 'kill $second 2> /dev/null || true' EXIT # Ctrl-C does not reach a background process
 $python eval.py "${all[@]}" shard=1/2
 wait $second || { cat runs/reference_2.log; exit 1; }
 $python eval.py "${all[@]}" trace=true
