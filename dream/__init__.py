@@ -4,11 +4,13 @@ Importing registers it with transformers. Loads `Dream-org/Dream-v0-Instruct-7B`
 code: the tensor names are Qwen2's own.
 """
 
-import torch
+from typing import ClassVar
+
 from transformers import Qwen2Config, Qwen2Model
 from transformers.models.qwen2.modeling_qwen2 import Qwen2PreTrainedModel
 
-from unmask.models.bidirectional import BidirectionalLM, PublishedConfig, register
+from unmask.models.bidirectional import BidirectionalLM, PublishedConfig
+from unmask.models.layout import Layout, Proportions, register
 
 
 class DreamConfig(PublishedConfig, Qwen2Config):
@@ -16,6 +18,7 @@ class DreamConfig(PublishedConfig, Qwen2Config):
 
     model_type = "Dream"
     default_theta = 1_000_000.0
+    supported: ClassVar = {"use_sliding_window": (False,)}
 
     vocab_size: int = 152064
     hidden_size: int = 3584
@@ -28,11 +31,6 @@ class DreamConfig(PublishedConfig, Qwen2Config):
     pad_token_id: int | None = 151643
     bos_token_id: int | None = 151643
     eos_token_id: int | list[int] | None = 151643
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        if self.use_sliding_window:
-            raise ValueError("DreamConfig: use_sliding_window=True is not supported (Dream sees everything)")
 
 
 class DreamModel(BidirectionalLM, Qwen2PreTrainedModel):
@@ -49,15 +47,16 @@ class DreamModel(BidirectionalLM, Qwen2PreTrainedModel):
 
     config: DreamConfig
     backbone = Qwen2Model
-    lookback = 1
-
-    def align(self, hidden_states, position_ids):
-        shifted = torch.cat((hidden_states[:, :1], hidden_states[:, :-1]), dim=1)
-        if position_ids is None:
-            return shifted
-        # A left-padded row starts further right, where the state before its first token is that of a pad.
-        return torch.where((position_ids == 0).unsqueeze(-1), hidden_states, shifted)
 
 
-register(DreamConfig, DreamModel)
-__all__ = ["DreamConfig", "DreamModel"]
+LAYOUT = register(
+    Layout(
+        "Dream",
+        DreamConfig,
+        DreamModel,
+        lookback=1,
+        mask_id=151_666,
+        proportions=Proportions(152_064, {"intermediate_size": 18944 / 3584}, 7),
+    )
+)
+__all__ = ["LAYOUT", "DreamConfig", "DreamModel"]

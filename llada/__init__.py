@@ -7,11 +7,11 @@ config fields and tensor names are OLMo's, mapped to Llama's when reading and ba
 from typing import ClassVar
 
 from transformers import LlamaModel, PreTrainedConfig
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
-from unmask.models.bidirectional import BidirectionalLM, PublishedConfig, register
+from unmask.models.bidirectional import BidirectionalLM, PublishedConfig
+from unmask.models.layout import Layout, Proportions, register
 
 # The only value of each architecture switch that Llama's blocks compute (None: the switch is left to its
 # default).
@@ -45,6 +45,7 @@ class LLaDAConfig(PublishedConfig, PreTrainedConfig):
     model_type = "llada"
     keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
     default_theta = 500_000.0
+    supported: ClassVar = SUPPORTED
     attribute_map: ClassVar = {
         "hidden_size": "d_model",
         "num_attention_heads": "n_heads",
@@ -96,6 +97,8 @@ class LLaDAConfig(PublishedConfig, PreTrainedConfig):
     residual_dropout: float | None = 0.0
 
     def __post_init__(self, **kwargs):
+        if "num_experts" in kwargs:
+            raise ValueError("LLaDAConfig: num_experts: this is LLaDA-MoE, of the layout llada_moe")
         super().__post_init__(**kwargs)
         if self.n_kv_heads is None:
             self.n_kv_heads = self.n_heads
@@ -103,10 +106,10 @@ class LLaDAConfig(PublishedConfig, PreTrainedConfig):
             self.mlp_hidden_size = self.mlp_ratio * self.d_model
         if self.embedding_size is None:
             self.embedding_size = self.vocab_size
-        for name, allowed in (SUPPORTED | {"embedding_size": (self.vocab_size,)}).items():
-            if getattr(self, name) not in allowed:
-                value = getattr(self, name)
-                raise ValueError(f"LLaDAConfig: {name}={value!r} is not supported, only {allowed[0]!r} is")
+        if self.embedding_size != self.vocab_size:
+            raise ValueError(
+                f"LLaDAConfig: embedding_size={self.embedding_size} must be vocab_size={self.vocab_size}"
+            )
         if self.d_model % self.n_heads or self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"LLaDAConfig: n_heads={self.n_heads} must divide d_model={self.d_model} "
@@ -143,13 +146,23 @@ class LLaDAModelLM(BidirectionalLM, LlamaPreTrainedModel):
 
 
 MODEL_NAMES = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
-register_checkpoint_conversion_mapping(
-    "llada",
-    [WeightRenaming(rf"^model.transformer.{theirs}", f"^{ours}") for theirs, ours in MODEL_NAMES.items()]
-    + [
-        WeightRenaming(rf"^model.transformer.blocks.(\d+).{theirs}", rf"^model.layers.\1.{ours}")
-        for theirs, ours in BLOCK_NAMES.items()
-    ],
+LAYOUT = register(
+    Layout(
+        "llada",
+        LLaDAConfig,
+        LLaDAModelLM,
+        mask_id=126_336,
+        conversions=(
+            *(
+                WeightRenaming(rf"^model.transformer.{theirs}", f"^{ours}")
+                for theirs, ours in MODEL_NAMES.items()
+            ),
+            *(
+                WeightRenaming(rf"^model.transformer.blocks.(\d+).{theirs}", rf"^model.layers.\1.{ours}")
+                for theirs, ours in BLOCK_NAMES.items()
+            ),
+        ),
+        proportions=Proportions(126_464, {"intermediate_size": 3}),
+    )
 )
-register(LLaDAConfig, LLaDAModelLM)
-__all__ = ["LLaDAConfig", "LLaDAModelLM"]
+__all__ = ["LAYOUT", "LLaDAConfig", "LLaDAModelLM"]

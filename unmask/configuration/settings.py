@@ -16,7 +16,7 @@ from unmask.configuration.composition import CONFIGURATIONS, SPELLED
 from unmask.configuration.schema import EvalConfig
 from unmask.decoding import Decoder
 from unmask.decoding.sampling import at_least_one
-from unmask.models.loading import requested
+from unmask.models.loading import identity_of_model
 from unmask.models.resources import choose_device, choose_dtype
 from unmask.models.settings import ModelConfig
 from unmask.records.naming import check_name
@@ -165,7 +165,7 @@ def identity_of(cfg: EvalConfig | DictConfig) -> dict:
         if key not in BESIDE_ANSWERS and PLAIN_PROMPT.get(key, MISSING) != value
     }
     return {
-        "models": {role: requested(settings) for role, settings in models.items()},
+        "models": {role: identity_of_model(settings) for role, settings in models.items()},
         "roles": list(models),
         "decoder": {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF},
         "task": task,

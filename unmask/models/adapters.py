@@ -4,6 +4,7 @@ An adapter for a published layout names that layout's modules (LLaDA's attn_out,
 the ones that this project's model has.
 """
 
+import copy
 import re
 from pathlib import Path
 
@@ -72,17 +73,19 @@ def key_mapping(model: torch.nn.Module) -> dict[str, str]:
 
 
 def check(model: torch.nn.Module, folder: Path) -> None:
-    """ValueError unless the adapter's modules and widths are this model's. The model may be on the meta
-    device: only names and shapes are looked at."""
-    translated(model, folder)
+    """ValueError unless the adapter's modules and widths are this model's and its file is complete. The model
+    may be on the meta device: only names and shapes are looked at."""
+    config = translated(model, folder)
     modules, mapping = dict(model.named_modules()), key_mapping(model)
     if not (folder / WEIGHTS).is_file():
         return
+    stored = set()
     with safe_open(folder / WEIGHTS, "pt") as file:
         for key in file.keys():  # noqa: SIM118  (no dict)
             name = key.removeprefix("base_model.model.")
             for theirs, ours in mapping.items():
                 name = re.sub(theirs, ours, name)
+            stored.add(name)
             module, _, side = name.rpartition(".lora_")
             if side != "A.weight":
                 continue
@@ -94,6 +97,22 @@ def check(model: torch.nn.Module, folder: Path) -> None:
                     f"{folder}: the adapter's {module} takes {width} features and the model {what}: it was "
                     "made for another base model"
                 )
+    if missing := sorted(tensors_of(model, config) - stored):
+        raise ValueError(
+            f"{folder / WEIGHTS}: lacks {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3:,} more' * (len(missing) > 3)}: the file is incomplete, or "
+            "adapter_config.json is another adapter's"
+        )
+
+
+def tensors_of(model: torch.nn.Module, config) -> set[str]:
+    """Names of the tensors that an adapter of this peft configuration has in this model."""
+    from peft import PeftModel
+
+    with torch.device("meta"):
+        adapted = PeftModel(copy.deepcopy(model).to("meta"), config)
+    names = {name.removeprefix("base_model.model.") for name, _ in adapted.named_parameters()}
+    return {name.replace(".default", "") for name in names if ".lora_" in name}
 
 
 def merge(model: torch.nn.Module, folder: Path) -> torch.nn.Module:

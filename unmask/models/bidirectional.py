@@ -1,4 +1,4 @@
-"""What dream/ and llada/ share: transformers' decoder blocks, run as a bidirectional denoiser.
+"""What all layouts share: transformers' decoder blocks, run as a bidirectional denoiser.
 
 A masked diffusion model is a decoder-only transformer without the causal mask, read at the masked positions.
 So nothing of the network is written here: the backbone (rotary embeddings, attention backends, caches) is
@@ -11,20 +11,31 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple
 
+from unmask.models.layout import Layout
+
 
 class PublishedConfig:
     """Config mixin: attention is not causal, and config.json keeps the published field names."""
 
+    # The values of each switch of the layout that its blocks compute; others are a ValueError.
+    supported: ClassVar[dict[str, tuple]] = {}
     # transformers reads this one flag for the mask and for the attention kernels alike. A class attribute,
     # because it is a fact about the architecture and not a setting to store.
     is_causal = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        for name, allowed in self.supported.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(
+                    f"{type(self).__name__}: {name}={value!r} is not supported, only {allowed[0]!r} is"
+                )
 
     def to_diff_dict(self):
         """What config.json gets: `rope_theta` (`rope_scaling` if set) and `torch_dtype`, as published."""
@@ -35,6 +46,8 @@ class PublishedConfig:
             fields.pop(name, None)
         rope = dict(fields.pop("rope_parameters"))
         fields["rope_theta"] = rope.pop("rope_theta")
+        if "partial_rotary_factor" in rope:
+            fields["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
         if rope["rope_type"] != "default":
             fields["rope_scaling"] = rope
         if "dtype" in fields:
@@ -45,18 +58,19 @@ class PublishedConfig:
 class BidirectionalLM:
     """Model mixin over a `*PreTrainedModel` of transformers: `logits[i]` predicts token i.
 
-    A subclass names its `backbone` class and, if its network predicts the next token, overrides `align` and
-    `lookback`.
+    A subclass names its `backbone` class; its `layout` says what else differs (layout.register).
     """
 
     backbone: type[nn.Module]
-    # How many positions left of a wanted logit must be among the fed positions of a cached forward.
-    lookback = 0
+    layout: ClassVar[Layout]
     _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config):
         super().__init__(config)
         self.model = self.backbone(config)
+        for module in self.model.modules():  # attention modules; without a mask the kernels read this flag
+            if hasattr(module, "is_causal"):
+                module.is_causal = False
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         # The pad id is the end-of-text id in both families, a token that these models learn to predict and to
         # read. With a padding_idx its embedding would start at zero and never get a gradient; the mask
@@ -65,12 +79,28 @@ class BidirectionalLM:
         self.model.embed_tokens._is_hf_initialized = False  # its init zeroed that row: draw it again
         self.post_init()
 
+    @property
+    def lookback(self) -> int:
+        """How many positions left of a wanted logit must be among the fed positions of a cached forward."""
+        return self.layout.lookback
+
+    @property
+    def block_length(self) -> int | None:
+        """Of block-causal attention, where config.json tells it."""
+        return self.layout.block_length(self.config)
+
     def align(self, hidden_states, position_ids):
         """Move the hidden state that predicts token i to row i: (batch, n_fed, hidden) -> the same shape.
 
         position_ids (batch, n_fed) is None where rows are not padded.
         """
-        return hidden_states
+        if not self.lookback:
+            return hidden_states
+        shifted = torch.cat((hidden_states[:, :1], hidden_states[:, :-1]), dim=1)
+        if position_ids is None:
+            return shifted
+        # A left-padded row starts further right, where the state before its first token is that of a pad.
+        return torch.where((position_ids == 0).unsqueeze(-1), hidden_states, shifted)
 
     @can_return_tuple
     def forward(
@@ -81,6 +111,7 @@ class BidirectionalLM:
         past_key_values=None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor | None = 0,
+        aligned: bool = True,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """One forward in which every fed position attends to all cached and fed positions, padding excluded.
@@ -102,6 +133,8 @@ class BidirectionalLM:
                 0: all; an int k: the last k; a LongTensor (k,): these in every row, (batch, k): these per
                 row; a BoolTensor (batch, n_fed): the True ones, flattened (which waits for the device, to
                 count them); None: no logits, only `hidden_states`.
+            aligned: False leaves rows as the network makes them: row i predicts token i + `lookback`. So the
+                last fed position of a shifted model predicts the token right of all that was fed.
             kwargs: for the backbone, e.g. `output_hidden_states`.
 
         Returns:
@@ -141,7 +174,9 @@ class BidirectionalLM:
             use_cache=bool(use_cache) or past_key_values is not None,
             **kwargs,
         )
-        hidden_states = self.align(outputs.last_hidden_state, position_ids)
+        hidden_states = outputs.last_hidden_state
+        if aligned:
+            hidden_states = self.align(hidden_states, position_ids)
         if logits_to_keep is None:
             return CausalLMOutputWithPast(
                 past_key_values=outputs.past_key_values, hidden_states=(hidden_states,)
@@ -157,10 +192,3 @@ class BidirectionalLM:
 def published_shapes(model) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes as `model.save_pretrained` would write them; allocates nothing (use `meta`)."""
     return {name: tuple(t.shape) for name, t in revert_weight_conversion(model, model.state_dict()).items()}
-
-
-def register(config_class, model_class):
-    """Make transformers' Auto classes build `model_class`: published folders load without remote code."""
-    AutoConfig.register(config_class.model_type, config_class)
-    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM):
-        auto.register(config_class, model_class)

@@ -89,19 +89,19 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs) -> "DFlashDraftModel":
+    def from_pretrained(cls, *args, **kwargs):
         """As transformers'; ValueError for a draft vocabulary that is none.
 
         A buffer that the weights do not have is left as memory was.
         """
-        model, info = super().from_pretrained(*args, **kwargs | {"output_loading_info": True})
-        drafted = model.draft_ids
-        ids = [] if drafted is None or drafted.is_meta else drafted.tolist()
+        found = super().from_pretrained(*args, **kwargs)
+        model = found[0] if isinstance(found, tuple) else found  # output_loading_info=True
+        ids = [] if model.draft_ids is None else model.draft_ids.tolist()
         if len(set(ids)) < len(ids) or not all(0 <= i < model.config.vocab_size for i in ids):
             raise ValueError(
                 "draft_ids of the drafter's weights are missing, repeated or no ids of its vocabulary"
             )
-        return (model, info) if kwargs.get("output_loading_info") else model
+        return found
 
     @property
     def feature_layers(self) -> list[int]:

@@ -14,7 +14,7 @@ FEW = 8  # rows; from 12 on MKL is faster by itself
 
 
 def use_row_products(model: nn.Module) -> None:
-    """Let a model's head take few rows as the faster product.
+    """Let a model's head multiply the table by few rows, and not few rows by the table.
 
     Heads of small vocabularies stay as they are, and a drafter has none.
     """

@@ -1,29 +1,34 @@
 """Models and tokenizers from settings, with every check that needs no weights made before any is loaded."""
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
+import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, Qwen2Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-import dream  # noqa: F401  (registers the published layouts with transformers)
-import llada  # noqa: F401
 from unmask.models import adapters
-from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
+from unmask.models.drafter import DFlashDraftModel, is_drafter
 from unmask.models.fingerprint import fingerprint
 from unmask.models.heads import use_row_products
+from unmask.models.layouts import LAYOUTS, built_by, layout_of
 from unmask.models.settings import ModelConfig
 from unmask.models.weights import check_weights, load_weights
 from unmask.paths import ROOT
 
-DIFFUSION = {"Dream", "llada"}
+DERIVED = ("rotary_emb.inv_freq", "attn.masked_bias")  # tables that old files store and models compute
 PACKAGE = "package:"
+REPOSITORY = r"[\w.-]{1,96}(/[\w.-]{1,96})?"  # names that the Hub allows
+PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
 GGUF = ("gguf", "accelerate")  # what transformers needs to read such a file
 _loaded: WeakValueDictionary = WeakValueDictionary()  # models in use, so that no two copies are held
 
@@ -36,14 +41,11 @@ class Source:
 
     def __init__(self, settings: ModelConfig):
         self.settings = settings
-        path = package_folder(settings) if settings.path.startswith(PACKAGE) else settings.path
-        local = local_folder(f"model {settings.name}: path", path)
-        self.folder = str(local or path)
+        self.folder = folder_of(settings)
         self.options = {"gguf_file": settings.gguf} if settings.gguf else {}  # of from_pretrained
         self.revision = settings.revision
-        if not local and settings.path.startswith(
-            "checkpoints/"
-        ):  # this project's own: the Hub has none of them
+        local = Path(self.folder).is_dir()
+        if not local and settings.path.startswith("checkpoints/"):  # ours: the Hub has none of them
             name = Path(settings.path).name
             raise ValueError(
                 f"model {settings.name}: {settings.path} does not exist; python train.py "
@@ -57,9 +59,7 @@ class Source:
             file = cached_file(self.folder, settings.gguf or "config.json", revision=self.revision)
             self.revision = extract_commit_hash(file, self.revision)
             self.options["revision"] = self.revision
-            self.config = AutoConfig.from_pretrained(self.folder, **self.options, trust_remote_code=False)
-            drafter = ARCHITECTURE in (self.config.architectures or [])
-            self.tokenizer = None if drafter or settings.kind == "drafter" else self._tokenizer()
+            raw, _ = PretrainedConfig.get_config_dict(self.folder, **self.options)
         except Exception as error:  # missing folder, no network, damaged file: each its own type
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             what = (
@@ -72,9 +72,14 @@ class Source:
                 + ("" if local else ", or connect and try again")
             ) from error
         try:
+            self._stored = raw.keys()
+            self.layout = layout_of(raw, settings.layout)
+            self.config = self._config(raw)
             self.kind = kind_of(self.config)
-        except ValueError as error:
-            raise ValueError(f"model {settings.name}: {error}") from error
+            self.tokenizer = None if "drafter" in (self.kind, settings.kind) else self._tokenizer()
+            self._check_layout()
+        except Exception as error:  # a field of another type, a damaged tokenizer: each its own type
+            raise ValueError(f"{self._where}: {str(error).strip().splitlines()[0]}") from error
         if self.kind != settings.kind:
             raise ValueError(
                 f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {self.kind} model"
@@ -85,12 +90,48 @@ class Source:
         if self.adapter:
             adapters.check(self._shell(), self.adapter)
 
+    def _config(self, raw: Mapping) -> PretrainedConfig:
+        """config.json as the class of its layout; ValueError for a model type that nobody knows."""
+        if self.layout:
+            return self.layout.config.from_pretrained(self.folder, **self.options)
+        kind = raw.get("model_type")
+        if not self.settings.gguf and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            known = ", ".join(sorted({layout.config.model_type for layout in LAYOUTS.values()}))
+            raise ValueError(
+                f"config.json is of model_type={kind}, which is no causal language model of transformers "
+                f"{transformers.__version__} and none of the diffusion models {known}. For another one add a "
+                "file to unmask/models/layouts/ and a line to its __init__.py (docs/models.md)"
+            )
+        return AutoConfig.from_pretrained(self.folder, **self.options)
+
+    def _check_layout(self) -> None:
+        """ValueError where the layout cannot do what the settings say; finds the mask id."""
+        if self.layout is None:
+            return
+        if self.layout.attention == "block_causal" and self.settings.attention != "block_causal":
+            raise ValueError(
+                f"{self.layout.name} never sees a later block: attention={self.settings.attention} must be "
+                "block_causal"
+            )
+        if self.layout.mask_id is None:
+            return
+        own = getattr(self.tokenizer, "mask_token_id", None)
+        if own is not None and "mask_token_id" not in self._stored:
+            self.config.mask_token_id = own  # appended to the base model's vocabulary
+        if self.config.mask_token_id >= self.config.vocab_size:
+            raise ValueError(
+                f"neither config.json nor the tokenizer names a mask id, and {self.layout.name}'s "
+                f"({self.config.mask_token_id:,}) lies beyond its vocabulary of {self.config.vocab_size:,}: "
+                "add mask_token_id to config.json"
+            )
+
     def _tokenizer(self):
         """Dream's published folder names a tokenizer class that lives in remote code; its files are
         Qwen2's."""
         named = get_tokenizer_config(self.folder, revision=self.revision).get("tokenizer_class")
-        loader = Qwen2Tokenizer if named == "DreamTokenizer" else AutoTokenizer
-        return loader.from_pretrained(self.folder, **self.options, trust_remote_code=False)
+        if named == "DreamTokenizer":
+            return Qwen2Tokenizer.from_pretrained(self.folder, **self.options)
+        return AutoTokenizer.from_pretrained(self.folder, config=self.config, **self.options)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -111,7 +152,7 @@ class Source:
     @property
     def identity(self) -> dict:
         """The model in a run's identity: what is asked for, and which weights that is."""
-        return requested(self.settings) | {"weights": self.fingerprint}
+        return identity_of_model(self.settings) | {"weights": self.fingerprint}
 
     @property
     def shape(self) -> dict[str, int]:
@@ -148,11 +189,17 @@ class Source:
         with torch.device("meta"):
             if self.kind == "drafter":
                 return DFlashDraftModel(self.config)
-            return AutoModelForCausalLM.from_config(self.config)
+            return (
+                self.layout.model(self.config)
+                if self.layout
+                else AutoModelForCausalLM.from_config(self.config)
+            )
 
     @property
     def _class(self) -> type:
-        return DFlashDraftModel if self.kind == "drafter" else AutoModelForCausalLM
+        if self.kind == "drafter":
+            return DFlashDraftModel
+        return self.layout.model if self.layout else AutoModelForCausalLM
 
     def load(self, device: torch.device, dtype: torch.dtype, private: bool = False) -> torch.nn.Module:
         """The model, ready to run. One copy is shared by all that use it, unless it is to be `private`.
@@ -162,7 +209,7 @@ class Source:
         key = (self.folder, self.fingerprint, str(device), dtype)
         model = None if private else _loaded.get(key)
         if model is None:
-            model = load_weights(self._class, self.folder, **self.options, dtype=dtype)
+            model = self._weights(dtype)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
             if device.type == "cpu":
                 use_row_products(model)
@@ -170,12 +217,59 @@ class Source:
                 _loaded[key] = model
         return model
 
+    def _weights(self, dtype: torch.dtype) -> torch.nn.Module:
+        """The model with its weights, in memory; ValueError where config.json describes others.
+
+        transformers draws a missing tensor at random, leaves an unexpected one out, and prints a table.
+        """
+        options = {} if self.settings.gguf else {"use_safetensors": True}  # pickle may run code
+        if self.layout:
+            options["config"] = self.config  # AutoConfig may take it for another layout's
+        try:
+            with without_report():
+                model, info = self._class.from_pretrained(
+                    self.folder,
+                    **self.options,
+                    **options,
+                    dtype=dtype,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                )
+        except (OSError, RuntimeError, SafetensorError) as error:  # no such file, a damaged one
+            raise ValueError(f"{self._where}: {str(error).strip().splitlines()[-1].strip()}") from error
+        self._refuse(model, info)
+        return model
+
+    def _refuse(self, model: torch.nn.Module, info: Mapping) -> None:
+        """ValueError for tensors that are missing, unexpected or of another shape."""
+        stored_head = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+        unexpected = {name for name in info["unexpected_keys"] - stored_head if not name.endswith(DERIVED)}
+        mismatched = {
+            f"{name} ({tuple(theirs)}, not {tuple(ours)})" for name, theirs, ours in info["mismatched_keys"]
+        }
+        for what, names in (
+            ("do not have", info["missing_keys"]),
+            ("have tensors that config.json does not describe:", unexpected),
+            ("have other shapes than config.json says:", mismatched),
+        ):
+            if names:
+                more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+                raise ValueError(
+                    f"{self._where}: its weights {what} {', '.join(sorted(names)[:3])}{more}. They belong to "
+                    "another config.json, or a file is incomplete"
+                )
+
+    @property
+    def _where(self) -> str:
+        return f"model {self.settings.name}: {Path(self.folder, self.settings.gguf or '')}"
+
 
 def kind_of(config: PretrainedConfig) -> str:
-    """diffusion | causal | drafter; ValueError for a drafter that cannot be used."""
+    """diffusion | uniform_diffusion | causal | drafter; ValueError for a drafter that cannot be used."""
     if is_drafter(config):
         return "drafter"
-    return "diffusion" if config.model_type in DIFFUSION else "causal"
+    layout = built_by(config)
+    return layout.kind if layout else "causal"
 
 
 def attention_width(config: PretrainedConfig) -> int:
@@ -184,74 +278,79 @@ def attention_width(config: PretrainedConfig) -> int:
     return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
-def local_folder(key: str, path: str) -> Path | None:
-    """The folder that a path names (relative ones are looked up in the project too), or None: ask the Hub.
+def folder_of(settings: ModelConfig) -> str:
+    """The local folder that a path means, looked up in the project too, or the name of a Hub repository.
 
-    ValueError for a file, and for what no file system takes as a name.
+    ValueError for a path that can be neither, and for a folder whose weights are pickled.
     """
-    for found in (Path(path), ROOT / path):
-        try:
-            if found.is_dir():
-                return found
-            if found.exists():
-                raise ValueError(f"{key}={path}: is a file; name the folder that it lies in")
-        except OSError as error:
-            raise ValueError(f"{key}={path[:100]}...: cannot be a folder ({error.strerror})") from error
-    return None
-
-
-def check_folder(what: str, folder: Path) -> None:
-    """ValueError for a folder without config.json or safetensors, and for a model_type that is unknown."""
+    if not settings.path:
+        raise ValueError(f"model {settings.name}: path= is empty")
+    path = package_folder(settings) if settings.path.startswith(PACKAGE) else settings.path
+    candidates = (Path(path), ROOT / path)
     try:
-        model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    except FileNotFoundError:
-        raise ValueError(f"{what}: the folder has no config.json") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{what}: config.json is damaged or names no model_type ({error!r})") from error
-    if str(model_type) not in {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *DIFFUSION}:
+        local = next((p for p in candidates if p.is_dir()), None)
+        file = next((p for p in candidates if p.is_file()), None)
+        pickled = [] if local is None else [f.name for f in local.iterdir() if f.suffix in PICKLED]
+        safe = local is not None and any(local.glob("*.safetensors"))
+    except (OSError, ValueError) as error:  # too long, not readable, a NUL in it
+        raise ValueError(f"model {settings.name}: path={path[:80]} cannot be read ({error})") from error
+    if local is None and file is not None:
         raise ValueError(
-            f"{what}: config.json says model_type={model_type}. Known are {', '.join(sorted(DIFFUSION))} "
-            "(diffusion) and transformers' causal models (qwen2, qwen3, llama, ...). For another diffusion "
-            "model, register its classes as dream/__init__.py does"
+            f"model {settings.name}: path={path} is a file: give its folder (a GGUF file is model.gguf=NAME)"
         )
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(file.name for file in folder.glob("*.bin"))
+    if local is None and not re.fullmatch(REPOSITORY, path) and not path.startswith("checkpoints/"):
         raise ValueError(
-            f"{what}: the folder has no .safetensors file"
-            + f", only {pickles[0]}, a pickle, which can run any code when it is read: convert it"
-            * bool(pickles)
+            f"model {settings.name}: path={path[:80]} is no local folder and no name of a Hub repository"
         )
+    if pickled and not safe and not settings.gguf:
+        raise ValueError(
+            f"model {settings.name}: {local} has only pickled weights ({pickled[0]}), which may run code "
+            "when they are loaded: convert them to model.safetensors"
+        )
+    return path if local is None else str(local)
 
 
 def package_folder(settings: ModelConfig) -> str:
     """The folder of the installed package that a path names; ValueError where it, or what reads it, is
     missing. Nothing is imported."""
     name = settings.path.removeprefix(PACKAGE)
-    if not name.isidentifier() or name == "__main__":
+    if not name.isidentifier():
         raise ValueError(
-            f"model {settings.name}: path={settings.path[:100]}: must be package:NAME, the top-level name of "
-            "an installed Python package"
+            f"model {settings.name}: path={settings.path}: must be package:NAME of a Python package"
         )
     wanted = [name, *(GGUF if settings.gguf else ())]
     if missing := [package for package in wanted if find_spec(package) is None]:
         raise ValueError(
-            f"model {settings.name}: needs the Python packages {', '.join(missing)}: `make real` "
-            "installs them"
+            f"model {settings.name}: needs the Python packages {', '.join(missing)}: "
+            "`make real` installs them"
         )
     folders = find_spec(name).submodule_search_locations
     if not folders:
-        raise ValueError(f"model {settings.name}: path={settings.path}: is a single module, without a folder")
+        raise ValueError(f"model {settings.name}: path={settings.path}: {name} is a module and has no folder")
     return next(iter(folders))
 
 
-def requested(settings: ModelConfig) -> dict:
+@contextmanager
+def without_report() -> Iterator[None]:
+    """No table of missing tensors from transformers: what it says becomes an error."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def identity_of_model(settings: ModelConfig) -> dict:
     """What a configuration says of a model's identity; where its files lie is not part of it."""
     return {
         "name": settings.name,
         "kind": settings.kind,
         "end_tokens": list(settings.end_tokens),
         "adapter": settings.adapter,
-    } | ({"chat_options": dict(settings.chat_options)} if settings.chat_options else {})
+        **({"layout": settings.layout} if settings.layout else {}),
+        **({"chat_options": dict(settings.chat_options)} if settings.chat_options else {}),
+    }
 
 
 def check_same_vocabulary(sources: Mapping[str, Source]) -> None:

@@ -16,7 +16,9 @@ class ModelConfig:
     path: str = MISSING
     gguf: str | None = None  # the GGUF file in it, dequantised when loaded; null = a Hugging Face folder
     revision: str | None = None  # of the Hub repository
-    kind: str = MISSING  # diffusion | causal
+    kind: str = MISSING  # diffusion | uniform_diffusion | causal | drafter
+    # of unmask/models/layouts, where config.json does not tell; null = by its model_type and architectures
+    layout: str | None = None
     adapter: str | None = None  # PEFT folder or Hub repository, merged when the model is loaded
     end_tokens: list[str] = field(default_factory=list)  # tokens that end an answer
     # for the chat template, as in {enable_thinking: false} for Qwen3
@@ -35,7 +37,7 @@ class RandomModel(ModelConfig):
     """Random weights in a real layout, with the real vocabulary: for measuring costs (bench.py)."""
 
     path: str = "random weights"
-    layout: str = "Dream"  # Dream | llada | qwen2
+    layout: str | None = "Dream"  # qwen2 (causal), or one of unmask/models/layouts
     # of the hidden states; heads, their groups and the inner width follow the published model's proportions
     width: int = 512
     depth: int = 8

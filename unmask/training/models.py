@@ -23,8 +23,8 @@ import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.configuration.composition import composed
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, at_least, is_drafter
-from unmask.models.loading import DIFFUSION, Source
-from unmask.models.weights import load_weights
+from unmask.models.layouts import built_by
+from unmask.models.loading import Source
 from unmask.training import objectives
 from unmask.training import tokenizer as shared_tokenizer
 from unmask.training.checking import MODEL, find_folder
@@ -191,7 +191,7 @@ def build_config(architecture: dict, tokenizer: PreTrainedTokenizerBase) -> Pret
         ) from error
     if unknown := [key for key in fields if not hasattr(default, key) and key not in PUBLISHED]:
         raise ValueError(f"architecture: a {layout} model has no {', '.join(unknown)}")
-    if layout in DIFFUSION:
+    if built_by(config):
         if tokenizer.mask_token_id is None:
             raise ValueError("init_from: its tokenizer has no mask token, which a diffusion model needs")
         config.mask_token_id = tokenizer.mask_token_id
@@ -213,7 +213,7 @@ def load_frozen(cfg: TrainConfig, role: str, tokenizer: PreTrainedTokenizerBase)
 
 
 def _check_kind(what: str, config: PretrainedConfig, wanted: str) -> None:
-    kind = "drafter" if is_drafter(config) else "diffusion" if config.model_type in DIFFUSION else "causal"
+    kind = "drafter" if is_drafter(config) else "diffusion" if built_by(config) else "causal"
     if kind != wanted:
         raise ValueError(f"{what}: needs a {wanted} model, and model_type={config.model_type} is {kind}")
 
