@@ -21,11 +21,8 @@ def adapter_folder(adapter: str, root: Path) -> Path:
     A repository's files are fetched. ValueError where there is none.
     """
     for folder in (Path(adapter), root / adapter):
-        try:
-            if (folder / "adapter_config.json").is_file():
-                return folder
-        except OSError as error:
-            raise ValueError(f"adapter={adapter[:100]}...: cannot be a folder ({error.strerror})") from error
+        if (folder / "adapter_config.json").is_file():
+            return folder
     try:
         cached_file(adapter, WEIGHTS)
         return Path(cached_file(adapter, "adapter_config.json")).parent

@@ -24,7 +24,7 @@ from transformers.models.qwen3.modeling_qwen3 import (
 
 ARCHITECTURE = "DFlashDraftModel"  # in config.json, as published
 OTHERS = {
-    "Qwen3DSparkModel": "its anchor's position predicts, too, and it has an embedding and a head of its own"
+    "Qwen3DSparkModel": "its anchor's place predicts, too, and it has an embedding and a head of its own"
 }
 
 
@@ -139,7 +139,7 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         past_key_values=None,
         use_cache: bool | None = None,
     ) -> Tensor:
-        """What the target's head makes logits of, (rows, n, hidden): row k predicts the token there.
+        """What the target's head makes logits of, (rows, n, hidden): row k predicts the token at its place.
 
         input_ids: (rows, n), the anchor and masks. embed: the target's table. past_key_values holds the
         context; the block is written behind it. attention_mask: True where attended, or None: all.

@@ -22,7 +22,6 @@ from unmask.models.fingerprint import fingerprint
 from unmask.models.heads import use_row_products
 from unmask.models.layouts import LAYOUTS, built_by, layout_of
 from unmask.models.settings import ModelConfig
-from unmask.models.weights import check_weights, load_weights
 from unmask.paths import ROOT
 
 DERIVED = ("rotary_emb.inv_freq", "attn.masked_bias")  # tables that old files store and models compute
@@ -42,7 +41,10 @@ class Source:
     def __init__(self, settings: ModelConfig):
         self.settings = settings
         self.folder = folder_of(settings)
-        self.options = {"gguf_file": settings.gguf} if settings.gguf else {}  # of from_pretrained
+        # Of from_pretrained. Without a word on remote code transformers asks at the terminal whether to run it.
+        self.options = {"trust_remote_code": False}
+        if settings.gguf:
+            self.options["gguf_file"] = settings.gguf
         self.revision = settings.revision
         local = Path(self.folder).is_dir()
         if not local and settings.path.startswith("checkpoints/"):  # ours: the Hub has none of them
@@ -51,25 +53,18 @@ class Source:
                 f"model {settings.name}: {settings.path} does not exist; python train.py "
                 f"recipe={name} makes it"
             )
-        if local and not settings.gguf:
-            check_folder(f"model {settings.name}: path={settings.path}", local)
         try:
-            # trust_remote_code=False: left out, transformers would ask at the terminal.
             # A branch moves: from here on, and in the record, it is the commit that it points to now.
             file = cached_file(self.folder, settings.gguf or "config.json", revision=self.revision)
             self.revision = extract_commit_hash(file, self.revision)
             self.options["revision"] = self.revision
             raw, _ = PretrainedConfig.get_config_dict(self.folder, **self.options)
         except Exception as error:  # missing folder, no network, damaged file: each its own type
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            what = (
-                "the folder's config.json or tokenizer cannot be read"
-                if local
-                else "is no local folder and cannot be read from the Hub"
-            )
+            reason = str(error).splitlines()[0]
             raise ValueError(
-                f"model {settings.name}: path={settings.path}: {what} ({reason}). Give model.path=FOLDER"
-                + ("" if local else ", or connect and try again")
+                f"model {settings.name}: {settings.path} is no local folder and cannot be read from "
+                "the Hub, or is "
+                f"damaged ({reason}). Give model.path=FOLDER, or connect and try again"
             ) from error
         try:
             self._stored = raw.keys()
@@ -84,8 +79,6 @@ class Source:
             raise ValueError(
                 f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {self.kind} model"
             )
-        if local and not settings.gguf:
-            check_weights(type(self._shell()), self.folder)
         self.adapter = settings.adapter and adapters.adapter_folder(settings.adapter, ROOT)
         if self.adapter:
             adapters.check(self._shell(), self.adapter)
@@ -312,7 +305,7 @@ def folder_of(settings: ModelConfig) -> str:
 
 def package_folder(settings: ModelConfig) -> str:
     """The folder of the installed package that a path names; ValueError where it, or what reads it, is
-    missing. Nothing is imported."""
+    missing."""
     name = settings.path.removeprefix(PACKAGE)
     if not name.isidentifier():
         raise ValueError(

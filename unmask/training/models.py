@@ -25,6 +25,7 @@ from unmask.configuration.composition import composed
 from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, at_least, is_drafter
 from unmask.models.layouts import built_by
 from unmask.models.loading import Source
+from unmask.models.weights import load_weights
 from unmask.training import objectives
 from unmask.training import tokenizer as shared_tokenizer
 from unmask.training.checking import MODEL, find_folder
