@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Qwen2Config
 
@@ -14,8 +15,8 @@ from unmask.decoding.visibility import attention_mask, block_causal
 from unmask.models import layouts
 from unmask.models.bidirectional import published_shapes
 from unmask.models.layouts import LAYOUTS, built_by, layout_of
-from unmask.models.loading import Source
-from unmask.models.settings import ModelConfig
+from unmask.models.loading import Source, check_block_origin
+from unmask.models.settings import ModelConfig, RandomModel
 from unmask.paths import ROOT
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "block_models"
@@ -28,6 +29,7 @@ NAMES = {
     "open_dcoder": "open_dcoder",
     "sdar": "sdar",
 }
+PUBLISHED = {"sdar": "sdar", "fast": "Fast_dLLM_Qwen", "llada2": "llada2_moe", "open": "open_dcoder"}
 CLOSE = {"atol": 1e-4, "rtol": 0}
 COLUMNS = torch.arange(24)[None]
 
@@ -295,6 +297,29 @@ def test_the_mask_id_is_the_tokenizers_where_config_json_names_none(tmp_path):
     target = published_folder(tmp_path, "a2d_qwen3", mask_token_id=None, vocab_size=2048)
     found = source(target)
     assert found.config.mask_token_id == found.tokenizer.mask_token_id
+
+
+def test_a_decoder_must_count_blocks_as_the_model_does(tmp_path):
+    model = source(published_folder(tmp_path, "sdar"), attention="block_causal")
+    check_block_origin(model, ("prompt", "column_0"))
+    with pytest.raises(ValueError, match="counts blocks from column_0, and this decoder from prompt"):
+        check_block_origin(model, ("prompt",))
+
+
+@pytest.mark.parametrize("name", sorted(f.stem for f in (ROOT / "eval_config" / "model").glob("*.yaml")))
+def test_every_configuration_says_what_its_layout_needs(name):
+    from unmask.configuration.composition import composed
+
+    settings = OmegaConf.to_object(composed("eval", [f"model={name}"]).model) if name != "none" else {}
+    if not settings or isinstance(settings, RandomModel) or settings.kind != "diffusion":
+        return
+    published = PUBLISHED.get(name.split("_")[0].split(".")[0])
+    layout = LAYOUTS[published] if published else None
+    if layout and layout.attention == "block_causal":
+        assert settings.attention == "block_causal"
+        length = layout.block_length(layout.config())
+        assert length in (None, settings.block_length)
+    assert settings.layout is None or LAYOUTS[settings.layout].by_name_only
 
 
 # One more

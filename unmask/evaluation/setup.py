@@ -5,7 +5,7 @@ import torch
 from unmask.configuration.schema import EvalConfig
 from unmask.configuration.settings import build_decoder, identity_of, models_by_role, remarks
 from unmask.decoding import Models
-from unmask.models.loading import Source, check_block_length, check_same_vocabulary
+from unmask.models.loading import Source, check_block_length, check_block_origin, check_same_vocabulary
 from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
 from unmask.models.settings import RandomModel
 
@@ -31,6 +31,8 @@ class Setup:
         self.dtype = choose_dtype(cfg.dtype, self.device)
         self.sources = {role: Source(model) for role, model in settings.items()}
         check_same_vocabulary(self.sources)
+        if self.decoder.attention == "block_causal":
+            check_block_origin(self.main, getattr(self.decoder, "block_origins", ("prompt",)))
         for source in self.sources.values():
             check_block_length(source, getattr(self.decoder, "block_length", None))
 

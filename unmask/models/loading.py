@@ -1,7 +1,7 @@
 """Models and tokenizers from settings, with every check that needs no weights made before any is loaded."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -381,6 +381,15 @@ def check_block_length(drafter: Source, block_length: int | None) -> None:
         raise ValueError(
             f"decoder.block_length={block_length}: {drafter.settings.name} learned blocks of {learned}, so "
             f"it must be at most that"
+        )
+
+
+def check_block_origin(source: Source, origins: Collection[str]) -> None:
+    """ValueError for a model whose blocks start where none of `origins` (Layout.blocks_from) says."""
+    if source.layout and source.layout.blocks_from not in origins:
+        raise ValueError(
+            f"model={source.settings.name} counts blocks from {source.layout.blocks_from}, and this decoder "
+            f"from {' or '.join(origins)}: the model would see other columns than it learned"
         )
 
 
