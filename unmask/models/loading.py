@@ -41,7 +41,7 @@ class Source:
     def __init__(self, settings: ModelConfig):
         self.settings = settings
         self.folder = folder_of(settings)
-        # Of from_pretrained. Without a word on remote code transformers asks at the terminal whether to run it.
+        # Of from_pretrained. Without trust_remote_code transformers asks at the terminal whether to run code.
         self.options = {"trust_remote_code": False}
         if settings.gguf:
             self.options["gguf_file"] = settings.gguf
