@@ -11,7 +11,7 @@ BELOW = {  # a room of the package -> the rooms that it may import
     "models": set(),
     "records": set(),
     "tasks": set(),
-    "configuration": {"decoding", "models", "training"},
+    "configuration": {"decoding", "models", "records", "training"},
 }
 
 

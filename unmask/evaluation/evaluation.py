@@ -16,9 +16,8 @@ from unmask.paths import ROOT
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
 from unmask.records.naming import label
-from unmask.records.reading import RUN
 from unmask.records.summary import summarise
-from unmask.records.trace import agrees, read_traces, write_traces
+from unmask.records.trace import agrees
 from unmask.tasks import check_task, metrics_of, prepare, score_answers
 
 TRACED = 12  # documents whose steps trace=true records
@@ -72,9 +71,8 @@ class Evaluation(Setup):
         self._check_turns()
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
-        if cfg.shard and (self.whole / RUN).is_file():  # joined before: what is there is not decoded again
-            done = Run.read(self.whole).done
-            self.requests = [request for request in self.requests if self.lm.key(request) not in done]
+        if cfg.shard and (joined := Run.find(self.whole)):  # what is there is not decoded again
+            self.requests = [r for r in self.requests if self.lm.key(r) not in joined.done]
 
     # Identity
 
@@ -206,7 +204,7 @@ class Evaluation(Setup):
 
     def trace(self) -> None:
         """Decode the first documents once more, off the clock, and record each step (records.trace)."""
-        found = read_traces(self.run.folder)
+        found = self.run.traces()
         samples = {(s["doc_id"], s["repeat"]): s for s in self.run.samples()}
         for request in self.requests[:TRACED]:
             key = self.lm.key(request)
@@ -229,7 +227,7 @@ class Evaluation(Setup):
                 "drafted": [drafted for drafted, _ in steps],
                 "forwards": {role: [counts[role] for _, counts in steps] for role in again.forwards},
             }
-        write_traces(self.run.folder, [found[key] for key in sorted(found)])
+        self.run.write_traces(found[key] for key in sorted(found))
 
     def headline(self, summary: dict) -> dict:
         """What the last line of stdout says."""

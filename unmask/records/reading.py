@@ -21,21 +21,22 @@ SCORE_AGAIN = "Delete the file, it is derived: score again"
 
 def read_info(path: Path) -> dict:
     """The content of run.json; RecordError for another schema, or where anything in it was changed."""
-    return check_info(unsealed(read_json(path), path, PUT_BACK), path)
+    return check_info(read_json(path), path, PUT_BACK)
 
 
-def check_info(info: dict, path: Path) -> dict:
-    """A run.json without its checksum, as it is; RecordError for another schema or config."""
+def check_info(info: dict, where: object, advice: str) -> dict:
+    """The content of run.json without its checksum, where it is of this schema and as it was written."""
     if info.get("schema") != SCHEMA:
         raise RecordError(
-            f"{path}: has schema {info.get('schema')!r}, and this program reads {SCHEMA}: "
+            f"{where}: has schema {info.get('schema')!r}, and this program reads {SCHEMA}: "
             "make it again in another `run_folder`"
         )
+    info = unsealed(info, where, advice)
     for key, kind in INFO.items():
         if not isinstance(info.get(key), kind):
-            raise RecordError(f"{path}: {key} is missing or of a wrong type. {PUT_BACK}")
+            raise RecordError(f"{where}: {key} is missing or of a wrong type. {advice}")
     if config_hash(info["config"]) != info["config_hash"]:
-        raise RecordError(f"{path}: config_hash is not that of its config. {PUT_BACK}")
+        raise RecordError(f"{where}: config_hash is not that of its config. {advice}")
     return info
 
 
@@ -62,13 +63,25 @@ def stored_info(folder: Path, config: Mapping) -> dict | None:
             )
         return None
     stored = read_info(folder / RUN)
-    if config_hash(stored["config"]) != config_hash(config):
+    check_config(stored, config, folder)
+    return stored
+
+
+def check_config(info: Mapping, config: Mapping, folder: Path) -> None:
+    """RecordError, naming what differs, where a run.json is of another config."""
+    if config_hash(info["config"]) != config_hash(config):
         listed = "".join(
             f"\n  {key}: {canonical(theirs)} there, {canonical(ours)} here"
-            for key, (theirs, ours) in differences(stored["config"], config).items()
+            for key, (theirs, ours) in differences(info["config"], config).items()
         )
         raise RecordError(f"{folder / RUN}: is of another config; choose another `run_folder`.{listed}")
-    return stored
+
+
+def archives_in(results: Path) -> list[Path]:
+    """The archives of a collection (see `archive`): those in a folder, or the file itself."""
+    if results.suffix == ".parquet" and results.is_file():
+        return [results]
+    return sorted(results.glob("[!.]*.parquet"))
 
 
 def read_samples(path: Path) -> tuple[dict[Key, Sample], int]:

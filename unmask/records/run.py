@@ -14,9 +14,10 @@ when a sample is appended. What a run can be read for is what it holds: `status`
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from unmask.records.environment import now
 from unmask.records.files import RecordError, append_line, in_place, lock, read_json, sealed, write_atomic
@@ -27,7 +28,9 @@ from unmask.records.reading import (
     SCORES,
     Key,
     ScoreKey,
+    archives_in,
     by_key,
+    check_config,
     read_info,
     read_samples,
     read_scores,
@@ -38,7 +41,10 @@ from unmask.records.reading import (
 )
 from unmask.records.sample import SCHEMA, Sample, check_sample
 from unmask.records.score import Score, check_score
-from unmask.records.trace import Trace, read_traces
+from unmask.records.trace import Trace, read_traces, write_traces
+
+if TYPE_CHECKING:
+    from unmask.records.archive import Archived
 
 log = logging.getLogger(__name__)
 
@@ -49,26 +55,29 @@ UNSCORED = {"metric": None, "correct": None, "extraction_failed": False, "extrac
 
 
 def find_runs(root: Path) -> tuple[list["Run"], list[str]]:
-    """Every run in a folder, opened with `Run.read`, and of the archives in it (or of the archive that root
-    is), in order of name; and a message for each that cannot be.
+    """Every run in a folder, opened with `Run.read`, in order of name; and a message for each that cannot be.
 
-    A folder that is damaged, of another schema, or has samples but no run.json is left out, and its message
-    names it and says why. Folders inside a run's folder are not looked into: they are other collections.
+    root: a folder of run folders and archives (*.parquet, see `archive`), or one archive. A run's folder is
+    read in place of an archived run of its name, which it goes on with.
+
+    What is damaged, of another schema, or has samples but no run.json is left out, and its message names it
+    and says why. Folders inside a run's folder are not looked into: they are other collections.
     """
-    from unmask.records import archive  # pyarrow takes its time, and writing a record needs none of it
+    root, runs, problems = Path(root), {}, []
+    folders = sorted(path for path in root.glob("[!.]*") if _looks_like_a_run(path)) if root.is_dir() else []
+    for folder in folders:
+        try:
+            runs[folder.name] = Run.read(folder)
+        except RecordError as error:
+            problems.append(str(error))
+    if files := archives_in(root):
+        from unmask.records import archive  # pyarrow, which a folder does not need
 
-    runs, problems, root = [], [], Path(root)
-    for file in [root] if root.is_file() else sorted(root.glob(f"*{archive.SUFFIX}")):
-        try:
-            runs += archive.read(file)
-        except RecordError as error:
-            problems.append(str(error))
-    for folder in sorted(path for path in root.glob("*") if _looks_like_a_run(path)):
-        try:
-            runs.append(Run.read(folder))
-        except RecordError as error:
-            problems.append(str(error))
-    return sorted(runs, key=lambda run: run.folder.name), problems
+        archived, unread = archive.read_all(files)
+        taken = {folder.name for folder in folders}
+        runs |= {each.name: Run._of(each) for each in archived if each.name not in taken}
+        problems += unread
+    return [runs[name] for name in sorted(runs)], problems
 
 
 def _looks_like_a_run(folder: Path) -> bool:
@@ -79,7 +88,8 @@ def _looks_like_a_run(folder: Path) -> bool:
 class Run:
     """A run folder, made by `Run.open` (to write: one process at a time) or `Run.read` (to look).
 
-    Attributes: `folder`; `config`; `info`, the content of run.json; `notes`, what was repaired on opening.
+    Attributes: `folder`, of a run in an archive FILE/NAME, where nothing is on disk; `config`; `info`, the
+    content of run.json; `notes`, what was repaired on opening.
     """
 
     folder: Path
@@ -91,7 +101,8 @@ class Run:
         self.folder, self.config, self.info = Path(folder), dict(config), dict(info)
         self.notes = []
         self._meta = self.info
-        self._samples: dict[Key, Sample] = {}
+        self._archived: Archived | None = None  # an archive's copy, as long as the folder is not there
+        self._read: dict[Key, Sample] | None = {}  # `_samples`; None: still to be asked of the archive
         self._batches: int | None = None  # `next_batch`, once it was asked for
         self._file: BinaryIO | None = None  # samples.jsonl, locked; None until the first write
         self._size = 0  # bytes of it that this process knows
@@ -113,18 +124,46 @@ class Run:
         run._writable = True
         if stored := stored_info(run.folder, run.config):
             run.info = stored
-            run._samples, _ = read_samples(run.folder / SAMPLES)
+            run._read, _ = read_samples(run.folder / SAMPLES)
+        elif not run.folder.exists() and (archived := _archived(run.folder)):
+            check_config(archived.info, run.config, run.folder)
+            run.info, run._archived, run._read = archived.info, archived, None
         return run
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """A run as it is on disk now, also while it is being written; repairs nothing, writes nothing."""
+        """A run as it is on disk now, also while it is being written; repairs nothing, writes nothing.
+
+        Without such a folder, the run of its name in an archive beside it, or in the archive that the path
+        leads into (FILE.parquet/NAME).
+        """
+        if not (Path(folder) / RUN).exists() and (archived := _archived(Path(folder))):
+            return cls._of(archived)
         info = read_info(Path(folder) / RUN)
         run = cls(folder, info["config"], info)
-        run._samples, _ = read_samples(run.folder / SAMPLES)
+        run._read, _ = read_samples(run.folder / SAMPLES)
+        return run
+
+    @classmethod
+    def find(cls, folder: Path) -> "Run | None":
+        """As `read`; None where there is no run of this name."""
+        if not (Path(folder) / RUN).exists() and not _archived(Path(folder)):
+            return None
+        return cls.read(folder)
+
+    @classmethod
+    def _of(cls, archived: "Archived") -> "Run":
+        run = cls(archived.folder, archived.info["config"], archived.info)
+        run._archived, run._read = archived, None
         return run
 
     # What is there
+
+    @property
+    def _samples(self) -> dict[Key, Sample]:
+        if self._read is None:
+            self._read = dict(self._archived.samples)
+        return self._read
 
     @property
     def done(self) -> Set[Key]:
@@ -146,6 +185,15 @@ class Run:
         """Scores by this metric of the samples on disk, in order of document and repeat."""
         rows = self._scores()
         return [rows[key] for key in sorted(rows) if key[2] == metric]
+
+    def every_score(self) -> list[Score]:
+        """All scores of the samples on disk, in order of document, repeat and metric."""
+        rows = self._scores()
+        return [rows[key] for key in sorted(rows)]
+
+    def traces(self) -> dict[Key, Trace]:
+        """Traces by (doc_id, repeat), of the few documents that have one."""
+        return dict(self._archived.traces) if self._archived else read_traces(self.folder)
 
     @property
     def metrics(self) -> list[str]:
@@ -174,14 +222,6 @@ class Run:
             )
         return [self._samples[key] | scores[key] for key in sorted(keys)]
 
-    def traces(self) -> dict[Key, Trace]:
-        """How a few answers came about, by key."""
-        return read_traces(self.folder)
-
-    def sealed_info(self) -> dict:
-        """run.json as it is written, with its checksum."""
-        return read_json(self.folder / RUN)
-
     # Writing
 
     def claim(self) -> None:
@@ -203,7 +243,7 @@ class Run:
             raise RecordError(f"{self.folder / SAMPLES}: document {key} is already there; skip `run.done`")
         text = json.dumps(sample, allow_nan=False)
         row = json.loads(text)
-        line = json.dumps(sealed(row), allow_nan=False).encode() + b"\n"
+        line = _lines([row]).encode()
         append_line(self._file, line)
         self._size += len(line)
         self._samples[key] = row
@@ -224,12 +264,17 @@ class Run:
         self._begin()
         self._write_scores(self._scores() | fresh)
 
+    def write_traces(self, traces: Iterable[Trace]) -> None:
+        """Replace the traces."""
+        self._begin()
+        write_traces(self.folder, traces)
+
     def update(self, **meta: object) -> None:
         """Set keys of run.json (`status="finished"`, ...); the time goes into `updated`."""
         if own := meta.keys() & set(_OWN):
             raise RecordError(f"{self.folder / RUN}: {sorted(own)} are not the caller's to change")
         meta = json.loads(json.dumps(meta, allow_nan=False))
-        if (self.folder / RUN).exists() and self.info == self.info | meta:
+        if (self._archived or (self.folder / RUN).exists()) and self.info == self.info | meta:
             return
         self._begin()
         self._write_info(self.info | meta)
@@ -254,6 +299,8 @@ class Run:
             self._follow()
         if self._file:
             return
+        if self._archived:
+            self._unpack()
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._file = lock(self.folder / SAMPLES)
@@ -265,7 +312,7 @@ class Run:
             ) from None
         try:
             stored = stored_info(self.folder, self.config)  # again, now that it cannot change
-            self._samples, size = read_samples(self.folder / SAMPLES)
+            self._read, size = read_samples(self.folder / SAMPLES)
             self._batches = None
             self._repair(size)
             self._size = size
@@ -293,6 +340,27 @@ class Run:
                 "file back if it was moved; the same command then makes what is missing"
             )
         self._note(f"{path}: was replaced while this run was writing; all documents are in the new file")
+
+    def _unpack(self) -> None:
+        """Copy the archived run into its folder, whole or not at all; another process may do the same."""
+        if self.folder.parent.is_file():
+            raise RecordError(
+                f"{self.folder.parent}: an archive is never written to; give its folder as results"
+            )
+        temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        temporary.mkdir(parents=True, exist_ok=True)
+        write_atomic(temporary / SAMPLES, _lines(self.samples()))
+        write_atomic(temporary / SCORES, _lines(self.every_score()))
+        if traces := self.traces():
+            write_traces(temporary, traces.values())
+        write_atomic(temporary / RUN, _text(self.info))
+        try:
+            temporary.rename(self.folder)
+        except OSError:
+            if not (self.folder / RUN).exists():
+                raise
+            shutil.rmtree(temporary)
+        self._archived = None
 
     def _repair(self, size: int) -> None:
         """Cut a torn last line; drop scores of answers that are gone, others may come in their stead."""
@@ -332,14 +400,32 @@ class Run:
 
     def _write_info(self, info: dict) -> None:
         info = info | {"pid": os.getpid(), "updated": now()}
-        write_atomic(self.folder / RUN, json.dumps(sealed(info), indent=2, allow_nan=False) + "\n")
+        write_atomic(self.folder / RUN, _text(info))
         self.info = info
 
     def _write_scores(self, rows: Mapping[ScoreKey, Mapping]) -> None:
-        lines = [json.dumps(sealed(rows[key]), allow_nan=False) + "\n" for key in sorted(rows)]
-        write_atomic(self.folder / SCORES, "".join(lines))
+        write_atomic(self.folder / SCORES, _lines(rows[key] for key in sorted(rows)))
 
     def _scores(self) -> dict[ScoreKey, Score]:
         """All scores of the samples on disk."""
-        rows = read_scores(self.folder / SCORES)
+        rows = self._archived.scores if self._archived else read_scores(self.folder / SCORES)
         return {key: row for key, row in rows.items() if key[:2] in self._samples}
+
+
+def _archived(folder: Path) -> "Archived | None":
+    """The run of a folder's name in an archive beside it, or in the one that the path leads into."""
+    if not archives_in(folder.parent):
+        return None
+    from unmask.records import archive
+
+    return archive.find(folder)
+
+
+def _text(info: Mapping) -> str:
+    """run.json"""
+    return json.dumps(sealed(info), indent=2, allow_nan=False) + "\n"
+
+
+def _lines(rows: Iterable[Mapping]) -> str:
+    """Rows as JSON lines, each with its checksum."""
+    return "".join(json.dumps(sealed(row), allow_nan=False) + "\n" for row in rows)

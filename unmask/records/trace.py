@@ -34,10 +34,25 @@ def read_traces(folder: Path) -> dict[tuple[int, int], Trace]:
     path = folder / TRACES
     rows, _ = read_jsonl(path, AGAIN)
     rows = [unsealed(row, f"{path}:{number}", AGAIN) for number, row in enumerate(rows, 1)]
-    for row in rows:
-        if row.keys() != Trace.__annotations__.keys():
-            raise RecordError(f"{path}: has other fields than {', '.join(Trace.__annotations__)}. {AGAIN}")
+    rows = [check_trace(row, path) for row in rows]
     return {(row["doc_id"], row["repeat"]): row for row in rows}
+
+
+def check_trace(row: dict, where: object) -> Trace:
+    """The row; RecordError, beginning with `where`, unless it has the fields and the form of a trace."""
+    if not isinstance(row, dict) or row.keys() != Trace.__annotations__.keys():
+        raise RecordError(f"{where}: has other fields than {', '.join(Trace.__annotations__)}. {AGAIN}")
+    numbers = all(type(row[name]) is int for name in ("doc_id", "repeat"))
+    lists = isinstance(row["drafted"], list) and isinstance(row["forwards"], dict)
+    if not (numbers and lists and all(map(_integers, [*row["drafted"], *row["forwards"].values()]))):
+        raise RecordError(f"{where}: is no trace. {AGAIN}")
+    if not isinstance(row["question"], str | None):
+        raise RecordError(f"{where}: question must be a string or null. {AGAIN}")
+    return row
+
+
+def _integers(value: object) -> bool:
+    return isinstance(value, list) and all(type(each) is int for each in value)
 
 
 def agrees(trace: Trace, sample: Mapping) -> bool:

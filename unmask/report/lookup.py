@@ -12,7 +12,8 @@ from unmask.configuration.sweeps import key_of, settings
 from unmask.models.loading import Source
 from unmask.models.resources import choose_device
 from unmask.paths import ROOT
-from unmask.records import Run, archive
+from unmask.records import Run
+from unmask.records.archive import overrides_of
 from unmask.records.collection import Collection, Setting, collect
 from unmask.records.reading import RUN
 from unmask.report.comparison import Scored
@@ -41,8 +42,7 @@ def results_of(cfg: DictConfig) -> Path:
 def archived_settings(results: Path, given: Sequence[str]) -> list[str]:
     """What the archives of a collection add to a command, where it does not say otherwise itself."""
     said = {key_of(word) for word in given}
-    files = [results] if results.is_file() else sorted(results.glob(f"*{archive.SUFFIX}"))
-    return [word for file in files for word in archive.settings_of(file) if key_of(word) not in said]
+    return [word for word in overrides_of(results) if key_of(word) not in said]
 
 
 def runs_of(name: str, given: Sequence[str], runs: list[Run]) -> tuple[Collection, Definition]:
