@@ -13,6 +13,7 @@ from unmask.models.loading import Source
 from unmask.models.settings import ModelConfig
 from unmask.paths import ROOT
 from unmask.report import command as report_command
+from unmask.report import lookup as report_lookup
 from unmask.report.command import pictures as pictures_of
 from unmask.report.definition import define
 from unmask.report.figures import draw, note
@@ -285,7 +286,7 @@ def test_a_group_task_has_the_mean_of_its_subjects(record, read, tmp_path):
 
 def test_one_refused_figure_stops_no_other(record, draws, monkeypatch):
     monkeypatch.setattr(report_command, "FIGURES", ["fig4", "fig5"])
-    monkeypatch.setattr(report, "weights_of", lambda configs: None)
+    monkeypatch.setattr(report_lookup, "weights_of", lambda configs: None)
     record("figure=fig4", "arm=one")
     record("figure=fig5", "arm=one")
     record("figure=fig5", "arm=one", "decoder.kv_window=4", weights="cccccccccccc")
