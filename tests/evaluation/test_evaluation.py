@@ -75,6 +75,7 @@ def test_a_trace_tells_the_steps_of_the_recorded_answers(evaluate):
         assert agrees(trace, sample) and trace["question"]
         assert len(trace["drafted"]) == sample["forwards"]["denoiser"] == trace["forwards"]["denoiser"][-1]
         assert sum(map(len, trace["drafted"])) >= len(sample["ids"])
+    traced.run.close()
     before = (traced.run.folder / TRACES).read_bytes()
     again = evaluate("limit=3", "trace=true")
     again.lm._load = lambda: pytest.fail("a traced run must not load models")

@@ -24,7 +24,7 @@ from transformers.models.qwen3.modeling_qwen3 import (
 
 ARCHITECTURE = "DFlashDraftModel"  # in config.json, as published
 OTHERS = {
-    "Qwen3DSparkModel": "its anchor's place predicts, too, and it has an embedding and a head of its own"
+    "Qwen3DSparkModel": "its anchor's position predicts, too, and it has an embedding and a head of its own"
 }
 
 
@@ -89,19 +89,19 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, *args, **kwargs) -> "DFlashDraftModel":
         """As transformers'; ValueError for a draft vocabulary that is none.
 
         A buffer that the weights do not have is left as memory was.
         """
-        found = super().from_pretrained(*args, **kwargs)
-        model = found[0] if isinstance(found, tuple) else found  # output_loading_info=True
-        ids = [] if model.draft_ids is None else model.draft_ids.tolist()
+        model, info = super().from_pretrained(*args, **kwargs | {"output_loading_info": True})
+        drafted = model.draft_ids
+        ids = [] if drafted is None or drafted.is_meta else drafted.tolist()
         if len(set(ids)) < len(ids) or not all(0 <= i < model.config.vocab_size for i in ids):
             raise ValueError(
                 "draft_ids of the drafter's weights are missing, repeated or no ids of its vocabulary"
             )
-        return found
+        return (model, info) if kwargs.get("output_loading_info") else model
 
     @property
     def feature_layers(self) -> list[int]:
@@ -139,7 +139,7 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         past_key_values=None,
         use_cache: bool | None = None,
     ) -> Tensor:
-        """What the target's head makes logits of, (rows, n, hidden): row k predicts the token at its place.
+        """What the target's head makes logits of, (rows, n, hidden): row k predicts the token there.
 
         input_ids: (rows, n), the anchor and masks. embed: the target's table. past_key_values holds the
         context; the block is written behind it. attention_mask: True where attended, or None: all.

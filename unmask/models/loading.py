@@ -1,19 +1,16 @@
 """Models and tokenizers from settings, with every check that needs no weights made before any is loaded."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, Qwen2Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
-from transformers.utils import logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from unmask.models import adapters
@@ -22,9 +19,9 @@ from unmask.models.fingerprint import fingerprint
 from unmask.models.heads import use_row_products
 from unmask.models.layouts import LAYOUTS, built_by, layout_of
 from unmask.models.settings import ModelConfig
+from unmask.models.weights import check_weights, load_weights
 from unmask.paths import ROOT
 
-DERIVED = ("rotary_emb.inv_freq", "attn.masked_bias")  # tables that old files store and models compute
 PACKAGE = "package:"
 REPOSITORY = r"[\w.-]{1,96}(/[\w.-]{1,96})?"  # names that the Hub allows
 PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
@@ -79,6 +76,8 @@ class Source:
             raise ValueError(
                 f"model {settings.name}: kind={settings.kind}, but {settings.path} is a {self.kind} model"
             )
+        if local and not settings.gguf:  # before anything is written; a Hub folder's file may not be here yet
+            check_weights(type(self._shell()), self.folder, **self._of_weights)
         self.adapter = settings.adapter and adapters.adapter_folder(settings.adapter, ROOT)
         if self.adapter:
             adapters.check(self._shell(), self.adapter)
@@ -202,7 +201,7 @@ class Source:
         key = (self.folder, self.fingerprint, str(device), dtype)
         model = None if private else _loaded.get(key)
         if model is None:
-            model = self._weights(dtype)
+            model = load_weights(self._class, self.folder, **self._of_weights, dtype=dtype)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
             if device.type == "cpu":
                 use_row_products(model)
@@ -210,47 +209,10 @@ class Source:
                 _loaded[key] = model
         return model
 
-    def _weights(self, dtype: torch.dtype) -> torch.nn.Module:
-        """The model with its weights, in memory; ValueError where config.json describes others.
-
-        transformers draws a missing tensor at random, leaves an unexpected one out, and prints a table.
-        """
-        options = {} if self.settings.gguf else {"use_safetensors": True}  # pickle may run code
-        if self.layout:
-            options["config"] = self.config  # AutoConfig may take it for another layout's
-        try:
-            with without_report():
-                model, info = self._class.from_pretrained(
-                    self.folder,
-                    **self.options,
-                    **options,
-                    dtype=dtype,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                )
-        except (OSError, RuntimeError, SafetensorError) as error:  # no such file, a damaged one
-            raise ValueError(f"{self._where}: {str(error).strip().splitlines()[-1].strip()}") from error
-        self._refuse(model, info)
-        return model
-
-    def _refuse(self, model: torch.nn.Module, info: Mapping) -> None:
-        """ValueError for tensors that are missing, unexpected or of another shape."""
-        stored_head = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-        unexpected = {name for name in info["unexpected_keys"] - stored_head if not name.endswith(DERIVED)}
-        mismatched = {
-            f"{name} ({tuple(theirs)}, not {tuple(ours)})" for name, theirs, ours in info["mismatched_keys"]
-        }
-        for what, names in (
-            ("do not have", info["missing_keys"]),
-            ("have tensors that config.json does not describe:", unexpected),
-            ("have other shapes than config.json says:", mismatched),
-        ):
-            if names:
-                more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-                raise ValueError(
-                    f"{self._where}: its weights {what} {', '.join(sorted(names)[:3])}{more}. They belong to "
-                    "another config.json, or a file is incomplete"
-                )
+    @property
+    def _of_weights(self) -> dict:
+        """Options of from_pretrained; AutoConfig may take a config.json for another layout's."""
+        return self.options | ({"config": self.config} if self.layout else {})
 
     @property
     def _where(self) -> str:
@@ -321,17 +283,6 @@ def package_folder(settings: ModelConfig) -> str:
     if not folders:
         raise ValueError(f"model {settings.name}: path={settings.path}: {name} is a module and has no folder")
     return next(iter(folders))
-
-
-@contextmanager
-def without_report() -> Iterator[None]:
-    """No table of missing tensors from transformers: what it says becomes an error."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def identity_of_model(settings: ModelConfig) -> dict:

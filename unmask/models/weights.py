@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+DERIVED = ("rotary_emb.inv_freq", "attn.masked_bias")  # tables that old files store and models compute
 SHOWN = 3  # tensors that a message names
 # what transformers reports of a loading, in words
 WRONG = {
@@ -33,13 +34,17 @@ def load_weights(loader: type, folder: str, **options) -> torch.nn.Module:
     except Exception as error:  # no such file, a damaged one: each its own type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{folder}: its weights cannot be loaded ({reason})") from error
+    # A tied model may store its head, and a stored rotary table is computed anew.
+    known = DERIVED + (("lm_head.weight",) if model.config.tie_word_embeddings else ())
+    unexpected = {name for name in info["unexpected_keys"] if not name.endswith(known)}
+    info = info | {"unexpected_keys": unexpected}
     _check_complete(folder, {words: info[key] for key, words in WRONG.items()})
     return model
 
 
-def check_weights(loader: type, folder: str) -> None:
+def check_weights(loader: type, folder: str, **options) -> None:
     """ValueError as load_weights'. Reads names and shapes alone and takes no memory."""
-    load_weights(loader, folder, device_map="meta")
+    load_weights(loader, folder, **options, device_map="meta")
 
 
 @contextmanager
