@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Makes the tiny family's reference run in results/reference/: every method, all settings of all figures in turns. Then it draws
-# figures/ and builds the page. About two hours on two cores; each core's process takes half of the documents. A stopped run
-# goes on, a finished one is only drawn. (results/README.md tells how a finished folder is archived.)
+# Makes the tiny family's reference run: every method, all settings of all figures in turns, in runs/reference. The finished run
+# takes the place of results/reference/reference.parquet; then figures/ is drawn and the page is built. About two hours on two
+# cores; each core's process takes half of the documents. A stopped run goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 [ -x $python ] || python=python
 figures=board,fig2,fig3,fig4,fig5,fig6,tab1,d2f_llada,d2f_dream,d2f_parts,d2f_blocks
 figures+=,dparallel_llada,dparallel_dream,dparallel_padding,block_caches,dflash,dflash_acceptance
-all=("figure=$figures" results=results/reference threads=1 "$@")
+all=("figure=$figures" results=runs/reference threads=1 "$@")
 mkdir -p runs
 $python eval.py "${all[@]}" shard=2/2 > runs/reference_2.log 2>&1 & # its progress bar would overwrite the other one
 second=$!
@@ -16,7 +16,9 @@ trap 'kill $second 2> /dev/null || true' EXIT # Ctrl-C does not reach a backgrou
 $python eval.py "${all[@]}" shard=1/2
 wait $second || { cat runs/reference_2.log; exit 1; }
 $python eval.py "${all[@]}" trace=true
-rm -rf results/reference/*.shards
+rm -rf runs/reference/*.shards runs/reference.parquet
+$python -m unmask.records.archive runs/reference runs/reference.parquet threads=1
+mv runs/reference.parquet results/reference/reference.parquet
 $python report.py results=results/reference "$@"
 $python report.py results=results/reference page=true
 scripts/fig1.sh

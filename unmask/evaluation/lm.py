@@ -237,7 +237,7 @@ class UnmaskLM(GenerativeLM):
     def _check_sampling(self, asked: dict) -> None:
         """ValueError where a request wants its tokens drawn otherwise than the decoder draws them.
 
-        Greedy, as most tasks say by default, is taken for no wish: the decoder's temperature decides.
+        `do_sample=False`, as most tasks say by default, is ignored: the decoder's temperature applies.
         """
         samples = asked.pop("do_sample")
         ours = {key: getattr(self.decoder, key, None) for key in ("temperature", "top_p", "top_k")}

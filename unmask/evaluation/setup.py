@@ -43,7 +43,7 @@ class Setup:
 
     @property
     def identity(self) -> dict:
-        """All that the configuration tells of what answers are and cost, with the weights (`recipe`)."""
+        """All that the configuration tells of what answers are and cost, with the weights (`identity_of`)."""
         return identity_of(self.cfg) | {
             "models": {role: source.identity for role, source in self.sources.items()}
         }
