@@ -249,7 +249,7 @@ def test_published_names_and_shapes(width, inner, parameters):
 
 def test_another_layout_is_refused():
     config = Qwen3Config(architectures=["Qwen3DSparkModel"])
-    with pytest.raises(ValueError, match="Qwen3DSparkModel.*its anchor's place predicts"):
+    with pytest.raises(ValueError, match="Qwen3DSparkModel.*its anchor's position predicts"):
         is_drafter(config)
     assert not is_drafter(Qwen3Config())
 
