@@ -8,7 +8,7 @@ import pytest
 
 from unmask.page.build import write
 from unmask.paths import ROOT
-from unmask.records import Run
+from unmask.records import Run, find_runs
 from unmask.records.trace import write_traces
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -29,7 +29,7 @@ def context():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     results = shutil.copytree(ROOT / "tests" / "reference", tmp_path_factory.mktemp("page") / "results")
-    trace(next(results.glob("*-apd-8862f166dcbe")))
+    trace(next(run.folder for run in find_runs(results)[0] if run.config["decoder"].get("kv_window") == 16))
     return write(results, results.parent)[0]
 
 
@@ -42,7 +42,13 @@ def trace(folder):
         for step in range(sample["forwards"]["denoiser"])
     ]
     forwards = {role: [count] * len(drafted) for role, count in sample["forwards"].items()}
-    found = {"doc_id": 0, "repeat": 0, "question": "How many?", "drafted": drafted, "forwards": forwards}
+    found = {
+        "doc_id": sample["doc_id"],
+        "repeat": 0,
+        "question": "How many?",
+        "drafted": drafted,
+        "forwards": forwards,
+    }
     write_traces(folder, [found])
 
 
