@@ -143,7 +143,7 @@ def test_the_chart_changes_its_axis_and_a_point_opens_its_settings(page):
     box = points.last.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.locator("#chart .hovertext").wait_for()
-    assert "n = 4" in page.locator("#chart .hovertext").text_content()
+    assert "n = 3" in page.locator("#chart .hovertext").text_content()
     page.mouse.down()
     page.mouse.up()
     page.locator("#run[open]").wait_for()
