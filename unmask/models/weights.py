@@ -1,10 +1,10 @@
 """The weights of a folder, all of them and nothing else: transformers draws what is missing at random."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from transformers.utils import logging
 
 DERIVED = ("rotary_emb.inv_freq", "attn.masked_bias")  # tables that old files store and models compute
 SHOWN = 3  # tensors that a message names
@@ -50,13 +50,12 @@ def check_weights(loader: type, folder: str, **options) -> None:
 @contextmanager
 def _no_table() -> Iterator[None]:
     """Without the table of missing tensors that transformers logs: the error says it."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.set_verbosity(level)
 
 
 def _check_complete(folder: object, wrong: dict[str, object]) -> None:
