@@ -48,11 +48,6 @@ class Processes:
         """Whether this is the one process that writes and prints."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Wait until all processes are here."""
-        if self.world_size > 1:
-            dist.barrier()
-
     def mean(self, value: float) -> float:
         """The mean of a number over all processes: for each of them the same."""
         if self.world_size == 1:
