@@ -74,7 +74,7 @@ def test_a_trace_tells_the_steps_of_the_recorded_answers(evaluate):
         trace = found[sample["doc_id"], 0]
         assert agrees(trace, sample) and trace["question"]
         assert len(trace["drafted"]) == sample["forwards"]["denoiser"] == trace["forwards"]["denoiser"][-1]
-        assert sum(map(len, trace["drafted"])) >= len(sample["ids"])
+        assert sum(map(len, trace["drafted"])) >= len(sample["ids"]) == sum(trace["accepted"])
     traced.run.close()
     before = (traced.run.folder / TRACES).read_bytes()
     again = evaluate("limit=3", "trace=true")

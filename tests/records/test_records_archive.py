@@ -46,7 +46,13 @@ def results(tmp_path, sample, score):
                 run.write_scores(score(*key, correct=0.1 + number / 3, metric=metric) for key in keys)
             run.write_scores([score(0) | {"correct": None, "extracted": None, "target": None}])
             run.update(status="finished", summary={"accuracy": 0.1, "accuracy_interval": [0, 1e-9]})
-    trace = {"doc_id": 0, "repeat": 0, "question": None, "drafted": [[], [1]], "forwards": {"denoiser": [3]}}
+    steps = {
+        "drafted": [[], [1]],
+        "accepted": [0, 1],
+        "blocks": ["bw", "fb"],
+        "forwards": {"denoiser": [1, 3]},
+    }
+    trace = {"doc_id": 0, "repeat": 0, "question": None, **steps}
     write_traces(folder, [trace])
     return tmp_path / "results"
 

@@ -145,7 +145,7 @@ def test_an_answer_is_told_by_its_commits(record, page):
         f"⟨{i}⟩" for i in range(7)
     ]  # no such text
     assert answer["steps"] == [0, 0, 0, 1, 1, 1, 1] and answer["taken"] == [3, 4] and answer["ended"]
-    assert answer["drafts"] == [[8, 3], [8, 4]] and not answer["own"]
+    assert "drafts" not in answer and "blocks" not in answer  # a trace tells them
     assert answers["2"]["correct"] == 1 and answers["3"]["correct"] == 0
 
 
@@ -153,12 +153,21 @@ def test_a_trace_adds_what_was_refused_and_the_forwards_of_each_step(record, pag
     (folder,) = record("figure=fig3", "arm=apd", "decoder.mixture_weight=0.5", per_step=3)
     forwards = {"denoiser": [1, 2], "auxiliary": [1, 2]}
     drafted = [[0, 1, 2, 9, 8], [3, 4, 5, 6]]
-    trace = {"doc_id": 0, "repeat": 0, "question": "What?", "drafted": drafted, "forwards": forwards}
-    other = trace | {"doc_id": 1, "forwards": {"denoiser": [1], "auxiliary": [1]}}  # of another answer
+    steps = {"drafted": drafted, "accepted": [3, 4], "blocks": ["", ""], "forwards": forwards}
+    trace = {"doc_id": 0, "repeat": 0, "question": "What?", **steps}
+    fewer = {
+        "drafted": [[]],
+        "accepted": [0],
+        "blocks": [""],
+        "forwards": {"denoiser": [1], "auxiliary": [1]},
+    }
+    other = trace | {"doc_id": 1, **fewer}  # of another answer
     write_traces(folder, [trace, other])
     _, data, left_out = page()
     (answers,) = data["answers"].values()
     assert answers["0"]["spent"] == forwards and answers["0"]["refused"] == ["⟨9⟩⟨8⟩", ""]
+    assert answers["0"]["drafts"] == [[5, 3], [4, 4]] and not answers["0"]["own"]
+    assert "blocks" not in answers["0"]
     assert "spent" not in answers["1"] and not left_out
     assert data["tasks"]["gsm_symbolic"]["documents"][0]["question"] == "What?"
     (folder / "trace.jsonl").write_text("{}\n")

@@ -50,6 +50,11 @@ class Decoder:
         """
         raise NotImplementedError
 
+    def block_states(self, row: Row) -> str:
+        """Where its blocks stand after a step, a letter a block; empty for decoders that do not begin blocks
+        on their own. See `Pipeline.block_states`."""
+        return ""
+
     def run(self, board: Board, observer: Observer | None) -> None:
         """Step until every row has ended."""
         self.begin(board)

@@ -81,6 +81,15 @@ class Pipeline(Sampling, Decoder):
             for row, positions, *mine in zip(board.rows, masks, *to_lists(sure, order, ids), strict=True)
         ]
 
+    def block_states(self, row: Row) -> str:
+        """w: waiting, or given up. b: begun. f: full, it commits a token every step. d: decoded."""
+        full, length = row.state.full, self.block_length
+        spans = [row.canvas[start : start + length] for start in range(0, len(row.canvas), length)]
+        return "".join(
+            "d" if None not in span else "w" if block >= len(full) else "f" if full[block] else "b"
+            for block, span in enumerate(spans)
+        )
+
     def _draw(self, board: Board, masks: list[list[int]], logits: Tensor) -> Tensor:
         """A token of each mask, (rows, k)."""
         scores = self.scores(logits)

@@ -210,22 +210,26 @@ class Evaluation(Setup):
             key = self.lm.key(request)
             if key in found and agrees(found[key], samples[key]):
                 continue
-            steps: list[tuple[list[int], dict[str, int]]] = []
+            steps: list[tuple[list[int], int, str, dict[str, int]]] = []
 
             def observe(row, positions, ids, steps=steps):
-                steps.append((list(row.drafted), dict(row.forwards)))
+                states = self.decoder.block_states(row)
+                steps.append((list(row.drafted), row.accepted, states, dict(row.forwards)))
 
             prompts, seeds = self.lm.prompts([request]), [self.lm.seed_of(request)]
             max_new_tokens = self.cfg.task.max_new_tokens
             (again,) = self.decoder.decode(self.lm.models, prompts, max_new_tokens, self.stop, seeds, observe)
             if again.ids != samples[key]["ids"]:
                 raise AssertionError(f"document {key[0]} decoded for its trace gave other ids than recorded")
+            drafted, accepted, blocks, forwards = map(list, zip(*steps, strict=True))
             found[key] = {
                 "doc_id": key[0],
                 "repeat": key[1],
                 "question": request.doc.get("question"),
-                "drafted": [drafted for drafted, _ in steps],
-                "forwards": {role: [counts[role] for _, counts in steps] for role in again.forwards},
+                "drafted": drafted,
+                "accepted": accepted,
+                "blocks": blocks,
+                "forwards": {role: [counts[role] for counts in forwards] for role in again.forwards},
             }
         self.run.write_traces(found[key] for key in sorted(found))
 

@@ -5,7 +5,6 @@
     data       one JSON of plain data for charts, settings and answers
     tables     a section: a DataFrame as cells, and as CSV
     answers    answers as the page replays them
-    replay     what the commit order of a record says about each step
     pieces     the text of each token
     colours    the figures' colours on a dark page
 

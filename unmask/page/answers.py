@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from unmask.page import replay
 from unmask.page.pieces import Decode, decode_of, pieces
 from unmask.records.sample import committed
 from unmask.records.trace import Trace, agrees
@@ -22,28 +21,25 @@ def answers_of(
 ) -> dict[int, dict]:
     """The first answer of a run to each of these documents, see `answer` and `told_by`."""
     decode = decode_of(config, scored[0])
-    longest = max(max(committed(sample)) for sample in scored)
     found = {}
     for sample in scored:
         if sample["doc_id"] in documents and sample["repeat"] == 0:
-            mine = answer(sample, config, decode, longest, vocabulary)
+            mine = answer(sample, decode, vocabulary)
             trace = traces.get((sample["doc_id"], 0))
-            found[sample["doc_id"]] = mine | told_by(trace, sample, mine, decode)
+            found[sample["doc_id"]] = mine | told_by(trace, sample, config, decode)
     return found
 
 
-def answer(
-    sample: Mapping, config: Mapping, decode: Decode | None, longest: int, vocabulary: dict[str, int]
-) -> dict:
+def answer(sample: Mapping, decode: Decode | None, vocabulary: dict[str, int]) -> dict:
     """An answer up to its end, as the page replays it.
 
     tokens: numbers of pieces, which `vocabulary` collects. steps: the step that committed each. taken: how
     many each step committed, those after the end included. after: how many stand after the end. The rest is
-    of `sample`, `replay.drafts` and `replay.blocks`.
+    of `sample`.
     """
     stop = sample["useful"] + (sample["finish"] == "stop")  # with the end token
     texts = pieces(sample["ids"][:stop], decode)
-    found = {
+    return {
         "tokens": [vocabulary.setdefault(text, len(vocabulary)) for text in texts],
         "steps": sample["commits"][:stop],
         "taken": committed(sample),
@@ -54,27 +50,26 @@ def answer(
         "answer": sample["extracted"],
         "forwards": sample["forwards"],
     }
-    if (drafts := replay.drafts(sample, config, longest)) is not None:
-        found["drafts"] = drafts
-        found["own"] = "drafter" in config["roles"]  # the last token of a step is the target's own
-    if (blocks := replay.blocks(sample, config)) is not None:
-        found["blocks"] = blocks
-    return found
 
 
-def told_by(trace: Trace | None, sample: Mapping, found: Mapping, decode: Decode | None) -> dict:
+def told_by(trace: Trace | None, sample: Mapping, config: Mapping, decode: Decode | None) -> dict:
     """What a trace adds to an `answer`, if it is of this very one.
 
-    spent: role -> forwards up to each step. refused: per step, the text of the drafted tokens that were not
-    accepted.
+    spent: role -> forwards up to each step. Per step, where the decoder has them: blocks, the states of its
+    blocks; drafts, (drafted, accepted); own, the last token is the target's own; refused, the text of the
+    drafted tokens that were not accepted.
     """
     if trace is None or not agrees(trace, sample):
         return {}
-    refused = [
-        "".join(pieces(drafted[accepted:], decode))
-        for drafted, (_, accepted) in zip(trace["drafted"], found.get("drafts", ()), strict=False)
-    ]
-    return {"spent": trace["forwards"]} | ({"refused": refused} if refused else {})
+    found: dict = {"spent": trace["forwards"]}
+    if any(trace["blocks"]):
+        found["blocks"] = trace["blocks"]
+    if any(trace["drafted"]):
+        steps = list(zip(trace["drafted"], trace["accepted"], strict=True))
+        found["own"] = "drafter" in config["roles"]
+        found["drafts"] = [(len(drafted), accepted) for drafted, accepted in steps]
+        found["refused"] = ["".join(pieces(drafted[accepted:], decode)) for drafted, accepted in steps]
+    return found
 
 
 def documents_of(runs: Sequence[Sequence[dict]], traces: Sequence[Traces]) -> list[dict]:

@@ -246,7 +246,7 @@ function tokens(answer, step) {
 
 function drafting({ drafts, own, refused }, step) {
   const [drafted, accepted] = drafts[step];
-  const text = refused?.[step] ? `, refused “${refused[step]}”` : ""; // known from a trace
+  const text = refused[step] ? `, refused “${refused[step]}”` : "";
   const broke = accepted < drafted ? `broke at its token ${accepted + 1}${text}` : "all of it";
   if (!drafted) return "Draft: none in this step.";
   return `Draft: ${drafted} tokens, ${accepted} accepted, ${broke}${own ? "; the last token of the step is the target's own" : ""}.`;

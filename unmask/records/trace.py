@@ -21,6 +21,8 @@ class Trace(TypedDict):
     repeat: int
     question: str | None  # as the task's document has it
     drafted: list[list[int]]  # per step, the ids that were judged; empty where nothing is drafted
+    accepted: list[int]  # per step, how many of these, from the first on
+    blocks: list[str]  # per step, the states of the blocks after it (`Decoder.block_states`)
     forwards: dict[str, list[int]]  # role -> forwards up to each step, that step included
 
 
@@ -43,8 +45,17 @@ def check_trace(row: dict, where: object) -> Trace:
     if not isinstance(row, dict) or row.keys() != Trace.__annotations__.keys():
         raise RecordError(f"{where}: has other fields than {', '.join(Trace.__annotations__)}. {AGAIN}")
     numbers = all(type(row[name]) is int for name in ("doc_id", "repeat"))
-    lists = isinstance(row["drafted"], list) and isinstance(row["forwards"], dict)
-    if not (numbers and lists and all(map(_integers, [*row["drafted"], *row["forwards"].values()]))):
+    lists = all(isinstance(row[name], list) for name in ("drafted", "blocks"))
+    lists = lists and isinstance(row["forwards"], dict)
+    if not (
+        numbers
+        and lists
+        and all(map(_integers, [row["accepted"], *row["drafted"], *row["forwards"].values()]))
+        and all(isinstance(states, str) for states in row["blocks"])
+        and len({len(row[name]) for name in ("drafted", "accepted", "blocks")}) == 1
+        and all(len(counts) == len(row["blocks"]) for counts in row["forwards"].values())
+        and all(map(_within, row["accepted"], row["drafted"]))
+    ):
         raise RecordError(f"{where}: is no trace. {AGAIN}")
     if not isinstance(row["question"], str | None):
         raise RecordError(f"{where}: question must be a string or null. {AGAIN}")
@@ -53,6 +64,10 @@ def check_trace(row: dict, where: object) -> Trace:
 
 def _integers(value: object) -> bool:
     return isinstance(value, list) and all(type(each) is int for each in value)
+
+
+def _within(accepted: int, drafted: list[int]) -> bool:
+    return 0 <= accepted <= len(drafted)
 
 
 def agrees(trace: Trace, sample: Mapping) -> bool:
