@@ -105,7 +105,9 @@ def save(model: torch.nn.Module, snapshot: Path, rename=lambda name: name) -> No
         save_file({name: state[name] for name in mine}, snapshot / file, {"format": "pt"})
         index |= dict.fromkeys(mine, file)
     total = {"total_size": sum(t.numel() * 2 for t in state.values())}
-    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"metadata": total, "weight_map": index}))
+    (snapshot / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": total, "weight_map": index})
+    )
 
 
 def causal(home: Path, name: str, config_class: type, template: str, eos: str, **more) -> None:
@@ -141,10 +143,16 @@ def dream(home: Path, name: str) -> None:
     )
     fields = config.to_dict() | {
         "architectures": ["DreamModel"],
-        "auto_map": {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"},
+        "auto_map": {
+            "AutoConfig": "configuration_dream.DreamConfig",
+            "AutoModel": "modeling_dream.DreamModel",
+        },
     }
     code = dict.fromkeys(("configuration_dream.py", "modeling_dream.py", "tokenization_dream.py"), REMOTE)
-    save(AutoModelForCausalLM.from_config(config), repository(home, name, files | code | {"config.json": fields}))
+    save(
+        AutoModelForCausalLM.from_config(config),
+        repository(home, name, files | code | {"config.json": fields}),
+    )
 
 
 def llada(home: Path, name: str) -> None:
@@ -247,10 +255,14 @@ def make(home: Path) -> None:
 
 def write_rows(folder: Path) -> Path:
     """Rows made here, in the data sets' columns: a file or folder for the `task.data` of each task."""
-    sums = [(f"Ann has {i} pens and buys {i + 2}. How many?", f"{i} + {i + 2}\n#### {2 * i + 2}") for i in range(9)]
+    sums = [
+        (f"Ann has {i} pens and buys {i + 2}. How many?", f"{i} + {i + 2}\n#### {2 * i + 2}")
+        for i in range(9)
+    ]
     numbers = [{"question": q, "answer": a} for q, a in sums]
     formulas = [
-        {"problem": f"What is ${i}+{i}$?", "solution": f"\\boxed{{{2 * i}}}", "subject": "Algebra"} for i in range(ROWS)
+        {"problem": f"What is ${i}+{i}$?", "solution": f"\\boxed{{{2 * i}}}", "subject": "Algebra"}
+        for i in range(ROWS)
     ]
     signature = "def double(x):\n"
     programs = [
@@ -264,7 +276,9 @@ def write_rows(folder: Path) -> Path:
     ]
     asked = "Write a function to double."
     asserts = [f"assert double({i}) == {2 * i}" for i in range(3)]
-    short = [{"text": asked, "code": f"{signature}    return 2 * x", "test_list": asserts} for _ in range(ROWS)]
+    short = [
+        {"text": asked, "code": f"{signature}    return 2 * x", "test_list": asserts} for _ in range(ROWS)
+    ]
     clean = [row | {"prompt": asked, "test_imports": []} for row in short]
     boxes = [{"problem": "What is 3?", "answer": "3"}] * ROWS
     files = {
@@ -278,7 +292,8 @@ def write_rows(folder: Path) -> Path:
         "livecodebench/test": [{"question_content": "Double.", "starter_code": ""}] * ROWS,
         "mt_bench/test": [{"turns": ["Say one.", "Say two."]}] * ROWS,
         "gpqa/test": [
-            {"Question": f"{i}?", "Correct Answer": "a"} | {f"Incorrect Answer {k}": f"b{k}" for k in (1, 2, 3)}
+            {"Question": f"{i}?", "Correct Answer": "a"}
+            | {f"Incorrect Answer {k}": f"b{k}" for k in (1, 2, 3)}
             for i in range(ROWS)
         ],
     }

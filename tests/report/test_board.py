@@ -8,8 +8,8 @@ from unmask.report.board import headlines, lossless, table_of
 from unmask.report.choice import validation_of
 from unmask.report.definition import Board
 from unmask.report.figures import draw, prepared
-from unmask.report.published import points_of
 from unmask.report.fronts import aups
+from unmask.report.published import points_of
 
 FIGURE = ("figure=board", "task=gsm_symbolic")
 SETTINGS = {  # right of four answers, tokens a step

@@ -69,7 +69,7 @@ def sweep(settings: list[list[str]], given: Sequence[str]) -> None:
     Console().print(summary_table(summaries, scored, evaluations[0].device.type))
     words = [word for word in given if key_of(word) != "figure"]
     for name in figures_named(given):
-        found, definition = runs_of(name, words, [evaluation.run for evaluation in evaluations])
+        collection, definition = runs_of(name, words, [evaluation.run for evaluation in evaluations])
         if definition.beside:
-            show_beside(definition, found)
+            show_beside(definition, collection)
     print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})

@@ -239,8 +239,8 @@ def note_of(definition: Definition, table: pd.DataFrame) -> str:
     """What the table's words mean."""
     alone = int((table.ours == ALONE).sum())
     return (
-        f"Published: {Beside(**definition.beside).paper}. Ours with 95% intervals over documents; a difference is "
-        "ours less published, in points of accuracy (or of the cost, where that is what was published), and "
+        f"Published: {Beside(**definition.beside).paper}. Ours with 95% intervals over documents; a "
+        "difference is ours less published, in points of accuracy (or of the cost, where that is what was published), and "
         "in half widths of our interval: between -1 and 1 the published number lies within it. "
         f"{ALONE}: {alone} of {len(table)} rows have no run of ours."
     )
@@ -263,8 +263,9 @@ def for_terminal(definition: Definition, table: pd.DataFrame) -> Table:
     for column, name in names.items():
         text = column in ("task", "method")
         shown.add_column(Text(name), justify="left" if text else "right", overflow="fold")
-    for _, line in table.iterrows():
-        setting = f"{line.method}, {line['published with']}" if line["published with"] else line.method
+    several = table.duplicated(["table", "task", "method"], keep=False)  # told apart by their settings
+    for at, line in table.iterrows():
+        setting = f"{line.method}, {line['published with']}" if several[at] else line.method
         cells = [setting if column == "method" else str(line[column]) for column in names]
         shown.add_row(*map(Text, cells), style="dim" if line.ours == ALONE else "")
     shown.caption = Text(note_of(definition, table))
