@@ -1,9 +1,9 @@
-"""A Hugging Face cache as the Hub would fill it, in a few MB: published repositories, file names, fields of config.json, tensor
-names and special tokens; a small vocabulary and small random weights, so that answers are noise.
+"""A Hugging Face cache as the Hub would fill it, in a few MB, so that published commands run offline.
 
-    python tests/hub/make_hub.py FOLDER        # then HF_HUB_OFFLINE=1 HF_HOME=FOLDER python eval.py figure=...
+Published repositories, file names, fields of config.json, tensor names and special tokens; a small vocabulary
+and small random weights, so that answers are noise.
 
-With --data it also writes rows of its own in the data sets' columns, as `task.data` takes them, to FOLDER/rows.
+    python tests/hub/make_hub.py FOLDER    # then HF_HUB_OFFLINE=1 HF_HOME=FOLDER python eval.py figure=...
 """
 
 import hashlib
@@ -26,8 +26,10 @@ DREAM = [*SPECIAL, "<|beginoftext|>", "<|mask|>"]
 LLADA = ["<|startoftext|>", "<|endoftext|>", "[CLS]", "[gMASK]", "<|mdm_mask|>"]
 LLADA += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 CHATML = (
-    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if messages[0].role != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 THINKING = CHATML.replace(
@@ -35,7 +37,8 @@ THINKING = CHATML.replace(
     "assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
 )
 HEADERS = (
-    "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}<|start_header_id|>{{ message.role }}"
+    "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}"
+    "<|start_header_id|>{{ message.role }}"
     "<|end_header_id|>\n\n{{ message.content | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
@@ -111,7 +114,8 @@ def save(model: torch.nn.Module, snapshot: Path, rename=lambda name: name) -> No
 
 
 def causal(home: Path, name: str, config_class: type, template: str, eos: str, **more) -> None:
-    files, special = tokenizer("Qwen2Tokenizer", [*SPECIAL, "<|extra|>"], template, eos_token=eos)
+    names = SPECIAL + ["<think>"] * (config_class is Qwen3Config)  # Dream has another token there than Qwen3
+    files, special = tokenizer("Qwen2Tokenizer", names, template, eos_token=eos)
     config = config_class(
         **(SHAPE | more),
         vocab_size=max(special.values()) + 1,

@@ -1,5 +1,5 @@
-"""The published tables: every configuration composes on published models, its rows find the published ones, and one cell runs
-from a fake Hub to the table."""
+"""The published tables: every configuration composes on published models, its rows find the published ones,
+and one cell runs from a fake Hub to the table."""
 
 import importlib.util
 import json

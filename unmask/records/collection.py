@@ -44,9 +44,10 @@ class Collection:
     """The runs of a sweep.
 
     rows: one per setting that was found, in the sweep's order: run (folder name), arm, model, task,
-        decoder, label, plain (the label without what sets it apart from others of the sweep), `naming.SYMBOLS`,
-        conditions (hash of all settings but the decoder's), batch_size, seed, max_new_tokens, device, dtype,
-        threads, positions_per_useful_token, and all of `summary.summarise`.
+        decoder, label, plain (the label without what sets it apart from others of the sweep),
+        `naming.SYMBOLS`, conditions (hash of all settings but the decoder's), batch_size,
+        seed, max_new_tokens, device, dtype, threads, positions_per_useful_token, and all of
+        `summary.summarise`.
     scored, configs: by run: its scored documents, its identity.
     missing: (label, why) of every setting that has no run.
     """

@@ -29,9 +29,10 @@ def with_changes(definition: Definition, found: Collection) -> Collection:
 def baselines(definition: Definition, rows: pd.DataFrame) -> dict[str, str]:
     """Run -> the run that it is compared with, of the same task and conditions.
 
-    With `Definition.baseline_arm` it is that arm's setting on the same task, of the same conditions where there
-    is one. Else that is the setting with the figure's baseline label, of the model itself, of its parent (`Board.parents`)
-    or of `Listing.baseline_model`. In other figures, where these have none, the sweep's first one.
+    With `Definition.baseline_arm` it is that arm's setting on the same task, of the same conditions where
+    there is one. Else it is the setting with the figure's baseline label, of the model itself, of its parent
+    (`Board.parents`) or of `Listing.baseline_model`. In other figures, where these have none, the sweep's
+    first one.
     """
     if definition.baseline_arm:
         return _of_the_arm(definition.baseline_arm, rows)

@@ -148,7 +148,7 @@ def table_of(definition: Definition, found: Collection) -> pd.DataFrame:
     for row in ours:
         if row.run not in used:
             lines.append(_line(None, row, timed) | {"task": beside.tasks.get(row.task, row.task)})
-    return pd.DataFrame(lines, columns=COLUMNS).fillna("")
+    return pd.DataFrame([dict.fromkeys(COLUMNS, "") | line for line in lines], columns=COLUMNS)
 
 
 def _is_of(row: pd.Series, point: pd.Series, beside: Beside, config: Mapping) -> bool:
@@ -240,8 +240,9 @@ def note_of(definition: Definition, table: pd.DataFrame) -> str:
     alone = int((table.ours == ALONE).sum())
     return (
         f"Published: {Beside(**definition.beside).paper}. Ours with 95% intervals over documents; a "
-        "difference is ours less published, in points of accuracy (or of the cost, where that is what was published), and "
-        "in half widths of our interval: between -1 and 1 the published number lies within it. "
+        "difference is ours less published, in points of accuracy (or of the cost, where that is what was "
+        "published), and in half widths of our interval: between -1 and 1 the published number lies "
+        "within it. "
         f"{ALONE}: {alone} of {len(table)} rows have no run of ours."
     )
 
