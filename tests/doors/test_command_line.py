@@ -37,7 +37,8 @@ CHOICES = {
         """a2d_coder_bd3lm a2d_coder_mdlm a2d_qwen3_bd3lm a2d_qwen3_mdlm d2f_dream d2f_llada dflash_qwen3_4b
         dflash_qwen3_8b dflash_smollm2 diffusion_gemma dparallel_dream dparallel_llada dream
         dream_coder fast_dllm_v2_1.5b llada llada2.1_mini llada2_mini llada_1.5 llada_moe none
-        open_dcoder qwen3_4b qwen3_8b qwen_0.5b qwen_7b random random_causal sdar_1.7b sdar_4b
+        open_dcoder qwen3_4b qwen3_8b qwen_0.5b qwen_7b dream_base
+        llama3_8b qwen_7b_base random random_causal sdar_1.7b sdar_4b
         smollm2 tiny_d2f_dream tiny_d2f_llada tiny_dflash tiny_dparallel_dream
         tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
     ),
@@ -55,7 +56,9 @@ CHOICES = {
     "figure": words(
         """block_caches board d2f_blocks d2f_dream d2f_llada d2f_parts d2f_training dflash dflash_acceptance
         dflash_smollm2 dflash_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding
-        fig2 fig3 fig4 fig5 fig6 fig6_7b tab1 tab1_7b"""
+        fig2 fig3 fig4 fig5 fig6 tab1 apd_fig2 apd_fig3 apd_fig4 apd_fig5 apd_fig6 apd_tab1 d2f_fig2 d2f_fig5
+        d2f_table1 d2f_table2 d2f_table3 dflash_table1 dparallel_fig4 dparallel_table1 dparallel_table2
+        fast_dllm_table1 fast_dllm_table2"""
     ),
 }
 SETTINGS = {

@@ -7,8 +7,9 @@ from unmask.report import choice
 from unmask.report.board import headlines, lossless, table_of
 from unmask.report.choice import validation_of
 from unmask.report.definition import Board
-from unmask.report.figures import draw, prepared, read_published
+from unmask.report.figures import draw, prepared
 from unmask.report.fronts import aups
+from unmask.report.published import points_of
 
 FIGURE = ("figure=board", "task=gsm_symbolic")
 SETTINGS = {  # right of four answers, tokens a step
@@ -133,7 +134,7 @@ def test_an_area_begins_at_the_parents_one_token_run(board, found):
 
 
 def test_published_headlines_are_gsm8ks_each_over_what_its_paper_counts():
-    published = read_published("2,dparallel_dream,d2f,dflash")
+    published = points_of("2,dparallel_dream,d2f,dflash")
     points = headlines(published)
     counted = dict(points.groupby("task").x_name.unique().map(list))
     assert counted == {

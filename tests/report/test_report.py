@@ -98,12 +98,12 @@ def test_a_figure_without_any_run_is_refused_with_the_reason(record, draws):
 
 
 def test_all_figures_are_drawn_that_have_runs(record, draws, monkeypatch):
-    assert {"fig2", "fig6_7b", "tab1"} < set(FIGURES)
-    monkeypatch.setattr(report_command, "FIGURES", ["fig4", "tab1", "tab1_7b"])
+    assert {"fig2", "apd_fig6", "tab1"} < set(FIGURES)
+    monkeypatch.setattr(report_command, "FIGURES", ["fig4", "tab1", "apd_tab1"])
     record("figure=fig4", "arm=one")
     code, out, err = draws()
     assert code == 0 and json.loads(out.splitlines()[-1]).keys() == {"fig4", "tab1"}
-    assert "tab1: missing entropy T=48 on tiny_dream" in err and "tab1_7b: " in err
+    assert "tab1: missing entropy T=48 on tiny_dream" in err and "apd_tab1: " in err
     assert "none of its 9 runs" in err
 
 

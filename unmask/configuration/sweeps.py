@@ -37,11 +37,16 @@ def expand(given: Sequence[str]) -> list[list[str]]:
 
     ValueError where a word, a figure or an arm does not exist.
     """
+    return [words for _, words in _expand(given)]
+
+
+def _expand(given: Sequence[str]) -> list[tuple[str | None, list[str]]]:
+    """`expand`, each setting with the arm that it is of."""
     words = [parsed(word) for word in given]
     figures = _names(words, "figure")
     if len(figures) > 1:
         rest = [o.input_line for o in words if o.key_or_group != "figure"]
-        return [one for name in figures for one in expand([*rest, f"figure={name}"])]
+        return [one for name in figures for one in _expand([*rest, f"figure={name}"])]
     changes = [o.input_line for o in words if o.key_or_group.partition(".")[0] in ("arms", "grid")]
     arms, grid = _figure(*(f"figure={name}" for name in figures), *changes)
     own = {o.input_line.partition("=")[0]: _values(o) for o in words if o.key_or_group != "arm"}
@@ -60,13 +65,17 @@ def expand(given: Sequence[str]) -> list[list[str]]:
             if key in mine or key not in swept
         }
         fixed = {key: values for key, values in mine.items() if len(values) == 1}
-        found += product(grid | mine | command | fixed)
+        found += [(arm, words) for words in product(grid | mine | command | fixed)]
     return found
 
 
 def settings(given: Sequence[str], config_name: str = "eval") -> list[DictConfig]:
-    """The composed configuration of every setting; ValueError where one cannot be composed."""
-    return [composed(config_name, words) for words in expand(given)]
+    """The composed configuration of every setting, `arm` being its own; ValueError where one cannot be
+    composed."""
+    found = [(arm, composed(config_name, words)) for arm, words in _expand(given)]
+    for arm, cfg in found:
+        cfg.arm = arm
+    return [cfg for _, cfg in found]
 
 
 def arm_choices(arm: Any) -> Choices:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from unmask.configuration.composition import composed
-from unmask.configuration.sweeps import expand, figures_named, is_list
+from unmask.configuration.sweeps import expand, figures_named, is_list, key_of
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.several import answer, distinct
 from unmask.output import print_json
 from unmask.records.naming import labels
+from unmask.report.command import show_beside
+from unmask.report.lookup import runs_of
 from unmask.report.tables import summary_table
 
 
@@ -18,7 +20,7 @@ def evaluate(given: Sequence[str], single: bool = False) -> None:
     """The evaluation that the words of a command name, or all of a sweep. single: the words are of one
     setting of a sweep."""
     if not single and (figures_named(given) or any(map(is_list, given))):
-        sweep(expand(given))
+        sweep(expand(given), given)
     else:
         one(Evaluation(composed("eval", given)))
 
@@ -40,8 +42,11 @@ def one(evaluation: Evaluation) -> None:
     print_json(evaluation.headline(summary))
 
 
-def sweep(settings: list[list[str]]) -> None:
-    """All settings: in turns where they say so, else one after the other."""
+def sweep(settings: list[list[str]], given: Sequence[str]) -> None:
+    """All settings: in turns where they say so, else one after the other.
+
+    given: the command that they are of, whose figures may have a published table to print.
+    """
     configs = [composed("eval", words) for words in settings]
     if len(configs) > 1 and (folder := configs[0].run_folder):
         raise ValueError(
@@ -62,4 +67,9 @@ def sweep(settings: list[list[str]]) -> None:
     summaries = {name: evaluation.summary for name, evaluation in found.items()}
     scored = {name: evaluation.scored for name, evaluation in found.items()}
     Console().print(summary_table(summaries, scored, evaluations[0].device.type))
+    words = [word for word in given if key_of(word) != "figure"]
+    for name in figures_named(given):
+        collection, definition = runs_of(name, words, [evaluation.run for evaluation in evaluations])
+        if definition.beside:
+            show_beside(definition, collection)
     print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})

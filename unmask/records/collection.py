@@ -28,6 +28,7 @@ class Setting:
     out, or gives as "auto", is open too.
     metric: "metric,filter" that decides whether an answer is correct; None: unscored.
     limit, subset_seed, listed: which documents, see `documents.chosen`.
+    arm: its name in the figure, if it has one.
     """
 
     identity: Mapping
@@ -35,16 +36,18 @@ class Setting:
     limit: int | None = None
     subset_seed: int | None = None
     listed: Sequence[int] | str | None = None
+    arm: str | None = None
 
 
 @dataclass
 class Collection:
     """The runs of a sweep.
 
-    rows: one per setting that was found, in the sweep's order: run (folder name), model, task, decoder,
-        label, plain (the label without what sets it apart from others of the sweep), `naming.SYMBOLS`,
-        conditions (hash of all settings but the decoder's), batch_size, seed, max_new_tokens, device, dtype,
-        threads, positions_per_useful_token, and all of `summary.summarise`.
+    rows: one per setting that was found, in the sweep's order: run (folder name), arm, model, task,
+        decoder, label, plain (the label without what sets it apart from others of the sweep),
+        `naming.SYMBOLS`, conditions (hash of all settings but the decoder's), batch_size,
+        seed, max_new_tokens, device, dtype, threads, positions_per_useful_token, and all of
+        `summary.summarise`.
     scored, configs: by run: its scored documents, its identity.
     missing: (label, why) of every setting that has no run.
     """
@@ -86,10 +89,10 @@ def collect(runs: Sequence[Run], settings: Sequence[Setting], weights: Weights |
         if len(fits) > 1:
             raise RecordError(_several(name, [run for run, _ in fits]))
         if fits:
-            found.append((name, *fits[0]))
+            found.append((name, *fits[0], setting.arm))
         else:
             missing.append((f"{name}{_on(setting.identity)}", why))
-    _check_alike([run for _, run, _ in found])
+    _check_alike([run for _, run, *_ in found])
     return _collection(found, missing)
 
 
@@ -122,11 +125,12 @@ def _finished(run: Run) -> list[dict]:
     return scored
 
 
-def _collection(found: Sequence[tuple[str, Run, list[dict]]], missing: list[tuple[str, str]]) -> Collection:
+def _collection(found: Sequence[tuple], missing: list[tuple[str, str]]) -> Collection:
+    """found: (label, run, its scored documents, and its arm if there is one) of each setting."""
     return Collection(
         pd.DataFrame([_row(*each) for each in found]),
-        {run.folder.name: scored for _, run, scored in found},
-        {run.folder.name: run.config for _, run, _ in found},
+        {run.folder.name: scored for _, run, scored, *_ in found},
+        {run.folder.name: run.config for _, run, *_ in found},
         missing,
     )
 
@@ -231,13 +235,14 @@ def _check_alike(runs: Sequence[Run]) -> None:
                 )
 
 
-def _row(name: str, run: Run, scored: list[dict]) -> dict:
+def _row(name: str, run: Run, scored: list[dict], arm: str | None = None) -> dict:
     config = run.config
     summary = summarise(scored, run.info.get("shapes"))
     decoder, task = config["decoder"], config["task"]
     conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
     return {
         "run": run.folder.name,
+        "arm": arm,
         "model": main_model(config)["name"],
         "task": task["name"],
         "decoder": decoder["name"],

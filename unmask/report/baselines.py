@@ -29,9 +29,13 @@ def with_changes(definition: Definition, found: Collection) -> Collection:
 def baselines(definition: Definition, rows: pd.DataFrame) -> dict[str, str]:
     """Run -> the run that it is compared with, of the same task and conditions.
 
-    That is the setting with the figure's baseline label, of the model itself, of its parent (`Board.parents`)
-    or of `Listing.baseline_model`. In other figures, where these have none, the sweep's first one.
+    With `Definition.baseline_arm` it is that arm's setting on the same task, of the same conditions where
+    there is one. Else it is the setting with the figure's baseline label, of the model itself, of its parent
+    (`Board.parents`) or of `Listing.baseline_model`. In other figures, where these have none, the sweep's
+    first one.
     """
+    if definition.baseline_arm:
+        return _of_the_arm(definition.baseline_arm, rows)
     labels, parents = definition.first_points
     strict = isinstance(definition, Board | Listing)
     found = {}
@@ -41,6 +45,18 @@ def baselines(definition: Definition, rows: pd.DataFrame) -> dict[str, str]:
         same = rows[(rows.task == row.task) & (rows.conditions == row.conditions) & rows.plain.isin(labels)]
         own = same[same.model == model]
         chosen = own if len(own) or strict else same
+        if len(chosen):
+            found[row.run] = chosen.run.iloc[0]
+    return found
+
+
+def _of_the_arm(name: str, rows: pd.DataFrame) -> dict[str, str]:
+    found = {}
+    for row in rows.itertuples():
+        first = (row.arm or "").partition("_")[0]
+        same = rows[(rows.task == row.task) & rows.arm.isin([name, f"{first}_{name}"])]
+        alike = same[same.conditions == row.conditions]
+        chosen = alike if len(alike) else same
         if len(chosen):
             found[row.run] = chosen.run.iloc[0]
     return found

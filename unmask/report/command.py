@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.console import Console
 
 from unmask.configuration.sweeps import expand, figures_named, key_of
 from unmask.output import print_json
@@ -17,7 +18,7 @@ from unmask.records.files import RecordError
 from unmask.report.board import AUP_WORDS, CHOSEN, table_of
 from unmask.report.choice import validation_of
 from unmask.report.comparison import show
-from unmask.report.definition import Board
+from unmask.report.definition import Board, Definition
 from unmask.report.figures import draw, drawable, prepared
 from unmask.report.lookup import (
     A_RUN,
@@ -33,6 +34,8 @@ from unmask.report.lookup import (
     runs_of,
     scored_run,
 )
+from unmask.report.published import for_terminal
+from unmask.report.published import table_of as table_of_published
 
 
 def report(given: Sequence[str]) -> None:
@@ -50,7 +53,8 @@ def report(given: Sequence[str]) -> None:
     for name in wanted or FIGURES:
         try:
             found, definition = runs_of(name, of_runs, runs)
-            if found.missing and not drawable(definition, found):
+            alone = bool(wanted and definition.beside and cfg.published and found.rows.empty)
+            if found.missing and not alone and not drawable(definition, found):
                 print(none_of(name, found, cfg.results), file=sys.stderr)
                 continue
             for label, why in found.missing:
@@ -65,6 +69,8 @@ def report(given: Sequence[str]) -> None:
             continue
         drawn[name] = os.path.relpath(picture)
         print(f"{name}: {drawn[name]} ({len(found.rows)} of {len(found.rows) + len(found.missing)} runs)")
+        if definition.beside and cfg.published:
+            show_beside(definition, found)
     if refused:
         raise ValueError(f"{', '.join(refused)}: not drawn, for the reasons above")
     if not drawn:
@@ -72,6 +78,12 @@ def report(given: Sequence[str]) -> None:
             f"{cfg.results}: has no runs of {', '.join(wanted) or 'any figure'} with these settings"
         )
     print_json(drawn)
+
+
+def show_beside(definition: Definition, found: Collection) -> None:
+    """Print the published rows of a figure, ours beside them."""
+    found = prepared(definition, found) if len(found.rows) else found
+    Console().print(for_terminal(definition, table_of_published(definition, found)))
 
 
 def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:

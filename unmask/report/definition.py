@@ -6,7 +6,8 @@
       x: decoder.mixture_weight        # the setting on the x axis, by its key in the configuration
       x_label: R (its weight)
       measures: [accuracy, tokens_per_second, tokens_per_step]
-      published: 3                     # of paper_figures.csv, drawn in panels of their own
+      published: 3                     # of the papers' points, drawn in panels of their own
+      beside: {...}                    # a published table whose rows stand beside ours: see published.Beside
 
 `kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind: board`
 does both for many methods; `kind: acceptance` shows how much of a draft is taken. So a new figure is a file
@@ -23,19 +24,45 @@ BASELINE = "leftright K=1"  # one token a step, from the left, without cache and
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Which points of published_points.csv (and APD's) stand beside which of our settings.
+
+    paper: their column source. tables: of their column figure, in this order. tasks: our task's name -> their
+    column task. series: our arm, or what follows its first "_" -> their column series. setting: key of a
+    configuration -> a pattern; a setting of ours that has the key is of the points whose column setting has
+    the pattern, with our value as its number. hours: documents -> (on one A100, on one H100), computed, not
+    measured; None where nothing says.
+    """
+
+    paper: str = ""
+    tables: list[str] = field(default_factory=list)
+    tasks: dict[str, str] = field(default_factory=dict)
+    series: dict[str, str] = field(default_factory=dict)
+    setting: dict[str, str] = field(default_factory=dict)
+    hours: dict[str, list[float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Definition:
     """What all kinds have."""
 
     name: str
     title: str
     measures: list[str] = field(default_factory=list)  # columns of `measures.MEASURES`
-    published: str | None = None  # which figure of paper_figures.csv
+    published: str | None = None  # which figures of `published.points_of`
     baseline: str = BASELINE  # label of what the others are compared with
+    # in its stead the arm of this name: of arm gsm8k_d2f it is gsm8k_vanilla where this is vanilla
+    baseline_arm: str = ""
+    beside: dict[str, Any] = field(default_factory=dict)  # see `published.Beside`
 
     def __post_init__(self):
         for measure in self.measures:
             if measure not in MEASURES:
                 _refuse(self.name, "measures", measure, f"choose of {', '.join(MEASURES)}")
+        try:
+            Beside(**self.beside)
+        except TypeError as error:
+            raise ValueError(f"figure {self.name}: draw.beside: {error}") from error
 
     @property
     def first_points(self) -> tuple[list[str], dict[str, str]]:

@@ -16,8 +16,8 @@ from unmask.report.definition import Acceptance, Board, Curve, Definition, Listi
 from unmask.report.fronts import aups
 from unmask.report.measures import comparable, every
 from unmask.report.messages import message
+from unmask.report.published import points_of, write_beside
 
-PUBLISHED = Path(__file__).with_name("paper_figures.csv")
 NAMED = 4  # missing settings that a caption names
 
 
@@ -30,13 +30,19 @@ def draw(
 ) -> Path:
     """Draw a figure into a folder; returns the picture's path, or the table's.
 
-    Beside it the rows as CSV. There must be rows. ValueError where they do not fit the definition.
+    Beside it the rows as CSV and, where the definition has a published table, that (NAME_published.md), which
+    alone needs no rows. ValueError where they do not fit the definition.
 
     validation: the runs on validation problems that a board chooses by (`choice.validation_of`).
     """
     output = folder / definition.name
-    found = prepared(definition, found)
-    published = read_published(definition.published if with_published else None)
+    if len(found.rows):
+        found = prepared(definition, found)
+    if definition.beside and with_published:
+        table = write_beside(definition, found, output)
+        if found.rows.empty:
+            return table
+    published = points_of(definition.published if with_published else None)
     definition = replace(definition, title="\n".join([definition.title, *message(definition, found)]))
     kinds = {Listing: listing, Pareto: pareto, Board: board, Acceptance: acceptance, Curve: curves}
     kind = kinds[type(definition)]
@@ -66,16 +72,10 @@ def with_areas(found: Collection, areas: dict[tuple[str, str, str, str], Interva
 
 
 def drawable(definition: Definition, found: Collection) -> bool:
-    """Whether there is anything to see: for a curve, a run that has the setting on the x axis."""
+    """Whether there is anything of ours to see: for a curve, a run that has the setting on the x axis."""
     if isinstance(definition, Curve):
         return any(definition.x in flatten(config) for config in found.configs.values())
     return len(found.rows) > 0
-
-
-def read_published(figure: str | None) -> pd.DataFrame:
-    """The papers' points of a figure, or of several joined by commas; no rows where there are none."""
-    points = pd.read_csv(PUBLISHED, dtype={"figure": str, "x": str})
-    return points[points.figure.isin(figure.split(",") if figure else [])]
 
 
 def note(definition: Definition, found: Collection, with_published: bool) -> str:

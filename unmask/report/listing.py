@@ -51,7 +51,7 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
                 "setting": row.label,
                 "n": row.n,
                 "accuracy %": one_line(row, "accuracy", "{:.1f}", scale=100),
-                f"difference to {listing.baseline}": _difference(row),
+                f"difference to {listing.baseline_arm or listing.baseline}": _difference(row),
                 **cost_cells(row, row.run in timed),
                 "no answer": row.extraction_failures,
                 "on the front of": ", ".join(name for name, runs in fronts.items() if row.run in runs),

@@ -66,7 +66,12 @@ def runs_with(configs: list[DictConfig], runs: list[Run], any_threads: bool = Tr
         for open_too in ({}, {"threads": "auto"})[: 1 + (any_threads and device == "cpu")]:
             wanted = [
                 Setting(
-                    identity | open_too, cfg.task.metric, cfg.limit, cfg.task.subset_seed, cfg.task.documents
+                    identity | open_too,
+                    cfg.task.metric,
+                    cfg.limit,
+                    cfg.task.subset_seed,
+                    cfg.task.documents,
+                    cfg.arm,
                 )
                 for identity, cfg in zip(identities, configs, strict=True)
             ]

@@ -9,7 +9,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a run. `scale` is for drawing only; `published` is its column in paper_figures.csv."""
+    """A number of a run. `scale` is for drawing only; `published` is its column in `published.points_of`."""
 
     column: str
     label: str
