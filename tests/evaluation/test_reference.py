@@ -1,7 +1,8 @@
 """A recorded slice is what this code and these checkpoints give; figures/ is drawn from the reference run.
 
-The slice (tests/reference) is of the shipped checkpoints; after a change of these, delete it and run this
-file with RECORD_SLICE=1.
+The slice (tests/reference/slice.parquet) is of the shipped checkpoints. After a change of these, run this
+file with RECORD_SLICE=1, which writes runs/slice, delete the old archive, and
+`python -m unmask.records.archive runs/slice tests/reference/slice.parquet`.
 """
 
 import os
@@ -45,12 +46,15 @@ def test_a_recorded_slice_comes_out_again(setting, tmp_path):
 
     Another one rounds differently, which may turn an answer of the four, and no more.
     """
-    place = SLICE if os.environ.get("RECORD_SLICE") else tmp_path
-    evaluation = Evaluation.of(*setting.split(), f"limit={DOCUMENTS}", f"results={place}", "warm_up=0")
+    again = os.environ.get("RECORD_SLICE")
+    results = ROOT / "runs" / "slice" if again else tmp_path
+    evaluation = Evaluation.of(*setting.split(), f"limit={DOCUMENTS}", f"results={results}", "warm_up=0")
     with evaluation.run:
         evaluation.score()
     metric = evaluation.cfg.task.metric
     keys = evaluation.run.done
+    if again:
+        return
     recorded = Run.read(SLICE / evaluation.folder.name).scored(metric, keys)
     compared = ("prompt_hash", "ids", "commits", "forwards", "positions", "correct")
     again = evaluation.run.scored(metric)

@@ -9,7 +9,6 @@ import pytest
 from unmask.page.build import write
 from unmask.paths import ROOT
 from unmask.records import Run, find_runs
-from unmask.records.trace import write_traces
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -29,13 +28,13 @@ def context():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     results = shutil.copytree(ROOT / "tests" / "reference", tmp_path_factory.mktemp("page") / "results")
-    trace(next(run.folder for run in find_runs(results)[0] if run.config["decoder"].get("kv_window") == 16))
+    trace(results, next(run for run in find_runs(results)[0] if run.config["decoder"].get("kv_window") == 16))
     return write(results, results.parent)[0]
 
 
-def trace(folder):
+def trace(results, archived):
     """Write a trace of the first answer, whose every draft has one more token, which was refused."""
-    sample = Run.read(folder).samples()[0]
+    sample = archived.samples()[0]
     steps = [step for step in sample["commits"] if step >= 0]
     drafted = [
         [token for token, at in zip(sample["ids"], steps, strict=True) if at == step] + sample["ids"][:1]
@@ -47,9 +46,12 @@ def trace(folder):
         "repeat": 0,
         "question": "How many?",
         "drafted": drafted,
+        "accepted": [len(ids) - 1 for ids in drafted],
+        "blocks": [""] * len(drafted),
         "forwards": forwards,
     }
-    write_traces(folder, [found])
+    with Run.open(results / archived.folder.name, archived.config, archived.info) as run:
+        run.write_traces([found])
 
 
 @pytest.fixture
