@@ -4,9 +4,11 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from unmask.configuration import command_line
 from unmask.configuration.command_line import refusals
 from unmask.paths import ROOT
 
@@ -33,3 +35,15 @@ def test_a_closed_pipe_ends_a_command_quietly(stream):
     getattr(process, stream).close()
     assert getattr(process, other).read() == b"" and process.wait() == 1
     getattr(process, other).close()
+
+
+def test_a_launchers_worker_that_dies_is_one_message(monkeypatch, capsys):
+    def dies(*_):
+        raise BrokenProcessPool("A worker process was unexpectedly terminated")
+
+    monkeypatch.setattr(command_line, "_hydra", dies)
+    monkeypatch.setattr(sys, "argv", ["eval.py", "-m", "decoder.mixture_weight=0.1,0.5"])
+    with pytest.raises(SystemExit) as end:
+        command_line.command("eval", "", sweeps=True)(lambda given, single=False: None)()
+    assert end.value.code == 1
+    assert capsys.readouterr().err.startswith("error: a worker process of the launcher died")

@@ -6,6 +6,7 @@ import select
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import ClassVar
@@ -111,6 +112,11 @@ def _launch(config_name: str, function: Callable, flags: list[str], words: list[
     sys.argv[1:] = [*flags, *own, f"setting={','.join(quoted)}"]
     try:
         _hydra(config_name, lambda cfg: function(shlex.split(cfg.setting), single=True))
+    except BrokenExecutor as error:
+        raise ChildProcessError(
+            "a worker process of the launcher died (killed, or out of memory: fewer workers need less). "
+            "What was finished is kept, and the same command goes on from there"
+        ) from error
     finally:
         Sweep.number = Sweep.total = 0
 
