@@ -206,6 +206,7 @@ NUMBERS = {  # setting -> values that it must refuse
     "rank_tempered": (None, 1, "false"),
     "cache": (None, "both", True),
     "after_end": (None, "stop", False),
+    "end_rule": (None, "first", True),
     "block_add_threshold": (-0.1, 1.1, float("nan"), "a", None, True),
     "decoded_token_threshold": (-0.1, 1.1, float("nan"), "a", None, True),
     "skip_threshold": (-0.1, 1.1, float("nan"), "a", None, True),

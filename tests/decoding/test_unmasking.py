@@ -109,8 +109,9 @@ def test_ranks_are_of_the_tempered_probabilities_or_of_the_models_own(lab, rank,
 def test_a_filter_that_leaves_one_token_makes_all_positions_equally_sure(lab, rank):
     models = scripted(lab, [0.5, 0.49, 0.01], [0.9, 0.1], [0.6, 0.4])
     one_left = {"temperature": 1.0, "top_k": 1}
-    assert positions(Unmasking(rank=rank, **one_left), lab, models, 3) == [[0], [1], [2]]
-    own = Unmasking(rank=rank, rank_tempered=False, **one_left)
+    tempered = Unmasking(rank=rank, rank_tempered=True, **one_left)
+    assert positions(tempered, lab, models, 3) == [[0], [1], [2]]
+    own = Unmasking(rank=rank, **one_left)
     assert positions(own, lab, models, 3)[0] == [1]
 
 
@@ -361,8 +362,9 @@ def test_thresholds_include_their_own_value(lab):
 def test_a_threshold_is_one_of_the_models_own_probability_or_of_the_filtered_one(lab):
     models = scripted(lab, [0.5, 0.3, 0.2], [0.7, 0.3])
     decoder = {"quota": "threshold", "threshold": 0.6, "top_k": 2}
-    assert positions(Unmasking(**decoder), lab, models, 2) == [[1, 0]]  # 0.7, and 0.5 of 0.8
-    assert positions(Unmasking(rank_tempered=False, **decoder), lab, models, 2) == [[1], [0]]
+    filtered = Unmasking(rank_tempered=True, **decoder)
+    assert positions(filtered, lab, models, 2) == [[1, 0]]  # 0.7, and 0.5 of 0.8
+    assert positions(Unmasking(**decoder), lab, models, 2) == [[1], [0]]
 
 
 def test_factor_takes_the_n_surest(lab):
@@ -483,3 +485,45 @@ def test_rows_at_different_blocks_choose_as_if_alone(lab):
         alone = [decoder.decode(models, [prompt], 12, lab.Stop(), [i])[0] for i, prompt in enumerate(prompts)]
         assert [lab.essence(g) for g in together] == [lab.essence(g) for g in alone]
         assert len({len(g.steps) for g in alone}) > 1
+
+
+# The end tokens of LLaDA's evaluation
+
+
+def ending(lab):
+    """Position 0 is an end token for sure; 1 and 2 are words, of which an end token takes what they lack."""
+    probabilities = torch.full((3, lab.V), 1e-12)
+    probabilities[0, lab.EOS], probabilities[0, 7] = 0.9, 0.1
+    probabilities[1, 5], probabilities[1, 6] = 0.6, 0.4
+    probabilities[2, 8], probabilities[2, lab.EOS], probabilities[2, 9] = 0.5, 0.4, 0.1  # 0.83 without it
+    return lab.Models(lab.Scripted(lab.on_canvas(probabilities.log()), lab.MASK))
+
+
+@pytest.mark.parametrize("tempered", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"top_k": 1}])
+def test_end_tokens_are_committed_last_and_the_others_judged_without_them(lab, tempered, settings):
+    """As published: drawn first, then the end tokens' logits go, and softmax is taken of the rest."""
+    own = not settings or not tempered
+    decoder = Unmasking(end_rule="last", after_end="fill", rank_tempered=tempered, **settings)
+    generation, steps = lab.trace(decoder, ending(lab), [0, 1], 3)
+    assert [p for p, _ in steps] == ([[2], [1], [0]] if own else [[1], [2], [0]])
+    assert generation.ids == [lab.EOS, 5, 8]
+    plain = Unmasking(after_end="fill")
+    assert positions(plain, lab, ending(lab), 3) == [[0], [1], [2]]
+    limit = Unmasking(quota="threshold", threshold=0.8, end_rule="last", after_end="fill")
+    assert positions(limit, lab, ending(lab), 3) == [[2], [1], [0]]
+
+
+def test_the_eos_of_the_configuration_is_never_drawn(lab):
+    models = ending(lab)
+    models["denoiser"].config.eos_token_id = lab.EOS
+    generation, steps = lab.trace(Unmasking(end_rule="no_eos"), models, [0, 1], 3)
+    assert generation.ids == [7, 5, 8] and [p for p, _ in steps] == [[0], [2], [1]]
+    models["denoiser"].config.eos_token_id = 6  # another end token than the one that stops
+    assert lab.trace(Unmasking(end_rule="no_eos"), models, [0, 1], 3)[0].ids[0] == lab.EOS
+
+
+def test_a_rule_about_confidence_needs_the_rank():
+    for rank in ("margin", "entropy", "random"):
+        with pytest.raises(ValueError, match="end_rule=last .* needs rank=confidence"):
+            Unmasking(rank=rank, end_rule="last")

@@ -76,6 +76,12 @@ class Models:
         return getattr(self.main.config, "mask_token_id", None)
 
     @property
+    def eos_ids(self) -> list[int]:
+        """The EOS ids of the first model's configuration; empty where it has none."""
+        ids = getattr(self.main.config, "eos_token_id", None)
+        return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+
+    @property
     def device(self) -> torch.device:
         return self.main.device
 

@@ -50,6 +50,11 @@ class Sampling:
             if name not in self.sampling and value != neutral:
                 raise ValueError(f"{name}={value!r}: {type(self).__name__} does not use {name}, remove it")
 
+    @property
+    def tempers(self) -> bool:
+        """Whether `scores` are anything but the logits."""
+        return any(getattr(self, name) != neutral for name, neutral in NEUTRAL.items())
+
     def scores(self, logits: Tensor) -> Tensor:
         """Tempered and filtered logits, -inf where filtered out: (..., V) -> (..., V).
 

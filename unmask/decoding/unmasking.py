@@ -76,6 +76,7 @@ LIMITS = {
     "bound": ("entropy_bound",),
 }  # setting -> its quotas
 CACHES = ("none", "prefix", "dual")
+END_RULES = ("none", "last", "no_eos")
 
 
 @dataclass
@@ -110,7 +111,14 @@ class Unmasking(Sampling, Decoder):
         max_new_tokens.
     after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
         every slot is filled, as the published decoders do.
-    rank_tempered: rank by the tempered and filtered probabilities (Dream), or by the model's own (LLaDA).
+    rank_tempered: rank by the tempered and filtered probabilities, as Dream's own decoders do, or by the
+        model's own. Tempered ones tend to 1 as the temperature falls: masks tie, the leftmost wins, and
+        Dream's T = 0.1 decodes nearly left to right (`leftmost_share` in summaries), which T = 0 does not.
+        The model's own give at T -> 0, top_k = 1 and top_p -> 0 what greedy decoding gives.
+    end_rule: what LLaDA's published code does about end tokens: none; last, they are committed last: they
+        have no confidence, and that of other tokens is among the rest (its confidence_eos_eot_inf, at T = 0);
+        no_eos, the EOS of the model's configuration is never drawn, other end tokens are (its
+        logits_eos_inf).
     temperature, top_p, top_k: see Sampling.
     """
 
@@ -121,9 +129,10 @@ class Unmasking(Sampling, Decoder):
     factor: float | None = None
     bound: float | None = None
     block_length: int | None = None
-    rank_tempered: bool = True
+    rank_tempered: bool = False
     cache: str = "none"
     after_end: str = "none"
+    end_rule: str = "none"
     sampling: ClassVar = ALL
 
     def __post_init__(self):
@@ -136,6 +145,7 @@ class Unmasking(Sampling, Decoder):
             "quota": QUOTAS,
             "cache": CACHES,
             "after_end": ("none", "fill"),
+            "end_rule": END_RULES,
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
@@ -149,6 +159,10 @@ class Unmasking(Sampling, Decoder):
         if self.quota in FACTORS and self.rank != "confidence":
             raise ValueError(
                 f"quota={self.quota} is about probabilities: it needs rank=confidence, not {self.rank}"
+            )
+        if self.end_rule == "last" and self.rank != "confidence":
+            raise ValueError(
+                f"end_rule=last takes the end tokens' confidence: it needs rank=confidence, not {self.rank}"
             )
         if self.quota == "entropy_bound" and self.rank != "entropy":
             raise ValueError(f"quota=entropy_bound adds entropies: it needs rank=entropy, not {self.rank}")
@@ -200,6 +214,8 @@ class Unmasking(Sampling, Decoder):
         logits = marginals.logits(
             [[n + p for p in row.positions] for n, row in zip(prompts, rows, strict=True)]
         )
+        if self.end_rule == "no_eos":
+            logits[..., board.models.eos_ids] = -torch.inf
         scores, ids = self._draw(rows, logits)
         order, counts = self._choose(board, rows, scores if self.rank_tempered else logits, ids)
         return self._commits(rows, order, counts, ids)
@@ -309,7 +325,7 @@ class Unmasking(Sampling, Decoder):
         """
         lengths = board.tensor([len(row.positions) for row in rows])
         padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
-        values = RANKS[self.rank](scores, ids).masked_fill(padding, -torch.inf)
+        values = self._values(board, scores, ids).masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
         if self.quota in SCHEDULES:
             quotas = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]
@@ -326,6 +342,15 @@ class Unmasking(Sampling, Decoder):
                 passed |= rank == lengths[:, None]
         passed[:, 0] = True  # at least one, or decoding may never end
         return order, (passed & ~padding).cumprod(-1).sum(-1)  # padding is last here, too
+
+    def _values(self, board: Board, scores: Tensor, ids: Tensor) -> Tensor:
+        """How sure each candidate is, (rows, k)."""
+        if self.end_rule != "last" or not board.stop.ids:
+            return RANKS[self.rank](scores, ids)
+        ends = board.tensor(sorted(board.stop.ids))
+        # Drawn with end tokens, judged without: what is left of the probabilities is shared among the others.
+        values = RANKS[self.rank](scores.index_fill(-1, ends, -torch.inf), ids)
+        return values.masked_fill(torch.isin(ids, ends), -torch.inf)
 
     def _least(self) -> float:
         """`threshold` on the scale of the rank."""

@@ -29,7 +29,10 @@ class ModelConfig:
     # what each token sees: full | block_causal, the prompt and the blocks up to its own (D2F's students)
     attention: str = "full"
     block_length: int = 32  # of decoders that keep several blocks at work; block_causal: what it learned
-    rank_tempered: bool = False  # rank masks by their tempered probability (Dream) or the model's own (LLaDA)
+    # its own decoders rank masks by their tempered probability (Dream's T = 0.1 goes nearly left to right)
+    rank_tempered: bool = False
+    # task -> what its authors' evaluation does about end tokens (Unmasking.end_rule), for decoder=llada
+    end_rules: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
