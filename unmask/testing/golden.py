@@ -99,6 +99,17 @@ class OpenDCoder(Unmasking):
         return self.steps, max(1, self.steps - row.state.spent + 1)
 
 
+@dataclass(frozen=True)
+class EarlyStop(Blocks):
+    """LLaDA2's eos_early_stop: only a step that commits an end token sees that all left of one is committed."""
+
+    def step(self, board):
+        commits = super().step(board)
+        for row, (_, ids) in zip(board.rows, commits, strict=True):
+            row.until = 0 if board.stop.ids & set(ids) else row.until
+        return commits
+
+
 def blocks_of(trace: dict) -> Decoder | None:
     """This project's decoder for a trace of a block diffusion model; None where it is not implemented."""
     s, method = trace["settings"], trace["method"]
@@ -140,13 +151,14 @@ def blocks_of(trace: dict) -> Decoder | None:
         )
     if method == "llada2" and trace["case"] is None:
         steps = min(s["steps"], trace["canvas"] // s.get("minimal_topk", 1))
-        return Blocks(
+        kind = EarlyStop if s.get("eos_early_stop") else Blocks
+        return kind(
             quota="dynamic",
             threshold=s["threshold"],
             block_length=s["block_length"],
             steps_per_block=steps,
             cache="none",
-            after_end="none" if s.get("eos_early_stop") else "block",
+            after_end="block",
         )
     return None
 
@@ -226,6 +238,8 @@ def canvas_of(trace: dict) -> int:
         return len(trace["canvas_ids"])
     if method == "fast_dllm_v2":
         return trace["canvas"] // s["block_size"] * s["block_size"] - prompt % s["block_size"] + 1
+    if method == "sdar" and MASK in s["stop_ids"]:  # found in what is still masked: one block
+        return s["block_length"] - prompt % s["block_length"]
     block = s["block_length"] if method == "d2f" else 1
     return trace["canvas"] // block * block
 
@@ -258,8 +272,8 @@ def model_in(folder: Path, scale: float) -> torch.nn.Module:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     else:  # whose config.json does not tell the mask id
         model = layout.model.from_pretrained(folder, dtype=torch.float32, mask_token_id=MASK).eval()
-    with torch.no_grad():
-        model.lm_head.weight *= scale
+    head = model.lm_head.weight.detach() * scale  # of its own: tied embeddings stay as they are
+    model.lm_head.weight = torch.nn.Parameter(head, requires_grad=False)
     return model
 
 
