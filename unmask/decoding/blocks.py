@@ -1,17 +1,18 @@
 """Block diffusion: Unmasking on a block-causal model, one block after the other, with an exact cache.
 
-A token sees the blocks up to its own, so keys and values of a finished block are exact: they are what feeding
-everything would give. Where blocks are counted from is the model's (Layout.blocks_from); the first one may hold
-the end of the prompt, the last one may be cut by max_new_tokens. It is D2F without a pipeline.
+A token sees the blocks up to its own, so keys and values of a finished block are exact: they are what
+feeding everything would give. Where blocks are counted from is the model's (Layout.blocks_from); the first one
+may hold the end of the prompt, the last one may be cut by max_new_tokens. It is D2F without a pipeline.
 
 | published | settings |
 |---|---|
-| SDAR (arXiv 2510.06303) | quota=static, dynamic, entropy_sum or rank=leftmost; store=separate, after_end=block |
-| bd3lm of dllm (arXiv 2602.22661) | quota=linear; store=separate, prefix=recomputed, after_end=block |
-| LLaDA2.0 (arXiv 2512.15745) | quota=dynamic; cache=none, after_end=block |
-| Fast-dLLM v2 (arXiv 2509.26328) | quota=dynamic, sub_block_length; store=separate, hand_over, cache=exact or block |
+| SDAR (arXiv 2510.06303) | static, dynamic, entropy_sum or rank=leftmost; store=separate, after_end=block |
+| bd3lm of dllm (arXiv 2602.22661) | linear; store=separate, prefix=recomputed, after_end=block |
+| LLaDA2.0 (arXiv 2512.15745) | dynamic; cache=none, after_end=block |
+| Fast-dLLM v2 (arXiv 2509.26328) | dynamic, sub_block_length; store=separate, hand_over, cache=exact or block |
 
-Not built: LLaDA2.1's edits, which write a committed token again.
+Not built: LLaDA2.1's edits, which write a committed token again; bd3lm's pads, which become invisible when the
+model generates one (a pad ends the answer here: with after_end=fill other tokens may follow it).
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Blocks(Unmasking):
     hand_over: the forward that stores a block commits the first token of the next one, which a model that
         looks back predicts there. It needs store=separate.
     cache: exact; none, everything is fed in every step, for the same ids; or block, Fast-dLLM v2's: a
-        sub-block whose first token is committed is fed alone, and sees what the block's columns were when they
-        were last fed. An approximation: other tokens may come out.
+        sub-block whose first token is committed is fed alone, and sees the block's other columns as they were
+        last fed. An approximation: other tokens may come out.
     store: fused, a finished block is fed once more together with the next one, for the same ids; separate, in
         a forward of its own, which commits nothing (but see hand_over).
     prefix: kept, or recomputed: before each block all that stands left of it is fed again, for the same ids.

@@ -42,7 +42,7 @@ class Decoder:
         of so many, where that is known. No model is needed."""
 
     def check_layout(self, layout: Layout) -> None:
-        """Raise ValueError where the settings do not fit a first model of this layout. No weights are needed."""
+        """Raise ValueError where the settings do not fit a first model of this layout. No weights needed."""
 
     def begin(self, board: Board) -> None:
         """Prepare what each row needs in `row.state`."""

@@ -16,7 +16,7 @@ Blocks are finished from the left.
 | even | masks spread evenly over the steps (LLaDA) |
 | dream | floor(masks * (1 - s/t)), t falling evenly from 1 to 0.001, and the rest at the end (Dream) |
 | static | B // T + (1 in the first B mod T steps) of a block of B and T steps (SDAR, LLaDA2) |
-| linear | of the masks of a block, the share 1 / (steps left), rounded as dllm does in float32; no empty steps |
+| linear | the share 1 / (steps left) of a block's masks, rounded in float32 as dllm does; no empty steps |
 | origin | every mask with probability 1 - s/t, and the rest at the end (Dream's origin) |
 | threshold | all at least as sure as `threshold`, at least one (Fast-dLLM; dParallel in nats) |
 | dynamic | all surer than `threshold`, and at least as many as static does (SDAR, LLaDA2, Fast-dLLM v2) |

@@ -31,8 +31,9 @@ def block_causal(columns: Tensor, prompts: Tensor, block_length: int) -> Tensor:
 
 
 def origin(blocks_from: str, prompt: int, block_length: int) -> int:
-    """The column of a row with `prompt` columns of prompt from which blocks of `block_length` are counted; what
-    stands left of it is one block. blocks_from: as a layout declares it (Layout.blocks_from)."""
+    """The column from which a row's blocks of `block_length` are counted; what stands left of it is one block.
+
+    blocks_from: as a layout declares it (Layout.blocks_from). prompt: its columns."""
     return {"prompt": prompt, "column_0": 0, "padded_prompt": prompt % block_length}[blocks_from]
 
 

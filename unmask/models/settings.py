@@ -29,6 +29,7 @@ class ModelConfig:
     # what each token sees: full | block_causal, the prompt and the blocks up to its own (D2F's students)
     attention: str = "full"
     block_length: int = 32  # of decoders that keep several blocks at work; block_causal: what it learned
+    blocks: dict[str, Any] = field(default_factory=dict)  # its authors' settings of decoder=blocks
     rank_tempered: bool = False  # rank masks by their tempered probability (Dream) or the model's own (LLaDA)
 
 
