@@ -105,8 +105,8 @@ def test_d2fs_pipeline_counts_blocks_as_the_model_does(lab, folder):
         SEPARATE,
         {"cache": "none", "after_end": "block"},
         {"quota": "dynamic", "threshold": 0.5, "after_end": "fill"},
-    ]
-    + [{**SEPARATE, "hand_over": True, "sub_block_length": 2, "cache": "block"}],
+        {**SEPARATE, "hand_over": True, "sub_block_length": 2, "cache": "block"},
+    ],
 )
 def test_it_keeps_what_every_decoder_promises(settings):
     check_decoder(Blocks(block_length=4, **settings), 12)

@@ -45,7 +45,7 @@ REQUIRED = {
 }  # cases in which the published rule is this project's too
 WAITING = {
     "llada21": "its rule writes committed tokens again",
-    "open_dcoder": "alg=p2 masks committed tokens again; masks inside a prompt; a pad that turns attention causal",
+    "open_dcoder": "alg=p2 masks committed tokens again; masks in a prompt; a pad that turns attention causal",
     "diffusion_gemma": "its net and its loop are transformers' own",
     "mdlm": "classifier-free guidance, suppressed tokens, another shift, the model card's schedule",
     "bd3lm": "classifier-free guidance, another shift",
@@ -112,7 +112,7 @@ class OpenDCoder(Unmasking):
 
 @dataclass(frozen=True)
 class EarlyStop(Blocks):
-    """LLaDA2's eos_early_stop: only a step that commits an end token sees that all left of one is committed."""
+    """LLaDA2's eos_early_stop: only a step that commits an end token sees that all left of one is."""
 
     def step(self, board):
         commits = super().step(board)
@@ -269,7 +269,8 @@ def positions_fed(trace: dict, lookback: int) -> int | None:
     fed = [(entry if isinstance(entry, int) else entry[1]) for entry in trace.get("fed", [])]
     if not fed:
         return None
-    pads = trace.get("left_padding", 0) * sum(first == 0 for first, *_ in trace["fed"])
+    pads = trace.get("left_padding", 0)  # not counted here; fed in every forward from the first column on
+    pads = pads and pads * sum(first == 0 for first, *_ in trace["fed"])
     again = sum(first > 0 for first, *_ in trace["fed"]) if trace["method"] == "d2f" else 0
     return sum(fed) - pads + lookback * again
 
