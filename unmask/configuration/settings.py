@@ -116,7 +116,7 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
         raise ValueError(f"decoder={name} has too many input shapes to compile: remove compile=true")
     if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:
         raise ValueError(
-            f"decoder={name} runs on a block-causal student, and model={cfg.model.name} was trained to see "
+            f"decoder={name} runs on a block-causal model, and model={cfg.model.name} was trained to see "
             "what stands right of a block: try model=tiny_d2f_dream (python train.py recipe=tiny_d2f_dream), "
             "or force=true to see what happens"
         )

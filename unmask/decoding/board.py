@@ -17,7 +17,7 @@ from unmask.decoding.cache import SlotCache
 from unmask.decoding.generation import Observer, Stop
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import exclude
-from unmask.decoding.visibility import attention_mask, block_causal, causal, full
+from unmask.decoding.visibility import attention_mask, block_causal, causal, full, origin
 
 ENDLESS = Stop()
 READY = 2  # forwards of a shape that make a compiled model ready for it
@@ -160,7 +160,7 @@ class Board:
             self.rows[i].count(role, len(columns))
         cache = self.cache(role) if cached else None
         if cached:
-            self._keep(cache, fed)
+            self._keep(role, cache, fed)
         alike = self._alike(role, fed)
         inputs = self._shared_inputs(fed, ids, cache) if alike else self._masked_inputs(role, fed, ids, cache)
         return self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
@@ -203,15 +203,22 @@ class Board:
         return {
             "input_ids": ids[rows].gather(1, columns.clamp(max=self.width - 1)),
             "position_ids": columns,
-            "attention_mask": attention_mask(self._limits(fed, columns), torch.arange(end, device=device)),
+            "attention_mask": attention_mask(
+                self._limits(role, fed, columns), torch.arange(end, device=device)
+            ),
         }
 
-    def _limits(self, fed: Fed, columns: Tensor) -> Tensor:
+    def origin(self, role: str, row: Row, block_length: int) -> int:
+        """The column from which the role's model counts a row's blocks."""
+        layout = getattr(self.models[role], "layout", None)
+        return origin(layout.blocks_from if layout else "prompt", len(row.prompt), block_length)
+
+    def _limits(self, role: str, fed: Fed, columns: Tensor) -> Tensor:
         """The column before which each fed column sees: (rows, n) -> (rows, n)."""
         limits = full(columns, self.tensor(fed.bounds))
         if isinstance(fed.sees, int):
-            prompts = self.tensor([len(self.rows[i].prompt) for i in self._taking_part(fed)])
-            return limits.minimum(block_causal(columns, prompts, fed.sees))
+            origins = [self.origin(role, self.rows[i], fed.sees) for i in self._taking_part(fed)]
+            return limits.minimum(block_causal(columns, self.tensor(origins), fed.sees))
         return limits if fed.sees is None else limits.minimum(fed.sees(columns))
 
     def absorb(self, role: str, fed: Sequence[range], features: Tensor, ends: Sequence[int]) -> None:
@@ -228,7 +235,7 @@ class Board:
         for layer, (keys, values) in enumerate(self.models[role].context(features, columns)):
             cache.update(keys, values, layer)
 
-    def _keep(self, cache: SlotCache, fed: Fed) -> None:
+    def _keep(self, role: str, cache: SlotCache, fed: Fed) -> None:
         """Raise the cache's watermarks after a forward.
 
         Under a causal mask all that was fed is right until a commit says otherwise; under a block-causal one,
@@ -241,16 +248,24 @@ class Board:
             row = self.rows[i]
             right = columns.stop if cache.causal else row.first
             if isinstance(fed.sees, int):
-                right -= row.prefix % fed.sees
+                right -= (row.first - self.origin(role, row, fed.sees)) % fed.sees
             cache.valid[i] = min(columns.stop, right)
 
-    def denoise(self, fed: Fed, cached: bool = False, role: str = "denoiser") -> Marginals:
-        """One forward of a denoiser; its head runs later, on the columns that are asked for."""
-        output = self.forward(role, fed, cached=cached, logits_to_keep=None)
+    def denoise(
+        self, fed: Fed, cached: bool = False, role: str = "denoiser", aligned: bool = True
+    ) -> Marginals:
+        """One forward of a denoiser; its head runs later, on the columns that are asked for.
+
+        aligned: False keeps the prediction of the column right of those fed, which a model that looks back
+            makes, and drops that of the first one.
+        """
+        shift = 0 if aligned else self.models[role].lookback
+        options = {"aligned": False} if shift else {}
+        output = self.forward(role, fed, cached=cached, logits_to_keep=None, **options)
         hidden = output.hidden_states[-1]
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
-        starts = [columns.start for columns in fed.columns]
+        starts = [columns.start + shift for columns in fed.columns]
         return Marginals(self.models[role], self.models.mask_id, hidden, starts)
 
     def commit(self, commits: Sequence[Commit], observer: Observer | None) -> None:
@@ -287,12 +302,16 @@ class Marginals:
     def logits(self, columns: Sequence[Sequence[int]], only: Sequence[int] | None = None) -> Tensor:
         """(rows, k, V) for each row's columns, k being the most that a row has.
 
-        Shorter lists repeat their last column. only: the rows that `columns` are of. The mask id gets -inf.
+        Shorter lists repeat their last column; a column that was not fed gives that of the nearest. only: the
+        rows that `columns` are of. The mask id gets -inf.
         """
         only = range(len(self.starts)) if only is None else only
-        most = max(map(len, columns))
+        most, end = max(map(len, columns)), self.hidden.size(1) - 1
         indices = [
-            [column - self.starts[i] for column in [*mine, *[mine[-1]] * (most - len(mine))]]
+            [
+                min(max(0, column - self.starts[i]), end)
+                for column in [*mine, *[mine[-1]] * (most - len(mine))]
+            ]
             for i, mine in zip(only, columns, strict=True)
         ]
         device = self.hidden.device

@@ -13,6 +13,7 @@ from unmask.decoding.board import Board, Models
 from unmask.decoding.generation import Generation, Observer, Stop
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one
+from unmask.models.layout import Layout
 
 
 class Decoder:
@@ -39,6 +40,9 @@ class Decoder:
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         """Raise ValueError where the settings do not fit a canvas of `max_new_tokens` tokens, or a vocabulary
         of so many, where that is known. No model is needed."""
+
+    def check_layout(self, layout: Layout) -> None:
+        """Raise ValueError where the settings do not fit a first model of this layout. No weights needed."""
 
     def begin(self, board: Board) -> None:
         """Prepare what each row needs in `row.state`."""

@@ -1,6 +1,7 @@
 """Several blocks at work at once, from the left: later ones begin before earlier ones are finished.
 
-Block b of a row is the canvas positions from b * block_length on; where block_length does not divide the
+Block b of a row is the canvas positions from b * block_length on (D2F: counted as the model does, so block 0
+may hold the end of the prompt); where block_length does not divide the
 max_new_tokens, the last one is shorter. Before every forward, in this order:
 
 1. a block is appended, if the last one is decoded to a share of at least `block_add_threshold`; at most one a
@@ -36,6 +37,7 @@ class Blocks:
 
     full: list[bool]
     cached: int = 0  # multiblock: blocks whose keys and values are kept, the prompt being one
+    shift: int = 0  # d2f: columns of the prompt that share the first block
     finished: dict[int, int] | None = None  # multiblock: block, the prompt being 0 -> the step that found it
 
 
@@ -151,11 +153,14 @@ class Pipeline(Sampling, Decoder):
 
     def _begun(self, row: Row) -> int:
         """Canvas positions in blocks that have been appended."""
-        return min(len(row.state.full) * self.block_length, row.length)
+        return max(0, min(len(row.state.full) * self.block_length - row.state.shift, row.length))
+
+    def _block_of(self, row: Row, position: int) -> int:
+        return (position + row.state.shift) // self.block_length
 
     def _positions(self, row: Row, block: int) -> range:
-        start = range(len(row.state.full))[block] * self.block_length
-        return range(start, min(start + self.block_length, row.length))
+        start = range(len(row.state.full))[block] * self.block_length - row.state.shift
+        return range(max(0, start), min(start + self.block_length, row.length))
 
     def _masks(self, row: Row, positions: range) -> list[int]:
         return [p for p in positions if row.canvas[p] is None]
@@ -185,6 +190,7 @@ class D2F(Pipeline):
     """
 
     attention: ClassVar = "block_causal"
+    block_origins: ClassVar = ("prompt", "column_0", "padded_prompt")
     skip_threshold: float = 0.9
     fallback: str = "default"
     cache: str = "exact"
@@ -196,6 +202,12 @@ class D2F(Pipeline):
         for name, known in (("fallback", FALLBACKS), ("cache", ("exact", "off"))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+
+    def begin(self, board: Board) -> None:
+        super().begin(board)
+        for row in board.rows:
+            origin = board.origin("denoiser", row, self.block_length)
+            row.state.shift = (len(row.prompt) - origin) % self.block_length
 
     def _marginals(self, board: Board) -> Marginals:
         cached = self.cache == "exact"
@@ -217,9 +229,9 @@ class D2F(Pipeline):
 
     def _choose(self, board, row, positions, sure, ranked) -> list[int]:
         chosen = list(sure)
-        served = {positions[k] // self.block_length for k in sure}
+        served = {self._block_of(row, positions[k]) for k in sure}
         for k in ranked:
-            block = positions[k] // self.block_length
+            block = self._block_of(row, positions[k])
             if row.state.full[block] and block not in served:
                 chosen.append(k)
                 served.add(block)
@@ -231,7 +243,7 @@ class D2F(Pipeline):
         if not ends:
             return commit
         if not row.fills:
-            del row.state.full[min(ends) // self.block_length + 1 :]
+            del row.state.full[self._block_of(row, min(ends)) + 1 :]
         row.wanted = self._begun(row)
         kept = [k for k, p in enumerate(commit[0]) if p < row.wanted]
         return tuple([part[k] for k in kept] for part in commit)

@@ -32,6 +32,8 @@ class Row:
     prefix: int = 0  # committed without a gap from the left
     end: int | None = None  # useful length, once a stop lies in the gapless prefix
     fills: bool = False  # goes on after an end token until every wanted slot is filled
+    until: int = 0  # goes on after an end token until so many slots from the left are filled
+    owes: bool = False  # a step of its decoder is still to come, filled or not
     wanted: int | None = None  # of the canvas, if a decoder gives up what stands right of it
     drafted: Sequence[int] = ()  # ids that the step at work drafted, if its decoder drafts
     accepted: int = 0  # how many of them it accepted, from the first on
@@ -59,7 +61,8 @@ class Row:
 
     @property
     def finished(self) -> bool:
-        return (self.end is not None and not self.fills) or self.prefix >= self.length
+        ended = self.end is not None and not self.fills and self.prefix >= self.until
+        return not self.owes and (ended or self.prefix >= self.length)
 
     def count(self, role: str, fed: int) -> None:
         """One forward of a role, with `fed` columns of this row."""

@@ -9,16 +9,21 @@ Blocks are finished from the left.
 | margin | the lead over the second token | Dream's topk_margin |
 | entropy | a low entropy | Dream's entropy, dParallel |
 | random | drawn | LLaDA's random, Dream's origin |
+| leftmost | the first one | SDAR's sequential |
 
 | quota | a step commits |
 |---|---|
 | even | masks spread evenly over the steps (LLaDA) |
 | dream | floor(masks * (1 - s/t)), t falling evenly from 1 to 0.001, and the rest at the end (Dream) |
+| static | B // T + (1 in the first B mod T steps) of a block of B and T steps (SDAR, LLaDA2) |
+| linear | the share 1 / (steps left) of a block's masks, rounded in float32 as dllm does; no empty steps |
 | origin | every mask with probability 1 - s/t, and the rest at the end (Dream's origin) |
 | threshold | all at least as sure as `threshold`, at least one (Fast-dLLM; dParallel in nats) |
+| dynamic | all surer than `threshold`, and at least as many as static does (SDAR, LLaDA2, Fast-dLLM v2) |
 | factor | the n surest, n the largest with (k + 1)(1 - p_k) <= `factor` for all k from 2 to n (Fast-dLLM) |
 | published_factor | the same, and the last mask of the block if it alone fails (as Fast-dLLM's code does) |
 | entropy_bound | the n surest, n the largest with H_1 + ... + H_(n-1) <= `bound` nats (EB-Sampler) |
+| entropy_sum | the n surest, n the largest with H_1 + ... + H_n < `bound` nats (SDAR, as its engine does) |
 
 | cache | a step feeds |
 |---|---|
@@ -37,6 +42,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -67,13 +73,15 @@ def negative_entropy(scores: Tensor, ids: Tensor) -> Tensor:
 
 
 RANKS: dict[str, Callable] = {"confidence": confidence, "margin": margin, "entropy": negative_entropy}
-SCHEDULES = ("even", "dream", "origin")
+BLIND = ("random", "leftmost")  # ranks that do not depend on the model
+PER_BLOCK = ("static", "linear")  # schedules of a block's steps, ceil(T / blocks) of them
+SCHEDULES = ("even", "dream", "origin", *PER_BLOCK)
 FACTORS = ("factor", "published_factor")
-QUOTAS = (*SCHEDULES, "threshold", *FACTORS, "entropy_bound")
+QUOTAS = (*SCHEDULES, "threshold", "dynamic", *FACTORS, "entropy_bound", "entropy_sum")
 LIMITS = {
-    "threshold": ("threshold",),
+    "threshold": ("threshold", "dynamic"),
     "factor": FACTORS,
-    "bound": ("entropy_bound",),
+    "bound": ("entropy_bound", "entropy_sum"),
 }  # setting -> its quotas
 CACHES = ("none", "prefix", "dual")
 END_RULES = ("none", "last", "no_eos")
@@ -85,6 +93,22 @@ class Progress:
 
     block: range
     spent: int = 0
+    shift: int = 0  # columns of the prompt that share a block with the first canvas position
+
+
+@cache
+def linear_counts(masks: int, steps: int) -> list[int]:
+    """Masks that each step of a block commits under dllm's linear schedule (ZHZisZZ/dllm ca17675); no zeros.
+
+    The share of the masks left is 1 / (steps left). Computed in float32 in the published order: where share
+    times masks is half a token, rounding errors decide.
+    """
+    counts = []
+    for left in range(steps, 0, -1):
+        s, t = torch.tensor([left - 1, left], dtype=torch.float64).div(steps).float()
+        share = float(1 - (1 - (1 - s)) / (1 - (1 - t)))
+        counts.append(round((masks - sum(counts)) * share))
+    return [count for count in counts if count]
 
 
 @dataclass(frozen=True)
@@ -105,10 +129,10 @@ class Candidates:
 @dataclass(frozen=True)
 class Unmasking(Sampling, Decoder):
     """rank, quota, cache: see the tables above.
-    steps: T, forwards for a full canvas under a schedule (even, dream, origin); None = one per token.
+    steps: T, forwards for a full canvas under a schedule (or dynamic); None = one per token.
     threshold: a probability (rank=confidence), a difference of probabilities (margin) or nats (entropy).
     factor, bound: see above. block_length: B, blocks are finished from the left; None = one. It must divide
-        max_new_tokens.
+        max_new_tokens (under quota=linear the last block may be shorter, as published).
     after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
         every slot is filled, as the published decoders do.
     rank_tempered: rank by the tempered and filtered probabilities, as Dream's own decoders do, or by the
@@ -134,6 +158,9 @@ class Unmasking(Sampling, Decoder):
     after_end: str = "none"
     end_rule: str = "none"
     sampling: ClassVar = ALL
+    epsilon: ClassVar = EPSILON
+    after_ends: ClassVar = ("none", "fill")
+    caches: ClassVar = CACHES
 
     def __post_init__(self):
         super().__post_init__()
@@ -141,18 +168,18 @@ class Unmasking(Sampling, Decoder):
         if type(self.rank_tempered) is not bool:
             raise ValueError(f"rank_tempered={self.rank_tempered!r} must be true or false")
         choices = {
-            "rank": (*RANKS, "random"),
+            "rank": (*RANKS, *BLIND),
             "quota": QUOTAS,
-            "cache": CACHES,
-            "after_end": ("none", "fill"),
+            "cache": self.caches,
+            "after_end": self.after_ends,
             "end_rule": END_RULES,
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
-        if self.rank == "random" and self.quota not in SCHEDULES:
+        if self.rank in BLIND and self.quota not in SCHEDULES:
             raise ValueError(
-                f"quota={self.quota} needs a rank that depends on the model, and rank=random does not"
+                f"quota={self.quota} needs a rank that depends on the model, and rank={self.rank} does not"
             )
         if self.quota == "origin" and self.rank != "random":
             raise ValueError(f"quota=origin draws its masks: it goes with rank=random, not rank={self.rank}")
@@ -164,8 +191,8 @@ class Unmasking(Sampling, Decoder):
             raise ValueError(
                 f"end_rule=last takes the end tokens' confidence: it needs rank=confidence, not {self.rank}"
             )
-        if self.quota == "entropy_bound" and self.rank != "entropy":
-            raise ValueError(f"quota=entropy_bound adds entropies: it needs rank=entropy, not {self.rank}")
+        if self.quota in LIMITS["bound"] and self.rank != "entropy":
+            raise ValueError(f"quota={self.quota} adds entropies: it needs rank=entropy, not {self.rank}")
         for name, quotas in LIMITS.items():
             value = getattr(self, name)
             if (self.quota in quotas) != (value is not None):
@@ -178,29 +205,33 @@ class Unmasking(Sampling, Decoder):
             raise ValueError(
                 f"threshold={self.threshold} is compared with probabilities: it must be from 0 to 1"
             )
-        if self.steps is not None and self.quota not in SCHEDULES:
+        if self.steps is not None and self.quota not in (*SCHEDULES, "dynamic"):
             raise ValueError(
                 f"steps={self.steps} is for schedules ({', '.join(SCHEDULES)}), not quota={self.quota}"
             )
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
-        most = math.log(vocabulary) if vocabulary and self.rank == "entropy" else math.inf
-        if self.threshold is not None and self.threshold > most:
-            raise ValueError(
-                f"threshold={self.threshold} is compared with entropies in nats, and no entropy over "
-                f"{vocabulary} tokens is above {most:.2f}"
-            )
+        self.check_threshold(vocabulary)
         block = self.block_length or max_new_tokens
-        if max_new_tokens % block:
+        if max_new_tokens % block and self.quota != "linear":
             raise ValueError(f"block_length={block} does not divide max_new_tokens={max_new_tokens}")
         if self.steps is not None and self.steps < max_new_tokens // block:
             raise ValueError(
                 f"steps={self.steps} is less than one for each of the {max_new_tokens // block} blocks"
             )
 
+    def check_threshold(self, vocabulary: int | None) -> None:
+        """ValueError for a threshold above every entropy."""
+        most = math.log(vocabulary) if vocabulary and self.rank == "entropy" else math.inf
+        if self.threshold is not None and self.threshold > most:
+            raise ValueError(
+                f"threshold={self.threshold} is compared with entropies in nats, and no entropy over "
+                f"{vocabulary} tokens is above {most:.2f}"
+            )
+
     def begin(self, board: Board) -> None:
         for row in board.rows:
-            row.state = Progress(range(self.block_length or len(row.canvas)))
+            row.state = Progress(range(min(self.block_length or len(row.canvas), len(row.canvas))))
             row.fills = self.after_end == "fill"
 
     def step(self, board: Board) -> list[Commit]:
@@ -222,12 +253,12 @@ class Unmasking(Sampling, Decoder):
 
     def _candidates(self, board: Board, row: Row) -> Candidates:
         """A row's masks that compete for this step: those of its block, or, in random order, those drawn."""
-        masks = [p for p in row.state.block if row.canvas[p] is None]
+        masks = self._masks(row)
         first_only = self._takes_one(board, row)
         if first_only:
             masks = masks[:1]
         generator, wanted = step_generator(row.seed, row.step, board.ids.device), masks
-        if self.rank == "random":
+        if self.rank in BLIND:
             drawn = self._draw_positions(row, masks, generator)
             wanted = masks if first_only else drawn
         # A row that commits nothing takes part with one mask all the same.
@@ -248,7 +279,7 @@ class Unmasking(Sampling, Decoder):
         self, board: Board, rows: list[Candidates], scores: Tensor, ids: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The candidates of each row from the surest on, (rows, k), and how many to commit, (rows,)."""
-        if self.rank == "random":
+        if self.rank in BLIND:
             order = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
             return order, board.tensor([row.wanted for row in rows])
         order, counts = self._surest(board, rows, scores, ids)
@@ -259,17 +290,25 @@ class Unmasking(Sampling, Decoder):
         """The first `counts` of each row's order, as positions and ids."""
         lists = to_lists(order, counts, ids.gather(1, order))
         return [
-            ([row.positions[k] for k in ranked[:count]], tokens[:count])
+            ([row.positions[k] for k in ranked[: min(count, row.wanted)]], tokens[: min(count, row.wanted)])
             for row, ranked, count, tokens in zip(rows, *lists, strict=True)
         ]
 
+    def _block(self, row: Row) -> range:
+        """The canvas positions of the block that the first mask stands in."""
+        length, shift = self.block_length or len(row.canvas), row.state.shift
+        begin = (row.prefix + shift) // length * length - shift
+        return range(max(0, begin), min(begin + length, len(row.canvas)))
+
+    def _masks(self, row: Row) -> list[int]:
+        """The masks that may be committed in this step."""
+        return [p for p in row.state.block if row.canvas[p] is None]
+
     def _advance(self, row: Row) -> None:
         """Count the step, in the next block where the last one is finished."""
-        progress, length = row.state, len(row.state.block)
-        if row.prefix >= progress.block.stop:
-            begin = row.prefix // length * length
-            row.state = progress = Progress(range(begin, begin + length))
-        progress.spent += 1
+        if row.prefix >= row.state.block.stop:
+            row.state = Progress(self._block(row))
+        row.state.spent += 1
 
     def _fed(self, row: Row) -> range:
         """The columns that a step feeds."""
@@ -295,21 +334,35 @@ class Unmasking(Sampling, Decoder):
         mine = steps // blocks + (index < steps % blocks)
         return mine, max(1, mine - progress.spent + 1)
 
+    def _steps_of_block(self, row: Row) -> int:
+        """Of the schedules that give every block equally many (PER_BLOCK), as published."""
+        length = self.block_length or len(row.canvas)
+        return -(-self.steps // -(-len(row.canvas) // length)) if self.steps else length
+
     def _share(self, row: Row) -> float:
         """The share of its masks that Dream unmasks in this step: 1 - s/t, and all of them in the last."""
         steps, left = self._left(row)
-        times = torch.linspace(1, EPSILON, steps + 1)
+        times = torch.linspace(1, self.epsilon, steps + 1)
         i = steps - left
         return 1.0 if left == 1 else float(1 - times[i + 1] / times[i])
 
     def _quota(self, row: Row, masks: int) -> int:
         """How many masks a schedule commits in this step."""
+        steps, spent = self._steps_of_block(row), row.state.spent - 1
+        if self.quota in ("static", "dynamic"):
+            length = self.block_length or len(row.canvas)
+            return min(masks, max(1, length // steps + (spent < length % steps)))
+        if self.quota == "linear":
+            counts = linear_counts(len(row.state.block), steps)
+            return min(masks, counts[spent]) if spent < len(counts) else masks
         if self.quota == "even":
             return -(-masks // self._left(row)[1])  # the earlier steps take the remainder
         return int(masks * self._share(row))
 
     def _draw_positions(self, row: Row, masks: list[int], generator: torch.Generator) -> list[int]:
-        """Masks in random order. Only those that are committed go through the head."""
+        """Masks in random order, or from the left. Only those that are committed go through the head."""
+        if self.rank == "leftmost":
+            return masks[: self._quota(row, len(masks))]
         draws = torch.rand(len(masks), generator=generator, device=generator.device)
         if self.quota == "origin":
             share = self._share(row)
@@ -327,16 +380,20 @@ class Unmasking(Sampling, Decoder):
         padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
         values = self._values(board, scores, ids).masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
-        if self.quota in SCHEDULES:
+        rank = torch.arange(1, ids.size(1) + 1, device=ids.device)
+        if self.quota in (*SCHEDULES, "dynamic"):
             quotas = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]
-            return order, board.tensor(quotas)
-        if self.quota == "threshold":
+            quotas = board.tensor(quotas)
+            if self.quota in SCHEDULES:
+                return order, quotas
+            passed = (values > self._least()) | (rank <= quotas[:, None])
+        elif self.quota == "threshold":
             passed = values >= self._least()
-        elif self.quota == "entropy_bound":
+        elif self.quota in LIMITS["bound"]:
             entropies = -values.masked_fill(padding, 0)
-            passed = entropies.cumsum(-1) - entropies <= self.bound
+            sums = entropies.cumsum(-1)
+            passed = sums - entropies <= self.bound if self.quota == "entropy_bound" else sums < self.bound
         else:
-            rank = torch.arange(1, ids.size(1) + 1, device=ids.device)
             passed = (rank + 1) * (1 - values.exp()) <= self.factor
             if self.quota == "published_factor":
                 passed |= rank == lengths[:, None]

@@ -33,6 +33,8 @@ class Setup:
         check_same_vocabulary(self.sources)
         if self.decoder.attention == "block_causal":
             check_block_origin(self.main, getattr(self.decoder, "block_origins", ("prompt",)))
+        if self.main.layout:
+            self.decoder.check_layout(self.main.layout)
         for source in self.sources.values():
             check_block_length(source, getattr(self.decoder, "block_length", None))
 

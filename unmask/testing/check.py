@@ -59,6 +59,10 @@ def check_decoder(decoder: Decoder, max_new_tokens: int = 12) -> None:
 def _casts(decoder: Decoder) -> Iterator[Models]:
     """Models for the decoder's roles, with each kind of denoiser."""
     for denoiser in (small_dream, small_llada):
+        try:
+            decoder.check_layout(denoiser().layout)
+        except ValueError:  # it is for other models
+            continue
         kinds = {"diffusion": denoiser, "causal": small_qwen, "drafter": small_drafter}
         yield Models({role: kinds[kind]() for role, kind in decoder.roles.items()})
         if "diffusion" not in decoder.roles.values():
@@ -175,7 +179,7 @@ class _Check:
                 canvas.update(zip(positions, ids, strict=True))
                 gapless = next(p for p in range(self.max_new_tokens + 1) if p not in canvas)
                 ended.append(token in [canvas[p] for p in range(gapless)])
-                fills.append(row.fills)
+                fills.append(row.fills or row.until > 0)
 
             (answer,) = self.decode([0], stop=[token], observer=observe)
             if answer.finish == "length":  # with a stop it took another way

@@ -27,12 +27,15 @@ import llada  # noqa: F401
 from unmask.configuration.command_line import refusals
 from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.apd import APD
+from unmask.decoding.blocks import Blocks
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.drafter import DFlashDraftModel
+from unmask.models.layouts import LAYOUTS, layout_of
 from unmask.progress import progress_bar
+from unmask.testing.logits import CLOSE, check_logits, expected_in
 
 REQUIRED = {
     None,
@@ -40,9 +43,21 @@ REQUIRED = {
     "dream_schedule",
     "factor_last_candidate",
 }  # cases in which the published rule is this project's too
+WAITING = {
+    "llada21": "its rule writes committed tokens again",
+    "open_dcoder": "alg=p2 masks committed tokens again; masks in a prompt; a pad that turns attention causal",
+    "diffusion_gemma": "its net and its loop are transformers' own",
+    "mdlm": "classifier-free guidance, suppressed tokens, another shift, the model card's schedule",
+    "bd3lm": "classifier-free guidance, another shift",
+    "fast_dllm_v2": "batch_sample, in which rows share forwards and a stop id waits for its block's end",
+    "sdar": "top_k=1, whose confidences are all 1",
+    "llada2": "an end id in the prompt",
+}
+MASK = 319  # of the tiny models
 EOS = 318  # of the tiny models, where a trace names no other
 FALLBACKS = {"margin_confidence": "margin"}  # published name -> ours
 FACTOR_RULES = {"corrected": "factor", "published": "published_factor"}
+UNSUPPORTED = {"cfg_scale", "suppress_tokens", "begin_suppress_tokens", "right_shift_logits"}  # of dllm
 RENAMED = {  # of a trace -> published name, which is ours
     "share_add": "block_add_threshold",
     "share_act": "decoded_token_threshold",
@@ -79,6 +94,84 @@ class RecordedDrafts(DFlash):
         begin = board.rows[0].first - 1
         self.blocks.append(ids[0, begin : begin + sizes[0]].tolist())
         return logits
+
+
+@dataclass(frozen=True)
+class OpenDCoder(Unmasking):
+    """Dream's schedule up to another time than 0.001, and of more steps than there are tokens."""
+
+    end: float = 1e-3
+
+    @property
+    def epsilon(self) -> float:
+        return self.end
+
+    def _left(self, row):
+        return self.steps, max(1, self.steps - row.state.spent + 1)
+
+
+@dataclass(frozen=True)
+class EarlyStop(Blocks):
+    """LLaDA2's eos_early_stop: only a step that commits an end token sees that all left of one is."""
+
+    def step(self, board):
+        commits = super().step(board)
+        for row, (_, ids) in zip(board.rows, commits, strict=True):
+            row.until = 0 if board.stop.ids & set(ids) else row.until
+        return commits
+
+
+def blocks_of(trace: dict) -> Decoder | None:
+    """This project's decoder for a trace of a block diffusion model; None where it is not implemented."""
+    s, method = trace["settings"], trace["method"]
+    if method == "mdlm" and not (s.keys() & UNSUPPORTED or trace["case"] == "card_schedule"):
+        length = min(s["block_size"], trace["canvas"])
+        return Unmasking(quota="linear", steps=s["steps"], block_length=length, after_end="fill")
+    if method == "open_dcoder" and s["alg"] in RANKS and trace["case"] is None:
+        return OpenDCoder(RANKS[s["alg"]], "dream", s["steps"], end=s.get("eps", 1e-3), after_end="fill")
+    if method == "bd3lm" and not s.keys() & UNSUPPORTED:
+        steps = {"steps_per_block": s["steps_per_block"]} if "steps_per_block" in s else {"steps": s["steps"]}
+        shared = {"store": "separate", "prefix": "recomputed", "after_end": "block"}
+        return Blocks(quota="linear", block_length=s["block_size"], **steps, **shared)
+    if method == "sdar" and "top_k" not in s:
+        rule = s.get(
+            "remasking_strategy",
+            "low_confidence_static" if s.get("threshold", 0) == 1 else "low_confidence_dynamic",
+        )
+        rules = {
+            "low_confidence_static": {"quota": "static"},
+            "low_confidence_dynamic": {
+                "quota": "dynamic",
+                "threshold": s.get("confidence_threshold", s.get("threshold")),
+            },
+            "sequential": {"quota": "static", "rank": "leftmost"},
+            "entropy_bounded": {"quota": "entropy_sum", "rank": "entropy", "bound": s.get("eb_threshold")},
+        }
+        steps = {} if rule == "entropy_bounded" else {"steps_per_block": s["denoising_steps"]}
+        shared = {"store": "separate", "after_end": "block", "block_length": s["block_length"]}
+        return Blocks(**rules[rule], **steps, **shared)
+    if method == "fast_dllm_v2" and trace["case"] is None:
+        return Blocks(
+            quota="dynamic",
+            threshold=s["threshold"],
+            block_length=s["block_size"],
+            sub_block_length=s["small_block_size"],
+            hand_over=True,
+            store="separate",
+            cache="block" if s["use_block_cache"] else "exact",
+        )
+    if method == "llada2" and trace["case"] is None:
+        steps = min(s["steps"], trace["canvas"] // s.get("minimal_topk", 1))
+        kind = EarlyStop if s.get("eos_early_stop") else Blocks
+        return kind(
+            quota="dynamic",
+            threshold=s["threshold"],
+            block_length=s["block_length"],
+            steps_per_block=steps,
+            cache="none",
+            after_end="block",
+        )
+    return None
 
 
 def decoder_of(trace: dict) -> Decoder | None:
@@ -125,7 +218,7 @@ def decoder_of(trace: dict) -> Decoder | None:
         given = renamed(s, *names, "refresh_interval")
         end = "none" if s["early_stop"] else "fill"
         return MultiBlock(after_end=end, published_shift=True, **given)
-    return None
+    return blocks_of(trace)
 
 
 def renamed(settings: dict, *names: str) -> dict:
@@ -136,17 +229,35 @@ def renamed(settings: dict, *names: str) -> dict:
 def stop_of(trace: dict) -> Stop:
     """The end id, where the published decoder looks for it."""
     s, method = trace["settings"], trace["method"]
-    if method == "apd" or (method, trace["family"]) == ("leftright", "Dream"):
+    if method == "apd" or (method, trace.get("family")) == ("leftright", "Dream"):
         return Stop(frozenset({s.get("eos_token_id", EOS)}))
     if method == "d2f" or s.get("early_stop"):
         return Stop(frozenset({s["eos"] or EOS}))
+    ends = {"bd3lm": "eos_token_id", "sdar": "stop_ids", "fast_dllm_v2": "stop_token", "llada2": "eos_id"}
+    if method in ends:
+        end = s[ends[method]]
+        return Stop(frozenset(end if isinstance(end, list) else [end]))
     return Stop()
 
 
 def canvas_of(trace: dict) -> int:
-    """Tokens of the canvas: published D2F leaves the last ones out where whole blocks do not fill it."""
-    block = trace["settings"]["block_length"] if trace["method"] == "d2f" else 1
+    """Tokens of the canvas: published D2F leaves the last ones out where whole blocks do not fill it, LLaDA2
+    decodes its last block to the end, and Fast-dLLM v2 counts blocks, and the token that the last one hands
+    over."""
+    s, method, prompt = trace["settings"], trace["method"], len(trace["prompt"])
+    if method == "llada2":
+        return len(trace["canvas_ids"])
+    if method == "fast_dllm_v2":
+        return trace["canvas"] // s["block_size"] * s["block_size"] - prompt % s["block_size"] + 1
+    if method == "sdar" and MASK in s["stop_ids"]:  # found in what is still masked: one block
+        return s["block_length"] - prompt % s["block_length"]
+    block = s["block_length"] if method == "d2f" else 1
     return trace["canvas"] // block * block
+
+
+def ids_of(trace: dict) -> list[int]:
+    """What was committed, from the left: LLaDA2 returns less of it, SDAR masks too."""
+    return [token for token in trace.get("canvas_ids", trace["ids"]) if token != MASK]
 
 
 def positions_fed(trace: dict, lookback: int) -> int | None:
@@ -158,16 +269,23 @@ def positions_fed(trace: dict, lookback: int) -> int | None:
     fed = [(entry if isinstance(entry, int) else entry[1]) for entry in trace.get("fed", [])]
     if not fed:
         return None
+    pads = trace.get("left_padding", 0)  # not counted here; fed in every forward from the first column on
+    pads = pads and pads * sum(first == 0 for first, *_ in trace["fed"])
     again = sum(first > 0 for first, *_ in trace["fed"]) if trace["method"] == "d2f" else 0
-    return sum(fed) + lookback * again
+    return sum(fed) - pads + lookback * again
 
 
 @cache
 def model_in(folder: Path, scale: float) -> torch.nn.Module:
     """The model of a folder in float32, its head's weight multiplied by `scale`."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    with torch.no_grad():
-        model.lm_head.weight *= scale
+    raw = json.loads((folder / "config.json").read_text())
+    layout = layout_of(raw, folder.name if folder.name in LAYOUTS else None)
+    if layout is None or layout.name in ("Dream", "llada"):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    else:  # whose config.json does not tell the mask id
+        model = layout.model.from_pretrained(folder, dtype=torch.float32, mask_token_id=MASK).eval()
+    head = model.lm_head.weight.detach() * scale  # of its own: tied embeddings stay as they are
+    model.lm_head.weight = torch.nn.Parameter(head, requires_grad=False)
     return model
 
 
@@ -190,8 +308,8 @@ class Replay:
 def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> Replay:
     """Decode a trace's prompt and compare ids, the positions and ids of every step, the number of forwards,
     and the positions fed to them."""
-    folders = (folder / trace["model"], folder.parent / trace["model"])
-    found = next(p for p in folders if p.is_dir())
+    near = (folder, folder.parent, folder.parent / "models")
+    found = next(p / trace["model"] for p in near if (p / trace["model"]).is_dir())
     roles = dict.fromkeys(decoder.roles)
     first, *others = roles
     roles[first] = model_in(found, trace["lm_head_scale"]).to(device)
@@ -208,7 +326,8 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
         lambda row, positions, ids: steps.append(sorted(zip(positions, ids, strict=True))),
     )
     theirs = [sorted(zip(*step, strict=True)) for step in trace["steps"]]
-    ids = generation.ids == trace["ids"]
+    cut = trace["method"] == "fast_dllm_v2" and generation.finish == "stop"  # behind the end token
+    ids = generation.ids[: generation.useful + 1 if cut else None] == ids_of(trace)
     forwards = generation.forwards[first] == trace["forwards"]
     theirs_fed = positions_fed(trace, getattr(roles[first], "lookback", 0))
     positions = None if theirs_fed is None else generation.positions[first] == theirs_fed
@@ -305,6 +424,16 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(file, method, str(len(replays)), *same, str(len(replays) - len(done)))
     console = Console(width=125)
     console.print(table)
+    waiting = sorted({method for (_, method), replays in found.items() if None in replays} & WAITING.keys())
+    for method in waiting:
+        console.print(f"{method}: not implemented: {WAITING[method]}", highlight=False)
+    models = [
+        path for near in (options.folder, options.folder.parent) for path in expected_in(near / "models")
+    ]
+    for path in models:
+        furthest, of = check_logits(path)
+        failed |= not furthest <= CLOSE
+        console.print(f"{path.name}: logits within {furthest:.1e} of the published ({of})", highlight=False)
     for (file, method), replays in found.items():
         differing = [(i, r) for i, r in enumerate(replays) if r is not None and r.difference]
         differing.sort(key=lambda pair: not pair[1].fails)
