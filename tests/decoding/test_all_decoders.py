@@ -7,6 +7,7 @@ import torch
 
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
+from unmask.decoding.blocks import Blocks
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.pipeline import D2F, MultiBlock, Pipeline
 from unmask.decoding.speculative import DFlash, Speculative
@@ -36,6 +37,7 @@ DECODERS = {
     "dual": Unmasking(rank="entropy", quota="dream", steps=9, block_length=4, cache="dual"),
     "d2f": D2F(block_length=4, skip_threshold=0.6, block_add_threshold=0.25, decoded_token_threshold=0.5),
     "d2f-uncached": D2F(block_length=5, skip_threshold=0.6, cache="off", fallback="margin"),
+    "blocks": Blocks(block_length=4, steps_per_block=3),
     "multiblock": MultiBlock(block_length=4, entropy_max=1.0),
     "multiblock-delayed": MultiBlock(block_length=3, entropy_max=1.0, cache="delayed", refresh_interval=4),
     "random-dual": Unmasking(rank="random", steps=9, block_length=6, cache="dual"),

@@ -1,18 +1,18 @@
 """Block diffusion: Unmasking on a block-causal model, one block after the other, with an exact cache.
 
 A token sees the blocks up to its own, so keys and values of a finished block are exact: they are what
-feeding everything would give. Where blocks are counted from is the model's (Layout.blocks_from); the first one
-may hold the end of the prompt, the last one may be cut by max_new_tokens. It is D2F without a pipeline.
+feeding everything would give. Where blocks are counted from is the model's (Layout.blocks_from); the first
+one may hold the end of the prompt, the last one may be cut by max_new_tokens. It is D2F without a pipeline.
 
 | published | settings |
 |---|---|
 | SDAR (arXiv 2510.06303) | static, dynamic, entropy_sum or rank=leftmost; store=separate, after_end=block |
 | bd3lm of dllm (arXiv 2602.22661) | linear; store=separate, prefix=recomputed, after_end=block |
 | LLaDA2.0 (arXiv 2512.15745) | dynamic; cache=none, after_end=block |
-| Fast-dLLM v2 (arXiv 2509.26328) | dynamic, sub_block_length; store=separate, hand_over, cache=exact or block |
+| Fast-dLLM v2 (arXiv 2509.26328) | dynamic, sub_block_length; store=separate, hand_over, cache=exact, block |
 
-Not built: LLaDA2.1's edits, which write a committed token again; bd3lm's pads, which become invisible when the
-model generates one (a pad ends the answer here: with after_end=fill other tokens may follow it).
+Not built: LLaDA2.1's edits, which write a committed token again; bd3lm's pads, which become invisible once
+generated (where a pad is an end token, as in our presets, that matters under after_end=fill alone).
 """
 
 from __future__ import annotations

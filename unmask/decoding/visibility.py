@@ -31,7 +31,7 @@ def block_causal(columns: Tensor, prompts: Tensor, block_length: int) -> Tensor:
 
 
 def origin(blocks_from: str, prompt: int, block_length: int) -> int:
-    """The column from which a row's blocks of `block_length` are counted; what stands left of it is one block.
+    """The column from which a row's blocks of `block_length` are counted; what is left of it is one block.
 
     blocks_from: as a layout declares it (Layout.blocks_from). prompt: its columns."""
     return {"prompt": prompt, "column_0": 0, "padded_prompt": prompt % block_length}[blocks_from]

@@ -45,7 +45,7 @@ REQUIRED = {
 }  # cases in which the published rule is this project's too
 WAITING = {
     "llada21": "its rule writes committed tokens again",
-    "open_dcoder": "alg=p2 masks committed tokens again; masks in a prompt; a pad that turns attention causal",
+    "open_dcoder": "alg=p2 masks committed tokens again; masks in a prompt; a pad that makes it causal",
     "diffusion_gemma": "its net and its loop are transformers' own",
     "mdlm": "classifier-free guidance, suppressed tokens, another shift, the model card's schedule",
     "bd3lm": "classifier-free guidance, another shift",
