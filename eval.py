@@ -6,6 +6,7 @@
     python eval.py decoder.mixture_weight=0.1,0.5,0.9                 # a sweep of your own
     python eval.py model=tiny_qwen_large decoder=autoregressive       # the autoregressive baseline
     python eval.py model=tiny_qwen_large drafter=tiny_dflash decoder=dflash
+    python eval.py task=gsm8k show=prompt                             # its first prompts and ids, no weights
     python eval.py shard=1/4                                          # a quarter of the documents
     python eval.py figure=fig3                                        # all settings of a figure
     python eval.py figure=fig2,fig3                                   # of two, all in turns

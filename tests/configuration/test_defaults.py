@@ -85,7 +85,12 @@ def test_equal_ranks_are_one_run():
         assert named("decoder=dparallel", word, "decoder.rank_tempered=true")
 
 
-GREEDY_LIMITS = ("temperature=0.000001", "temperature=1 top_k=1", "temperature=1 top_p=0.000000001", "top_k=1")
+GREEDY_LIMITS = (
+    "temperature=0.000001",
+    "temperature=1 top_k=1",
+    "temperature=1 top_p=0.000000001",
+    "top_k=1",
+)
 SHORT = {"task.max_new_tokens=12", "model.block_length=4"}
 
 
@@ -94,7 +99,7 @@ SHORT = {"task.max_new_tokens=12", "model.block_length=4"}
     "decoder", [*LIMITS, "multiblock", "d2f", *(f"{own} own" for own in ("confidence", "margin", "entropy"))]
 )
 def test_the_limit_of_sampling_is_greedy(model, decoder):
-    """Id for id and step for step, on small random models; Dream's own decoders with their ranks untempered."""
+    """Id for id and step for step. Dream's own decoders: with their ranks untempered."""
     name, _, own = decoder.partition(" ")
     words = [f"model={model}", f"decoder={name}", *SHORT, "force=true"]
     words += ["decoder.rank_tempered=false"] * bool(own)

@@ -18,10 +18,11 @@ def words(text):
 
 
 SAMPLING = "temperature top_k top_p"
-ANY_ORDER = f"after_end block_length cache quota rank rank_tempered steps {SAMPLING}"
+ANY_ORDER = f"after_end block_length cache end_rule quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
     """arm arms allow_code_execution batch_size compile decoder device draw dtype force grid interleave limit
-    model models results run_folder seed setting shard task threads trace warm_up"""
+    model models results run_folder seed setting shard show task threads trace
+    warm_up"""
 )
 TASK = words(
     "bos data documents gen_prefix limit max_new_tokens metric name num_fewshot prompt shot_processes shots "
@@ -43,7 +44,7 @@ CHOICES = {
         tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
     ),
     "decoder": words(
-        """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright margin
+        """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright llada margin
         multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""
     ),
     "task": words(
@@ -70,7 +71,7 @@ SETTINGS = {
     "transformers_speculative": ["block_length"],
     "dflash": words(f"block_length verify {SAMPLING}"),
     "speculative": words(f"block_length verify {SAMPLING}"),
-    **{name: words(f"{ANY_ORDER} threshold factor") for name in ("confidence", "entropy", "margin")},
+    **{name: words(f"{ANY_ORDER} threshold factor") for name in ("confidence", "entropy", "llada", "margin")},
     "random": words(ANY_ORDER),
     "threshold": words(f"{ANY_ORDER} threshold"),
     "factor": words(f"{ANY_ORDER} factor"),

@@ -13,6 +13,7 @@ from unmask.paths import ROOT
 CASES = {
     "a shard that is none": (["shard=5/4"], "shard=5/4: must be i/n"),
     "a shard in words": (["shard=first"], "shard=first"),
+    "nothing to show": (["show=answers"], "show=answers: must be prompt"),
     "random model": (["auxiliary=random_causal"], "python bench.py model=random"),
     "batch size that is a word": (["batch_size=many"], "batch_size='many'"),
     "compiled batch": (["compile=true", "batch_size=2"], "compile=true takes one row at a time"),

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from unmask.configuration.schema import TaskConfig
+from unmask.evaluation.command import evaluate
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.prompts import PromptBuilder, shown
 from unmask.paths import ROOT
@@ -15,6 +16,13 @@ from unmask.tasks import prepare
 from unmask.testing import chat_templates
 from unmask.testing.prompts import main
 
+PROGRAM = {  # a document of HumanEval
+    "task_id": "HumanEval/0",
+    "prompt": "def half(x):\n",
+    "canonical_solution": "    return x / 2\n",
+    "test": "def check(candidate):\n    assert candidate(4) == 2\n",
+    "entry_point": "half",
+}
 GOLDEN = ROOT / "tests" / "golden" / "prompts" / "prompts.jsonl"
 
 
@@ -108,6 +116,31 @@ def test_the_first_prompts_are_shown_with_their_ids_and_no_weights(tmp_path):
     assert " Go.<|im_end|>\n<|im_start|>assistant\n" + evaluation.requests[0].doc["question"][:5] in first
     assert first != second
     assert "models" not in vars(evaluation.lm)
+
+
+@pytest.mark.parametrize(
+    ("words", "blocks"),
+    [
+        (["task=chain_sum", "limit=5"], 3),
+        (["task=chain_sum", "limit=2", "seed=0,1"], 2),  # equal ones once
+        (["task=chain_sum,gsm_symbolic"], 6),
+        (["task=humaneval", "task.data=@humaneval"], 1),  # nothing runs code here
+    ],
+)
+def test_show_prints_prompts_reads_no_weights_and_writes_nothing(
+    words, blocks, tmp_path, capsys, monkeypatch
+):
+    def refuse(*args, **options):
+        raise AssertionError("weights were read")
+
+    for name in ("unmask.models.loading.fingerprint", "unmask.models.loading.load_weights"):
+        monkeypatch.setattr(name, refuse)
+    (tmp_path / "one.jsonl").write_text(json.dumps(PROGRAM) + "\n")
+    words = [word.replace("@humaneval", str(tmp_path / "one.jsonl")) for word in words]
+    evaluate(["model=tiny_dream", "show=prompt", f"results={tmp_path / 'results'}", *words])
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^document \d+ of \w+, \d+ ids$", out, re.MULTILINE)) == blocks
+    assert out.count("<|im_start|>assistant") == blocks and not (tmp_path / "results").exists()
 
 
 @pytest.fixture

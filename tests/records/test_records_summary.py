@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from unmask.records import RecordError
@@ -15,6 +16,7 @@ TIMES = [
     "tokens_per_second",
     "tokens_per_second_interval",
     "tokens_per_second_macro",
+    "seconds_per_token_unweighted",
     "latency_p50",
     "latency_p90",
 ]
@@ -28,6 +30,7 @@ def scored(doc_id, correct=1.0, *, useful, wasted=0, seconds=1.0, denoiser=1, au
         "metric": "exact_match,strict",
         "prompt_length": 10,
         "ids": [9] * (useful + wasted),
+        "commits": [0] * (useful + wasted),
         "useful": useful,
         "forwards": {"denoiser": denoiser, "auxiliary": auxiliary},
         "positions": {"denoiser": denoiser * 10, "auxiliary": auxiliary * 5},
@@ -71,6 +74,11 @@ def test_a_run_counted_by_hand():
         "useful_tokens": 80,
         "wasted_tokens": 12,
         "mean_useful_tokens": 20.0,
+        "leftmost_share": 1.0,
+        "all_slots": 360,
+        "non_eos_tokens": None,
+        "retokenised_tokens": None,
+        "acceptance_unweighted": None,
         "step_role": "denoiser",
         "forwards": {"denoiser": 20, "auxiliary": 10},
         "positions": {"denoiser": 200, "auxiliary": 50},
@@ -86,6 +94,7 @@ def test_a_run_counted_by_hand():
         "seconds": 8.0,
         "tokens_per_second": 10.0,
         "tokens_per_second_macro": (10 + 15 + 0 + 10) / 4,
+        "seconds_per_token_unweighted": pytest.approx((1 / 11 + 2 / 30 + 1 / 1 + 4 / 41) / 4),
         "latency_p50": 1.5,
         "latency_p90": pytest.approx(3.4),
     }
@@ -297,6 +306,61 @@ def test_a_ratio_of_the_same_turns_does_not_know_the_machine():
     fast = [sample | {"seconds": sample["seconds"] / 2} for sample in slow]
     result = compare(slow, fast)
     assert result["speedup"] == 2 and result["speedup_interval"] == pytest.approx([2, 2])
+
+
+# Order, and what others count
+
+
+@pytest.mark.parametrize(
+    ("commits", "share"),
+    [
+        ([0, 1, 2, 3], 1),  # left to right
+        ([0, 0, 1, 1], 1),  # two a step
+        ([3, 2, 1, 0], 1 / 4),  # right to left: the last one alone
+        ([2, 1, 1, 0], 1 / 4),  # of a step, those behind an open position are not
+        ([1, 0, 1, 2], 3 / 4),  # what stands between them was there before
+        ([0, -1, 1, 2], 1 / 3),  # left open, for good
+    ],
+)
+def test_the_share_of_commits_at_the_leftmost_mask(commits, share):
+    one = RUN[0] | {"commits": commits, "ids": [9] * sum(step >= 0 for step in commits)}
+    assert summarise([one])["leftmost_share"] == pytest.approx(share)
+    n = 12  # in random order, n positions hold 1 + 1/2 + ... + 1/n maxima of their steps
+    rng = np.random.default_rng(0)
+    orders = [RUN[0] | {"doc_id": i, "commits": rng.permutation(n).tolist()} for i in range(2000)]
+    harmonic = sum(1 / k for k in range(1, n + 1)) / n
+    assert summarise(orders)["leftmost_share"] == pytest.approx(harmonic, abs=0.01)
+
+
+def test_commits_of_every_answer_weigh_alike():
+    run = [RUN[0] | {"commits": [0, 1]}, RUN[1] | {"commits": [5, 4, 3, 2, 1, 0]}]
+    assert summarise(run)["leftmost_share"] == pytest.approx((2 + 1) / 8)
+    assert summarise([RUN[0] | {"commits": [], "ids": [], "useful": 0}])["leftmost_share"] is None
+
+
+def test_published_counts_by_hand():
+    run = [scored(0, useful=2, wasted=2), scored(1, useful=3)]
+    run[0]["ids"], run[1]["ids"] = [5, 6, 2, 2], [7, 2, 8]  # an EOS in the middle counts as little
+    counts = {"eos_id": 2, "retokenised": {"0/0": 1, "1/0": 5, "9/0": 100}}
+    found = summarise(run, None, counts)
+    assert (found["all_slots"], found["non_eos_tokens"], found["retokenised_tokens"]) == (180, 4, 6)
+    del counts["retokenised"]["1/0"]
+    assert summarise(run, None, counts)["retokenised_tokens"] is None, "no sum of some"
+
+
+def test_means_over_answers_are_without_weights():
+    fields = {"forwards": {"target": 3, "drafter": 2}, "positions": {"target": 9, "drafter": 9}}
+    first = scored(0, useful=7, wasted=1, seconds=2.0) | fields | {"commits": [0, 1, 1, 1, 1, 1, 2, 2]}
+    longer = {"forwards": {"target": 2, "drafter": 1}, "commits": [0, *[1] * 9]}
+    second = scored(1, useful=10, seconds=1.0) | fields | longer
+    found = summarise([first, second])
+    assert found["acceptance_unweighted"] == pytest.approx(((5 + 2) / 2 + 9) / 2), "without the first step"
+    assert found["seconds_per_token_unweighted"] == pytest.approx((2 / 8 + 1 / 10) / 2)
+    slow = [sample | {"seconds": seconds} for sample, seconds in zip([first, second], (4, 6), strict=True)]
+    result = compare(slow, [first, second])
+    assert result["speedup_unweighted"] == pytest.approx((4 / 8 + 6 / 10) / (2 / 8 + 1 / 10))
+    assert result["speedup"] == pytest.approx(10 / 3)
+    assert compare(slow, changed([first, second], session=None))["speedup_unweighted"] is None
 
 
 # Work and exactness

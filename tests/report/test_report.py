@@ -268,6 +268,12 @@ def test_the_table(record, read, tmp_path):
     assert apd["times the baseline's tokens/s"] == base["times the baseline's tokens/s"] == "1.00"
     order = list(apd)
     assert order.index("times the baseline's tokens/s") < order.index("tokens/s") and "AUP" not in apd
+    slots = base["published per step: slots / non-EOS / re-tokenised"]
+    assert slots == "16.00 / - / -", "96 slots in 6 steps, and no tokenizer's counts in these records"
+    assert (
+        base["leftmost commits %"] == "100"
+        and base["unweighted acceptance / times the baseline"] == "- / 1.00"
+    )
     assert "n = 4. tasks: gsm_symbolic" in path.read_text()
     assert r"\begin{tabular}" in path.with_suffix(".tex").read_text()
 

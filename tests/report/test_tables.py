@@ -20,6 +20,7 @@ def documents(n=20, session="0a1b2c3d", **changes):
             "metric": "exact_match,strict",
             "prompt_length": 10,
             "ids": [9] * 10,
+            "commits": [i // 2 for i in range(10)],
             "useful": 10,
             "forwards": {"denoiser": 5},
             "positions": {"denoiser": 50},

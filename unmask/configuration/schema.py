@@ -66,6 +66,8 @@ class EvalConfig:
     force: bool = False  # run a decoder on a model that was trained with another attention
     allow_code_execution: bool = False  # humaneval runs programs that a model wrote
     trace: bool = False  # record how the first 12 answers came about, for the page (report.py page=true)
+    # prompt: print the first three prompts and their ids, and end; no weights are read, nothing is written
+    show: str | None = None
     warm_up: int = 5  # documents decoded before the clock starts, and again under it: the ids must repeat
     # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
     shard: str | None = None

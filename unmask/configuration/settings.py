@@ -51,6 +51,8 @@ def typed(cfg: DictConfig) -> EvalConfig:
     at_least_one(limit=found.limit, threads=found.threads)
     if type(found.warm_up) is not int or found.warm_up < 0:
         raise ValueError(f"warm_up={found.warm_up!r} must be a whole number, 0 or more")
+    if found.show not in (None, "prompt"):
+        raise ValueError(f"show={found.show}: must be prompt, or null")
     if found.batch_size != "auto":
         at_least_one(batch_size=found.batch_size)
     if found.compile and found.batch_size != 1:
@@ -157,6 +159,11 @@ def identity_of(cfg: EvalConfig | DictConfig) -> dict:
     """
     cfg = typed(cfg) if isinstance(cfg, DictConfig) else cfg
     decoder = build_decoder(cfg.decoder)
+    settings = {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF}
+    if "rank_tempered" in settings and not getattr(
+        decoder, "tempers", True
+    ):  # one run, whichever of two equal ranks it names
+        settings["rank_tempered"] = cfg.model.rank_tempered
     models = models_by_role(cfg, decoder)
     device = choose_device(cfg.device)
     task = {
@@ -167,7 +174,7 @@ def identity_of(cfg: EvalConfig | DictConfig) -> dict:
     return {
         "models": {role: identity_of_model(settings) for role, settings in models.items()},
         "roles": list(models),
-        "decoder": {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF},
+        "decoder": settings,
         "task": task,
         "seed": cfg.seed,
         "batch_size": cfg.batch_size,

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Sequence
 
+from omegaconf import DictConfig
 from rich.console import Console
 
 from unmask.configuration.composition import composed
 from unmask.configuration.sweeps import expand, figures_named, is_list, key_of
 from unmask.evaluation.evaluation import Evaluation
+from unmask.evaluation.prompts import shown
 from unmask.evaluation.several import answer, distinct
 from unmask.output import print_json
 from unmask.records.naming import labels
@@ -19,10 +21,21 @@ from unmask.report.tables import summary_table
 def evaluate(given: Sequence[str], single: bool = False) -> None:
     """The evaluation that the words of a command name, or all of a sweep. single: the words are of one
     setting of a sweep."""
-    if not single and (figures_named(given) or any(map(is_list, given))):
-        sweep(expand(given), given)
+    several = not single and (figures_named(given) or any(map(is_list, given)))
+    configs = [composed("eval", words) for words in (expand(given) if several else [given])]
+    if any(cfg.show is not None for cfg in configs):
+        show(configs)
+    elif several:
+        sweep(configs, given)
     else:
-        one(Evaluation(composed("eval", given)))
+        one(Evaluation(configs[0]))
+
+
+def show(configs: Sequence[DictConfig]) -> None:
+    """Print the first prompts of every setting with their ids, equal ones once."""
+    evaluations = map(Evaluation, configs)
+    prompts = (shown(each.requests, each.main.tokenizer) for each in evaluations)
+    print("\n\n".join(dict.fromkeys(prompt for first in prompts for prompt in first)))
 
 
 def one(evaluation: Evaluation) -> None:
@@ -42,12 +55,11 @@ def one(evaluation: Evaluation) -> None:
     print_json(evaluation.headline(summary))
 
 
-def sweep(settings: list[list[str]], given: Sequence[str]) -> None:
+def sweep(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     """All settings: in turns where they say so, else one after the other.
 
     given: the command that they are of, whose figures may have a published table to print.
     """
-    configs = [composed("eval", words) for words in settings]
     if len(configs) > 1 and (folder := configs[0].run_folder):
         raise ValueError(
             f"run_folder={folder} is for one run, not for {len(configs)} settings: results=FOLDER holds the "

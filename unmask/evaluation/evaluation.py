@@ -27,7 +27,7 @@ class Evaluation(Setup):
     """A checked configuration with its task and its record, ready to run.
 
     Building one loads no weights and writes nothing; whatever is wrong is a ValueError that says what to
-    change.
+    change. With `show` it has no record, only prompts.
     """
 
     @classmethod
@@ -41,9 +41,8 @@ class Evaluation(Setup):
         super().__init__(cfg)
         number, count = parse_shard(cfg.shard)
         task = cfg.task
-        _, self.tasks = prepare(
-            task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot, task.shots
-        )
+        runs_code = cfg.allow_code_execution or cfg.show is not None  # what is shown has no answers to run
+        _, self.tasks = prepare(task.name, task.data, runs_code, task.split, task.num_fewshot, task.shots)
         self.metrics = metrics_of(next(iter(self.tasks.values())))
         for name, each in self.tasks.items():
             if task.metric not in (None, *metrics_of(each)):
@@ -70,6 +69,8 @@ class Evaluation(Setup):
         self.requests = [by_number[i] for i in wanted[number - 1 :: count]]
         self._check_turns()
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
+        if cfg.show:
+            return  # a record is named by its weights, and these are not read
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
         if cfg.shard and (joined := Run.find(self.whole)):  # what is there is not decoded again
             self.requests = [r for r in self.requests if self.lm.key(r) not in joined.done]
@@ -192,15 +193,23 @@ class Evaluation(Setup):
         )
         metric = self.cfg.task.metric
         self.scored = self.run.scored(metric, wanted)
-        summary = summarise(self.scored, self.run.info.get("shapes"))
+        counts = self._counts()
+        summary = summarise(self.scored, self.run.info.get("shapes"), counts)
         if len(self.metrics) > 1:
             others = {m: summarise(self.run.scored(m, wanted))["accuracy"] for m in self.metrics}
             summary["accuracy_per_metric"] = others
-        self.run.update(status="finished", metric=metric, summary=summary)
+        self.run.update(status="finished", metric=metric, counts=counts, summary=summary)
         if self.cfg.trace:
             self.trace()
         self.summary = summary
         return summary
+
+    def _counts(self) -> dict:
+        """What published counts need of the tokenizer (`summary.summarise`), for run.json."""
+        tokens = {
+            f"{s['doc_id']}/{s['repeat']}": len(self.lm.tok_encode(s["text"])) for s in self.run.samples()
+        }
+        return {"eos_id": self.main.tokenizer.eos_token_id, "retokenised": tokens}
 
     def trace(self) -> None:
         """Decode the first documents once more, off the clock, and record each step (records.trace)."""

@@ -237,7 +237,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
 
 def _row(name: str, run: Run, scored: list[dict], arm: str | None = None) -> dict:
     config = run.config
-    summary = summarise(scored, run.info.get("shapes"))
+    summary = summarise(scored, run.info.get("shapes"), run.info.get("counts"))
     decoder, task = config["decoder"], config["task"]
     conditions = {k: v for k, v in config.items() if k not in ("decoder", "models", "roles")}
     return {

@@ -7,7 +7,7 @@ import numpy as np
 from unmask.records.files import RecordError
 from unmask.records.reading import sample_key, some
 from unmask.records.stats import Interval, bootstrap_speedup, paired_difference
-from unmask.records.summary import Documents, ends, shared_clocks, the_metric, times_void
+from unmask.records.summary import Documents, ends, seconds_per_token, shared_clocks, the_metric, times_void
 
 Pair = tuple[dict, dict]  # scored answers to one document: the baseline's, the other run's
 
@@ -25,6 +25,8 @@ def compare(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool = Tr
     positions_ratio, _interval         positions fed (all roles) per useful token, in the same way
     speedup, speedup_interval          tokens/s (micro), in the same way; documents of one turn or batch are
                                        resampled together (`summary.shared_clocks`)
+    speedup_unweighted                 mean over answers of seconds per id, the baseline's over the other's:
+                                       DFlash's speed-up (`summary.seconds_per_token`)
     speedup_void                       why there is no speed-up, else None: times of either side are void,
                                        the baseline has no useful token, or they did not answer in the same
                                        sessions of turns; without in_turns (only a GPU's speed can do
@@ -54,7 +56,13 @@ def compare(baseline: Sequence[dict], other: Sequence[dict], in_turns: bool = Tr
     result["identical"] = base.ids.size - len(_different(baseline, other))
     for name, ratio in ratios.items():
         result |= {name: ratio and ratio.value, f"{name}_interval": ratio and ends(ratio)}
+    result["speedup_unweighted"] = None if void else _unweighted(baseline, other)
     return result | {"speedup_void": void}
+
+
+def _unweighted(baseline: Sequence[dict], other: Sequence[dict]) -> float | None:
+    ours, theirs = map(seconds_per_token, common(baseline, other))
+    return ours / theirs if ours and theirs else None
 
 
 def common(baseline: Sequence[dict], other: Sequence[dict]) -> tuple[list[dict], list[dict]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from unmask.records.files import RecordError
 from unmask.records.flops import Shapes, flops_of
-from unmask.records.sample import step_role
+from unmask.records.sample import committed, step_role
 from unmask.records.stats import (
     Difference,
     Interval,
@@ -27,8 +27,9 @@ TURN = 5
 """Documents that one setting answers before the next one's turn (`evaluation.take_turns`)."""
 
 
-def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
-    """One run in numbers, from `Run.scored()`. shapes: of the models by role, from run.json. Keys:
+def summarise(scored: Sequence[dict], shapes: Shapes | None = None, counts: Mapping | None = None) -> dict:
+    """One run in numbers, from `Run.scored()`. shapes: of the models by role; counts: what the
+    tokenizer knows; both from run.json, older ones of which lack counts. Keys:
 
     metric                        the metric and filter that decided what is correct
     n, samples                    documents, and generations (more than n when documents are repeated)
@@ -40,11 +41,20 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     useful_tokens                 ids before the first stop
     wasted_tokens                 ids committed from the stop on (the stop itself included)
     mean_useful_tokens            per generation
+    leftmost_share                of all committed ids, those written at the leftmost open position, tokens of
+                                  one step taken from the left; None without ids
+    all_slots                     published count: the whole canvas, as where every slot is filled (dParallel)
+    non_eos_tokens                published count: all ids but the tokenizer's EOS, before the text is cut
+                                  (Fast-dLLM and D2F on Dream); None where counts are missing
+    retokenised_tokens            published count: of the text as it is scored, tokenised again (Fast-dLLM and
+                                  D2F on LLaDA, d3LLM); None where counts are missing
     step_role                     whose forwards are the steps
     forwards, positions           role -> total
     forwards_per_answer           role -> mean per generation
     positions_per_answer          of all roles together, mean per generation
     tokens_per_step, _interval    useful tokens per forward of the step role; None without any
+    acceptance_unweighted         mean over answers of an answer's mean tokens a step, without its first step,
+                                  which reads the prompt (DFlash); None without a drafter or such a step
     flops_per_useful_token        estimated (`flops.flops_of`); None without shapes or useful tokens
     exact                         [claimed, identical], see below; None where nothing is claimed
     machines, commits             that made the samples, sorted; "unknown" for one without a commit
@@ -53,6 +63,8 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
     seconds                       total
     tokens_per_second, _interval  useful tokens over seconds of the whole run (micro)
     tokens_per_second_macro       mean of the ratio per generation, which the APD paper plots
+    seconds_per_token_unweighted  mean over answers of seconds per id, the stop included (DFlash; it leaves
+                                  the first draft outside its clock, which records do not tell apart)
     latency_p50, latency_p90      seconds per generation at batch 1, else None
 
     accuracy of several tasks (the subjects of MATH) is the unweighted mean over them, which is the published
@@ -70,6 +82,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None) -> dict:
         {"metric": metric, "n": documents.ids.size, "samples": len(scored)}
         | _accuracy(documents)
         | _tokens(scored)
+        | _published_tokens(scored, counts or {})
         | _work(documents, shapes)
         | {
             "exact": _exact(scored),
@@ -173,7 +186,46 @@ def _tokens(scored: Sequence[dict]) -> dict:
         "useful_tokens": useful,
         "wasted_tokens": sum(len(sample["ids"]) for sample in scored) - useful,
         "mean_useful_tokens": useful / len(scored),
+        "leftmost_share": _leftmost_share(scored),
     }
+
+
+def _leftmost_share(scored: Sequence[dict]) -> float | None:
+    every = leftmost = 0
+    for sample in scored:
+        steps = np.array([step if step >= 0 else np.inf for step in sample["commits"]])
+        written = np.isfinite(steps)
+        # All left of a position is there when it is written unless something left of it came later, or never.
+        leftmost += int((written & (steps == np.maximum.accumulate(steps))).sum())
+        every += int(written.sum())
+    return leftmost / every if every else None
+
+
+def _published_tokens(scored: Sequence[dict], counts: Mapping) -> dict:
+    eos, tokens = counts.get("eos_id"), counts.get("retokenised", {})
+    retokenised = [tokens.get(f"{sample['doc_id']}/{sample['repeat']}") for sample in scored]
+    return {
+        "all_slots": sum(sample["max_new_tokens"] for sample in scored),
+        "non_eos_tokens": None if eos is None else sum(i != eos for s in scored for i in s["ids"]),
+        "retokenised_tokens": None if None in retokenised else sum(retokenised),
+        "acceptance_unweighted": _acceptance(scored),
+    }
+
+
+def _acceptance(scored: Sequence[dict]) -> float | None:
+    if "drafter" not in scored[0]["forwards"]:
+        return None
+    means = [float(np.mean(taken)) for taken in (committed(sample)[1:] for sample in scored) if taken]
+    return float(np.mean(means)) if means else None
+
+
+def seconds_per_token(scored: Sequence[dict]) -> float | None:
+    """Mean over answers, without weights, of seconds per id up to and with the stop; None where an answer has
+    no id. All of them have a time."""
+    ids = [sample["useful"] + (sample["useful"] < len(sample["ids"])) for sample in scored]
+    if not all(ids):
+        return None
+    return float(np.mean([sample["seconds"] / n for sample, n in zip(scored, ids, strict=True)]))
 
 
 def _work(documents: Documents, shapes: Shapes | None) -> dict:
@@ -211,7 +263,7 @@ def _exact(scored: Sequence[dict]) -> list[int] | None:
 
 def _times(documents: Documents) -> dict:
     names = ["seconds", "tokens_per_second", "tokens_per_second_interval", "tokens_per_second_macro"]
-    names += ["latency_p50", "latency_p90"]
+    names += ["seconds_per_token_unweighted", "latency_p50", "latency_p90"]
     void = times_void(documents.scored)
     if void:
         return {"times_void": void} | dict.fromkeys(names)
@@ -221,7 +273,8 @@ def _times(documents: Documents) -> dict:
     micro = bootstrap_ratio(documents.useful, documents.seconds, groups=shared_clocks(documents))
     alone = documents.scored[0]["batch_size"] == 1
     latency = np.percentile(seconds, [50, 90]).tolist() if alone else [None, None]
-    values = [float(seconds.sum()), micro.value, ends(micro), float((useful / seconds).mean()), *latency]
+    values = [float(seconds.sum()), micro.value, ends(micro), float((useful / seconds).mean())]
+    values += [seconds_per_token(documents.scored), *latency]
     return {"times_void": None} | dict(zip(names, values, strict=True))
 
 

@@ -9,7 +9,8 @@ from unmask.records.comparing import compare
 from unmask.records.files import RecordError
 from unmask.report.definition import Board, Definition, Listing
 
-CHANGES = ("accuracy_difference", "accuracy_difference_interval", "p_value", "speedup", "speedup_interval")
+CHANGES = ("accuracy_difference", "accuracy_difference_interval", "p_value")
+CHANGES += ("speedup", "speedup_interval", "speedup_unweighted")
 
 
 def with_changes(definition: Definition, found: Collection) -> Collection:
@@ -21,7 +22,7 @@ def with_changes(definition: Definition, found: Collection) -> Collection:
     rows["baseline"] = [base.get(run) for run in rows.run]
     for name in CHANGES:
         rows[name] = pd.Series([change[name] for change in changes], rows.index, dtype=object)
-    for name in ("accuracy_difference", "p_value", "speedup"):
+    for name in ("accuracy_difference", "p_value", "speedup", "speedup_unweighted"):
         rows[name] = rows[name].astype(float)
     return replace(found, rows=rows)
 
@@ -66,7 +67,7 @@ def _change(found: Collection, base: str | None, row) -> dict:
     if base is None:
         return dict.fromkeys(CHANGES)
     if base == row.run:
-        same = {"accuracy_difference": 0.0, "p_value": 1.0, "speedup": 1.0}
+        same = {"accuracy_difference": 0.0, "p_value": 1.0, "speedup": 1.0, "speedup_unweighted": 1.0}
         return dict.fromkeys(CHANGES) | same
     try:
         return compare(found.scored[base], found.scored[row.run], in_turns=row.device == "cpu")

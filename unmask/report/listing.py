@@ -53,6 +53,7 @@ def table_of(listing: Listing, found: Collection) -> pd.DataFrame:
                 "accuracy %": one_line(row, "accuracy", "{:.1f}", scale=100),
                 f"difference to {listing.baseline_arm or listing.baseline}": _difference(row),
                 **cost_cells(row, row.run in timed),
+                **published_cells(row, row.run in timed),
                 "no answer": row.extraction_failures,
                 "on the front of": ", ".join(name for name, runs in fronts.items() if row.run in runs),
             }
@@ -73,6 +74,20 @@ def cost_cells(row: pd.Series, timed: bool) -> dict[str, str]:
         "times the baseline's tokens/s": one_line(row, "speedup", "{:.2f}") if timed else "-",
         "tokens/s": one_line(row, "tokens_per_second", "{:.0f}") if timed else "-",
         "latency p50 / p90 (s)": _latency(row) if timed else "-",
+    }
+
+
+def published_cells(row: pd.Series, timed: bool) -> dict[str, str]:
+    """What published work counts (`summary.summarise`), per step, and DFlash's means over answers, by column;
+    a dash for what a record does not tell."""
+    steps = row.forwards[row.step_role]
+    counts = [row[name] for name in ("all_slots", "non_eos_tokens", "retokenised_tokens")]
+    per_step = [_number(None if n is None or not steps else n / steps, "{:.2f}") for n in counts]
+    means = [row.acceptance_unweighted, row.speedup_unweighted if timed else None]
+    return {
+        "leftmost commits %": _number(row.leftmost_share, "{:.0f}", scale=100),
+        "published per step: slots / non-EOS / re-tokenised": " / ".join(per_step),
+        "unweighted acceptance / times the baseline": " / ".join(_number(n, "{:.2f}") for n in means),
     }
 
 

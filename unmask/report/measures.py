@@ -25,6 +25,7 @@ MEASURES = {
         Measure("accuracy", "accuracy (%)", "accuracy", scale=100),
         Measure("tokens_per_step", "useful tokens per step", "tokens_per_step"),
         Measure("mean_useful_tokens", "useful tokens per answer", "generated_tokens"),
+        Measure("leftmost_share", "commits at the leftmost mask (%)", scale=100),
         Measure("positions_per_answer", "positions fed per answer", higher=False),
         Measure("positions_per_useful_token", "positions fed per useful token", higher=False),
         Measure("flops_per_useful_token", "estimated MFLOPs per useful token", scale=1e-6, higher=False),
