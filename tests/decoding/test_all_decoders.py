@@ -187,7 +187,8 @@ def test_only_wanted_positions_go_through_the_head(lab, decoder, models):
         else:
             block = decoder.block_length or BUDGET
             wanted = [n - (n - 1) // block * block for n in left]
-            if decoder.cache != "none" and models.main.lookback:  # a block's first token, alone
+            # A block's first token, alone.
+            if decoder.cache in ("prefix", "dual") and models.main.lookback:
                 wanted = [1 if n % block == 0 else most for n, most in zip(left, wanted, strict=True)]
             assert rows == wanted
 

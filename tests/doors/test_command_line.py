@@ -44,8 +44,8 @@ CHOICES = {
         tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
     ),
     "decoder": words(
-        """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright llada margin
-        multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""
+        """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright llada
+        margin multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""
     ),
     "task": words(
         """aime24 aime25 chain_sum gpqa gsm8k gsm8k_boxed gsm8k_cot gsm8k_cot_zeroshot gsm8k_shots
@@ -77,6 +77,10 @@ SETTINGS = {
     "factor": words(f"{ANY_ORDER} factor"),
     "dparallel": words(f"{ANY_ORDER} threshold"),
     "entropy_bound": words(f"{ANY_ORDER} bound"),
+    "blocks": words(
+        f"""{ANY_ORDER} threshold factor bound steps_per_block sub_block_length hand_over store
+        prefix"""
+    ),
     "d2f": words(
         f"""after_end block_length cache fallback
         block_add_threshold decoded_token_threshold skip_threshold {SAMPLING}"""
