@@ -45,7 +45,8 @@ CHOICES = {
     ),
     "decoder": words(
         """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright llada
-        margin multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""
+        margin multiblock random speculative threshold transformers transformers_dflash
+        transformers_speculative"""
     ),
     "task": words(
         """aime24 aime25 chain_sum gpqa gsm8k gsm8k_boxed gsm8k_cot gsm8k_cot_zeroshot gsm8k_shots
