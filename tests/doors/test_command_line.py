@@ -44,8 +44,8 @@ CHOICES = {
         tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
     ),
     "decoder": words(
-        """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright llada
-        margin multiblock random speculative threshold transformers transformers_dflash
+        """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright
+        llada margin multiblock random speculative threshold transformers transformers_dflash
         transformers_speculative"""
     ),
     "task": words(
