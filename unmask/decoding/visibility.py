@@ -23,11 +23,18 @@ def causal(columns: Tensor) -> Tensor:
 def block_causal(columns: Tensor, prompts: Tensor, block_length: int) -> Tensor:
     """Every column sees up to the end of its own block (D2F, arXiv 2508.09192): (rows, n) -> (rows, n).
 
-    The prompt, of `prompts` (rows,) columns, is block 0; blocks of `block_length` follow it.
+    The first `prompts` (rows,) columns are block 0 (see `origin`); blocks of `block_length` follow it.
     """
     prompts = prompts[:, None]
     block = (columns - prompts).div(block_length, rounding_mode="floor") + 1
     return torch.where(columns < prompts, prompts, prompts + block * block_length)
+
+
+def origin(blocks_from: str, prompt: int, block_length: int) -> int:
+    """The column from which a row's blocks of `block_length` are counted; what is left of it is one block.
+
+    blocks_from: as a layout declares it (Layout.blocks_from). prompt: its columns."""
+    return {"prompt": prompt, "column_0": 0, "padded_prompt": prompt % block_length}[blocks_from]
 
 
 def attention_mask(sees: Tensor, keys: Tensor) -> Tensor:
