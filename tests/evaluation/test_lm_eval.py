@@ -7,10 +7,13 @@ import lm_eval
 import pytest
 import yaml
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 import harness
 from harness import UnmaskLM
+from unmask.decoding import Decoder
+from unmask.evaluation.likelihood import Denoiser
 from unmask.paths import ROOT
 
 STOCK = Path(lm_eval.__file__).parent / "tasks" / "gsm8k"  # indexing all of lm-eval's tasks takes seconds
@@ -53,10 +56,12 @@ def command(run_command, monkeypatch, args, data):
     """command(flag, ..., setting=value) -> (exit code, stdout, stderr) of `python harness.py`."""
     monkeypatch.setattr(TaskManager.__init__, "__defaults__", (None, None, False, None))
     monkeypatch.setattr("lm_eval.__main__.setup_logging", lambda: None)  # it would outlive the test
+    kept = {"results": data / "kept"}
 
-    def run(*flags, **settings):
-        given = ",".join(f"{key}={value}" for key, value in (args | settings).items())
-        task = ("--tasks", str(data / "gsm8k_local.yaml"), "--include_path", str(STOCK))
+    def run(*flags, tasks=("gsm8k_local",), **settings):
+        given = ",".join(f"{key}={value}" for key, value in (args | kept | settings).items())
+        files = ",".join(str(data / f"{name}.yaml") for name in tasks)
+        task = ("--tasks", files, "--include_path", str(STOCK))
         return run_command(harness, "--model", "unmask", "--model_args", given, *task, *flags)
 
     return run
@@ -187,6 +192,120 @@ def test_greedy_as_tasks_say_it_is_accepted(lm):
     assert lm.generate_until([asks], disable_tqdm=True)
 
 
-def test_likelihoods_are_refused_as_a_wrong_task(lm):
-    with pytest.raises(ValueError, match="generate_until"):
-        lm.loglikelihood([])
+CHOICES = """
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {file}}}
+output_type: {kind}
+test_split: test
+num_fewshot: 0
+doc_to_text: "{{{{question}}}}\\nAnswer:"
+doc_to_target: {target}
+doc_to_choice: ["four", "six", "eight"]
+metric_list:
+  - metric: {metric}
+"""
+
+
+@pytest.fixture
+def choices(data):
+    """Beside gsm8k_local: choices.yaml (multiple choice), pages.yaml (rolling), last_word.yaml (greedy)."""
+    kinds = {
+        "choices": ("multiple_choice", "0", "acc"),
+        "pages": ("loglikelihood_rolling", "question", "word_perplexity"),
+        "last_word": ("loglikelihood", "question", "acc"),
+    }
+    for name, (kind, target, metric) in kinds.items():
+        text = CHOICES.format(name=name, file=data / "test.jsonl", kind=kind, target=target, metric=metric)
+        if kind != "multiple_choice":
+            text = "\n".join(line for line in text.splitlines() if not line.startswith("doc_to_choice"))
+        (data / f"{name}.yaml").write_text(text)
+    return data
+
+
+def results_of(folder):
+    (file,) = folder.rglob("results*.json")
+    return json.loads(file.read_text())
+
+
+def test_a_mixed_run_that_is_stopped_goes_on_where_it_was(command, choices, monkeypatch):
+    tasks = {"tasks": ("gsm8k_local", "choices", "pages"), "mc_samples": 8, "mc_batch": 4}
+    flags = ["--limit", "3", "--num_fewshot", "1", "--gen_kwargs", "max_gen_toks=8", "--output_path"]
+    code, _, err = command(*flags, str(choices / "whole"), **tasks, results=choices / "elsewhere")
+    assert code == 0, err
+    whole = results_of(choices / "whole")
+    assert whole["config"]["unmask"]["likelihoods"]["texts"] == 3 * 3 + 3
+
+    calls = {"answers": 0, "texts": 0}
+    decode, likelihood = Decoder.decode, Denoiser.likelihood
+
+    def decoded(self, models, prompts, *args):
+        calls["answers"] += len(prompts)
+        return decode(self, models, prompts, *args)
+
+    def scored(self, *args):
+        calls["texts"] += 1
+        if calls["texts"] == 5:
+            raise KeyboardInterrupt
+        return likelihood(self, *args)
+
+    monkeypatch.setattr(Decoder, "decode", decoded)
+    monkeypatch.setattr(Denoiser, "likelihood", scored)
+    code, _, err = command(*flags, str(choices / "resumed"), **tasks)
+    assert code == 130 and "what was finished is kept" in err
+    assert calls == {"answers": 3, "texts": 5} and not list((choices / "resumed").rglob("results*"))
+    (kept,) = (choices / "kept" / "lm_eval").glob("*.jsonl")
+    assert len(kept.read_text().splitlines()) == 3 + 4
+    with kept.open("ab") as file:
+        file.write(b'{"key": "a torn li')
+
+    code, _, err = command(*flags, str(choices / "resumed"), **tasks)
+    assert code == 0, err
+    assert calls["answers"] == 3 and calls["texts"] == 5 + (3 * 3 - 4) + 3
+    resumed = results_of(choices / "resumed")
+    assert resumed["results"] == whole["results"]
+    assert resumed["config"]["unmask"] == whole["config"]["unmask"]
+    # and another setting shares nothing with it
+    assert command(*flags, str(choices / "other"), **tasks, mixture_weight=0.9)[0] == 0
+    assert calls["answers"] == 6
+
+
+def test_what_a_run_wants_is_checked_before_anything_is_decoded(command, choices, monkeypatch):
+    monkeypatch.setattr(
+        "unmask.evaluation.setup.Setup.load", lambda setup: pytest.fail("weights were loaded")
+    )
+    code, _, err = command("--limit", "1", tasks=("gsm8k_local", "last_word"))
+    assert code == 2 and "task last_word: " in err and "check_greedy=true" in err
+    code, _, err = command("--limit", "1", "--gen_kwargs", "num_beams=3", tasks=("choices", "gsm8k_local"))
+    assert code == 2 and "num_beams: unknown" in err
+    assert not (choices / "kept").exists()
+
+
+def test_a_causal_models_likelihoods_are_lm_evals_own(models):
+    path = next(o.split("=", 1)[1] for o in models if o.startswith("auxiliary.path="))
+    settings = {"pretrained": "tiny_qwen", "model.path": path, "decoder": "autoregressive"}
+    ours = UnmaskLM(**settings, threads=1, batch_size=2)
+    theirs = HFLM(pretrained=path, device="cpu", batch_size=2, dtype="float32", max_length=512)
+    texts = [("Ann has 3 pens.", " She has"), ("", "Two and two"), ("A pen ", "costs 4."), ("x" * 900, "yy")]
+    asks = [Instance("loglikelihood", {}, pair, 0, ("t", i, 1)) for i, pair in enumerate(texts)]
+    wanted = theirs.loglikelihood(asks, disable_tqdm=True)
+    found = ours.loglikelihood(asks, disable_tqdm=True)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], abs=1e-3)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted]
+    pages = ["Ann has 3 pens. " * 120, "Two.", ""]  # the first is longer than the context
+    asks = [Instance("loglikelihood_rolling", {}, (page,), 0, ("t", i, 1)) for i, page in enumerate(pages)]
+    assert len(ours.pieces(asks[0])) > 1
+    rolled = theirs.loglikelihood_rolling(asks, disable_tqdm=True)
+    assert ours.loglikelihood_rolling(asks, disable_tqdm=True) == pytest.approx(rolled, rel=1e-5)
+
+
+def test_windows_of_a_diffusion_model_fit_its_context(lm):
+    ask = Instance("loglikelihood_rolling", {}, ("Ann has 3 pens. " * 120,), 0, ("t", 0, 1))
+    windows = lm.pieces(ask)
+    assert all(len(context) + len(text) <= lm.context for context, text in windows)
+    assert [token for _, text in windows for token in text] == lm.tok_encode(ask.args[0])
+    ((context, text),) = lm.pieces(Instance("loglikelihood", {}, ("x" * 900, "yy"), 0, ("t", 0, 1)))
+    assert len(context) + len(text) == lm.context and lm.tok_encode("x" * 900)[-9:] == context[-9:]
+    with pytest.raises(ValueError, match="document 4 of t: a continuation of 0 tokens"):
+        lm.loglikelihood([Instance("loglikelihood", {}, ("x", ""), 0, ("t", 4, 1))])

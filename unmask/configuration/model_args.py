@@ -6,7 +6,8 @@ pretrained           model of the decoder's first role: a choice of eval_config/
 auxiliary, drafter   model of the decoder's other role, whatever it is called: in the same way
 decoder              a choice of eval_config/decoder; each of its settings by its own name
 max_gen_toks         new tokens at most, where a task does not say; 256 as everywhere in lm-eval
-device, dtype, seed, batch_size, threads, compile, force    as of eval.py
+device, dtype, seed, batch_size, threads, compile, force,
+mc_samples, mc_batch, check_greedy, results                 as of eval.py
 model.KEY, ROLE.KEY                                         any setting of a model, as of eval.py
 """
 
@@ -25,7 +26,10 @@ from unmask.configuration.settings import build_decoder, typed
 from unmask.decoding.sampling import at_least_one
 from unmask.paths import ROOT
 
-SHARED = ("device", "dtype", "seed", "batch_size", "threads", "compile", "force")  # as eval.py calls them
+SHARED = (  # as eval.py calls them
+    *("device", "dtype", "seed", "batch_size", "threads", "compile", "force", "results"),
+    *("mc_samples", "mc_batch", "check_greedy"),
+)
 
 
 def configuration(given: Mapping[str, Any]) -> EvalConfig:

@@ -41,6 +41,8 @@ class TaskConfig:
     documents: Any = None
     stop: list[str] = field(default_factory=list)  # strings that end an answer
     data: str | None = None  # local file instead of the Hub, or a folder with a file per split
+    # folder of lm-eval task files, looked up among lm-eval's own too, of a task that is scored by likelihoods
+    yaml: str | None = None
 
 
 @dataclass
@@ -59,6 +61,12 @@ class EvalConfig:
     dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
     threads: int = 2  # of torch on a CPU
     compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
+    mc_samples: int = (
+        128  # masked copies of each continuation that a diffusion model is fed for its likelihood
+    )
+    mc_batch: int = 32  # how many of them at once: the batches of its interval
+    # whether to find out if a continuation is the greedy one: a forward a token for a diffusion model
+    check_greedy: bool = False
     # not part of the identity
     limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
     results: str = "results"  # where run folders are made; relative to the project

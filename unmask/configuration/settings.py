@@ -22,7 +22,7 @@ from unmask.models.settings import ModelConfig
 from unmask.records.naming import check_name
 
 ATTENTIONS = ("full", "block_causal")
-BESIDE_ANSWERS = ("limit", "subset_seed", "documents", "data", "metric")  # settings of a task
+BESIDE_ANSWERS = ("limit", "subset_seed", "documents", "data", "metric", "yaml")  # settings of a task
 PLAIN_PROMPT = {  # settings of a prompt that are left out of the identity, as OFF is
     "prompt": "chat",
     "bos": False,
@@ -55,6 +55,9 @@ def typed(cfg: DictConfig) -> EvalConfig:
         raise ValueError(f"show={found.show}: must be prompt, or null")
     if found.batch_size != "auto":
         at_least_one(batch_size=found.batch_size)
+    at_least_one(mc_samples=found.mc_samples, mc_batch=found.mc_batch)
+    if found.mc_samples % found.mc_batch:
+        raise ValueError(f"mc_samples={found.mc_samples} must be a multiple of mc_batch={found.mc_batch}")
     if found.compile and found.batch_size != 1:
         raise ValueError(
             f"compile=true takes one row at a time, and batch_size={found.batch_size}: give up one of the two"

@@ -1,18 +1,20 @@
 """lm-eval's language models over a decoder.
 
-`GenerativeLM` is what all have: prompts, seeds, where answers end, and no likelihoods. `UnmaskLM` is the one
-that lm-eval's own command runs (harness.py); `evaluation.recorded_lm.RecordedLM` is eval.py's, with a record.
+`GenerativeLM` is what all have: a `TextLM` with a decoder, seeds, and where answers end. `UnmaskLM` is the
+one that lm-eval's own command runs (harness.py); `evaluation.recorded_lm.RecordedLM` is eval.py's, with a
+record.
 """
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import simple_parse_args_string
@@ -20,33 +22,28 @@ from lm_eval.utils import simple_parse_args_string
 from unmask.configuration.model_args import configuration
 from unmask.decoding import Generation, Models, Stop
 from unmask.decoding.sampling import at_least_one
-from unmask.evaluation.prompts import render, text_ids
+from unmask.evaluation.likelihood import Likelihood
 from unmask.evaluation.setup import Setup
+from unmask.evaluation.text_lm import ROLLING, TextLM, joined
+from unmask.paths import ROOT
 from unmask.progress import progress_bar
 from unmask.records.documents import TASK_STRIDE
+from unmask.records.identity import config_hash
+from unmask.records.kept import Kept
 
+COSTS = ("tokens", "samples", "forwards", "positions")  # of likelihoods
 NEUTRAL = {"num_beams": 1}  # keys of gen_kwargs that ask for nothing at this value
 
 
-class NoLikelihoods(NotImplementedError, ValueError):
-    """A task wants what no decoder computes. A ValueError too: another task has to be chosen."""
-
-
-class GenerativeLM(TemplateLM):
-    """A decoder and its models, as lm-eval sees a language model: text in, text out.
+class GenerativeLM(TextLM):
+    """A decoder and its models: text in, text out.
 
     tasks: names of the tasks, in the order that numbers their documents.
-    batch_size, seed: as configured; may be set until something is generated.
     """
 
     def __init__(self, setup: Setup, tasks: Sequence[str] = ()):
-        super().__init__()
-        cfg, main = setup.cfg, setup.main
-        self.decoder, self._load, self.tokenizer = setup.decoder, setup.load, main.tokenizer
-        self.context = main.config.max_position_embeddings  # positions of prompt and answer together
-        self.mask_id = getattr(main.config, "mask_token_id", None)  # no prompt may hold it
-        self.tasks, self.batch_size, self.seed = list(tasks), cfg.batch_size, cfg.seed
-        self.chat_options = dict(cfg.model.chat_options)  # for the tokenizer's chat template
+        super().__init__(setup.main, setup.cfg, setup.device, setup.dtype)
+        self.decoder, self._load, self.tasks = setup.decoder, setup.load, list(tasks)
 
     @cached_property
     def models(self) -> Models:
@@ -54,39 +51,12 @@ class GenerativeLM(TemplateLM):
         return self._load()
 
     def release(self) -> None:
-        """Forget the models, so that memory serves the next evaluation."""
+        super().release()
         self.__dict__.pop("models", None)
-
-    tokenizer_name = property(lambda self: self.tokenizer.name_or_path.replace("/", "__"))
-    eot_token_id = property(lambda self: self.tokenizer.eos_token_id)
-    max_length = property(lambda self: self.context)
-
-    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
-        # lm-eval asks for no generation prompt where the task begins the assistant's turn itself (humaneval).
-        if add_generation_prompt:
-            return render(self.tokenizer, chat_history, self.chat_options)
-        return self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=False,
-            continue_final_message=True,
-            **self.chat_options,
-        )
-
-    def tok_encode(self, string: str, **kwargs) -> list[int]:
-        return text_ids(self.tokenizer, string)
 
     def text(self, generation: Generation) -> str:
         """What is scored: the useful tokens, without special ones."""
         return self.tokenizer.decode(generation.ids[: generation.useful], skip_special_tokens=True)
-
-    def loglikelihood(self, requests, **kwargs):
-        raise NoLikelihoods(
-            "decoders generate and compute no likelihoods (a diffusion model has only bounds). "
-            "Choose a generate_until task, for example gsm8k"
-        )
-
-    _loglikelihood_tokens = loglikelihood_rolling = loglikelihood
 
     def number(self, task: str, document: int) -> int:
         """A document's number, unique over the tasks of a group."""
@@ -135,15 +105,29 @@ class UnmaskLM(GenerativeLM):
     Takes what --model_args takes (model_args.py). Building one loads no weights; ValueError names what is
     wrong. Documents are numbered and their noise is seeded as by eval.py, so that the ids are the same.
 
+    keep: whether answers and likelihoods are kept on disk as they are found, under `results`/lm_eval, so that
+        the same run goes on where it was stopped. lm-eval's command does.
     generations: of the last `generate_until`, in the order of its requests: ids and costs.
+    scores: all likelihoods that were asked for.
     """
 
-    def __init__(self, **model_args):
+    def __init__(self, keep: bool = False, **model_args):
         self.setup = Setup(configuration(model_args))
         super().__init__(self.setup)
         self.max_new_tokens = self.setup.cfg.task.max_new_tokens  # of requests that name none
         self.generations: list[Generation] = []
+        self.scores: list[Likelihood] = []
+        self.kept = Kept(self._file if keep else None, lambda row: row["key"])
         say(*self.setup.remarks)
+
+    @property
+    def _file(self) -> Path:
+        """Where everything that these settings and weights answer is kept."""
+        cfg = self.setup.cfg
+        scoring = {key: getattr(cfg, key) for key in ("mc_samples", "mc_batch", "check_greedy")}
+        settings = {key: value for key, value in self.setup.identity.items() if key != "task"} | scoring
+        name = f"{cfg.model.name}-{cfg.decoder['name']}-{config_hash(settings)}.jsonl"
+        return ROOT / cfg.results / "lm_eval" / name
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "UnmaskLM":
@@ -152,7 +136,7 @@ class UnmaskLM(GenerativeLM):
         flags = {key: value for key, value in (additional_config or {}).items() if value is not None}
         if flags.get("device") == "cuda:0" and not torch.cuda.is_available():
             del flags["device"]  # lm-eval's default: nobody asked for it
-        return cls(**flags | arg_dict)
+        return cls(**{"keep": True} | flags | arg_dict)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "UnmaskLM":
@@ -162,32 +146,79 @@ class UnmaskLM(GenerativeLM):
         """Answers in the order of the requests, each within its own `until` and `max_gen_toks`.
 
         All requests are checked before one is decoded. ValueError where a limit does not fit the decoder or
-        the context, or where a request asks for other sampling than the decoder's.
+        the context, where a prompt holds the mask's id, or where a request asks for other sampling than the
+        decoder's.
         """
         limits = [self._limits(request.args[1]) for request in requests]
         prompts, seeds = self._prompts(requests, limits), self._seeds(requests)
         temperature = getattr(self.decoder, "temperature", 0)
         if temperature and not all(request.args[1].get("do_sample") for request in requests):
             say(f"the task asks for greedy answers, and the decoder's own temperature={temperature} stays")
+        keys = [
+            _key("answer", prompt.tolist(), list(until), max_new_tokens, seed)
+            for prompt, (until, max_new_tokens), seed in zip(prompts, limits, seeds, strict=True)
+        ]
+        found = {
+            place: Generation(**self.kept.rows[key]["answer"])
+            for place, key in enumerate(keys)
+            if key in self.kept.rows
+        }
         alike = defaultdict(list)  # places of the requests that share their stop strings and max_new_tokens
         for place, limit in enumerate(limits):
-            alike[limit].append(place)
-        found: dict[int, Generation] = {}
+            if place not in found:
+                alike[limit].append(place)
         with progress_bar(disable_tqdm) as bar:
-            task = bar.add_task("decoding", total=len(requests))
+            task = bar.add_task("decoding", total=len(requests), completed=len(found))
             for (until, max_new_tokens), places in alike.items():
                 stop = text_stop(self.setup.main.end_ids, until, self.tokenizer)
                 for batch in self._batches(places, prompts, max_new_tokens):
                     asked, noise = [prompts[i] for i in batch], [seeds[i] for i in batch]
                     generations = self.decoder.decode(self.models, asked, max_new_tokens, stop, noise)
                     found |= dict(zip(batch, generations, strict=True))
-                    for i in batch:  # lm-eval's --use_cache keeps these if the rest is interrupted
+                    for i in batch:
+                        self.kept.add({"key": keys[i], "answer": vars(found[i])})
                         self.cache_hook.add_partial("generate_until", requests[i].args, self.text(found[i]))
                     bar.advance(task, len(batch))
         self.generations = [found[place] for place in range(len(requests))]
         if requests and not disable_tqdm:
             say(self.headline)
         return [self.text(generation) for generation in self.generations]
+
+    def scored(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[Likelihood]:
+        """Log-likelihoods in the order of the requests, all of which are checked before one is computed."""
+        self.check_likelihoods()
+        rolling = any(request.request_type == ROLLING for request in requests)
+        pieces = [self.pieces(request) for request in requests]
+        pairs = {_key("likelihood", *pair, rolling): pair for pairs in pieces for pair in pairs}
+        found = {
+            key: Likelihood(**self.kept.rows[key]["likelihood"]) for key in pairs if key in self.kept.rows
+        }
+        missing = [key for key in pairs if key not in found]
+        with progress_bar(disable_tqdm) as bar:
+            task = bar.add_task("likelihoods", total=len(pairs), completed=len(found))
+
+            def advance(index: int, each: Likelihood) -> None:
+                found[missing[index]] = each
+                self.kept.add({"key": missing[index], "likelihood": asdict(each)})
+                bar.advance(task)
+
+            self.likelihoods([pairs[key] for key in missing], rolling, advance)
+        keys = [_key("likelihood", *pair, rolling) for each in pieces for pair in each]
+        scores = joined(pieces, [found[key] for key in keys])
+        self.scores += scores
+        return scores
+
+    def check_tasks(self, tasks: Mapping[str, Any]) -> None:
+        """ValueError, naming the task, where one of lm-eval's tasks asks for what this model or decoder does
+        not do. For before anything is computed: lm-eval hands over one kind of requests after the other."""
+        for name, task in tasks.items():
+            try:
+                if task.OUTPUT_TYPE == "generate_until":
+                    self._limits(dict(task.config.generation_kwargs or {}))
+                else:
+                    self.check_likelihoods(greedy=task.OUTPUT_TYPE == "loglikelihood")
+            except ValueError as error:
+                raise ValueError(f"task {name}: {error}") from error
 
     @property
     def costs(self) -> dict:
@@ -218,7 +249,8 @@ class UnmaskLM(GenerativeLM):
     def get_model_info(self) -> dict:
         """What lm-eval adds to `config` in its results: decoder, models with their weights, and costs."""
         identity = {key: value for key, value in self.setup.identity.items() if key != "task"}
-        return {"unmask": identity | self.costs}
+        costs = {key: sum(getattr(each, key) for each in self.scores) for key in COSTS}
+        return {"unmask": identity | self.costs | {"likelihoods": {"texts": len(self.scores)} | costs}}
 
     def _limits(self, gen_kwargs: dict) -> tuple[tuple[str, ...], int]:
         """The stop strings of a request, and its new tokens at most."""
@@ -266,6 +298,12 @@ class UnmaskLM(GenerativeLM):
                 f"{many} of {len(whole)} prompts do not fit the model's context of {self.context} tokens "
                 f"together with the answer: {cut} tokens were cut at their left"
             )
+        for request, ids in zip(requests, kept, strict=True):
+            if self.mask_id in ids:
+                raise ValueError(
+                    f"document {request.doc_id} of {request.task_name}: its prompt holds the mask's id "
+                    f"{self.mask_id}; remove the mask's text from the document"
+                )
         return [torch.tensor(ids) for ids in kept]
 
     def _seeds(self, requests: Sequence[Instance]) -> list[int]:
@@ -287,6 +325,23 @@ class UnmaskLM(GenerativeLM):
             )
         for start in range(0, len(places), size):
             yield places[start : start + size]
+
+
+def _key(kind: str, *asked: object) -> str:
+    """By which something that was asked is kept."""
+    return config_hash({"kind": kind, "asked": asked})
+
+
+def checks_tasks(evaluate: Callable) -> Callable:
+    """lm-eval's `evaluate`, which first lets an `UnmaskLM` check all tasks (`UnmaskLM.check_tasks`)."""
+
+    @wraps(evaluate)
+    def checked(lm, task_dict, **kwargs):
+        if hasattr(lm, "check_tasks") and "tasks" in task_dict:
+            lm.check_tasks(task_dict["tasks"])
+        return evaluate(lm=lm, task_dict=task_dict, **kwargs)
+
+    return checked
 
 
 def say(*lines: str) -> None:
