@@ -43,8 +43,9 @@ CHOICES = {
         tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
     ),
     "decoder": words(
-        """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright llada margin
-        multiblock random speculative threshold transformers transformers_dflash transformers_speculative"""
+        """apd autoregressive confidence d2f dflash dparallel entropy entropy_bound factor leftright llada
+        margin multiblock random speculative threshold transformers transformers_dflash
+        transformers_speculative"""
     ),
     "task": words(
         """aime24 aime25 chain_sum gpqa gsm8k gsm8k_boxed gsm8k_cot gsm8k_cot_zeroshot gsm8k_shots
