@@ -7,11 +7,12 @@ from rich.console import Console
 
 from unmask.configuration.composition import composed
 from unmask.configuration.sweeps import expand, figures_named, is_list
+from unmask.evaluation.choices import Choices
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.several import answer, distinct
 from unmask.output import print_json
 from unmask.records.naming import labels
-from unmask.report.tables import summary_table
+from unmask.report.tables import likelihood_table, summary_table
 
 
 def evaluate(given: Sequence[str], single: bool = False) -> None:
@@ -19,8 +20,34 @@ def evaluate(given: Sequence[str], single: bool = False) -> None:
     setting of a sweep."""
     if not single and (figures_named(given) or any(map(is_list, given))):
         sweep(expand(given))
+    elif (cfg := composed("eval", given)).task.yaml:
+        by_likelihoods([Choices(cfg)])
     else:
-        one(Evaluation(composed("eval", given)))
+        one(Evaluation(cfg))
+
+
+def by_likelihoods(evaluations: Sequence[Choices]) -> None:
+    """Compute what the records lack, one evaluation after the other; print."""
+    for evaluation in evaluations:
+        with evaluation.run:
+            for note in evaluation.run.notes:
+                print(note, file=sys.stderr)
+            if not evaluation.missing:
+                texts = f"all {len(evaluation.requests)} texts"
+                print(f"{texts} are in {evaluation.folder}: nothing to compute")
+            evaluation.score()
+            evaluation.lm.release()
+    found = dict(zip(_names(evaluations), evaluations, strict=True))
+    Console().print(likelihood_table({name: each.summary for name, each in found.items()}))
+    headlines = {name: each.headline(each.summary) for name, each in found.items()}
+    print_json(headlines if len(found) > 1 else evaluations[0].headline(evaluations[0].summary))
+
+
+def _names(evaluations: Sequence[Choices] | Sequence[Evaluation]) -> list[str]:
+    """A name for each setting of a sweep, no two alike."""
+    short = labels([each.identity for each in evaluations])
+    where = [f"{each.cfg.model.name}, {each.cfg.task.name}" for each in evaluations]
+    return [f"{name} on {model}" for name, model in zip(short, where, strict=True)]
 
 
 def one(evaluation: Evaluation) -> None:
@@ -48,6 +75,13 @@ def sweep(settings: list[list[str]]) -> None:
             f"run_folder={folder} is for one run, not for {len(configs)} settings: results=FOLDER holds the "
             "runs of a sweep"
         )
+    if any(cfg.task.yaml for cfg in configs):
+        if not all(cfg.task.yaml for cfg in configs):
+            raise ValueError(
+                "a sweep is of tasks that are answered or of tasks scored by likelihoods, not both"
+            )
+        by_likelihoods(distinct(map(Choices, configs)))
+        return
     evaluations = distinct(map(Evaluation, configs))
     for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
         print(remark, file=sys.stderr)
@@ -55,10 +89,7 @@ def sweep(settings: list[list[str]]) -> None:
     if shard := evaluations[0].cfg.shard:
         print_json({"shard": shard, "settings": len(evaluations)})
         return
-    short = labels([evaluation.identity for evaluation in evaluations])
-    where = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]
-    names = [f"{name} on {place}" for name, place in zip(short, where, strict=True)]
-    found = dict(zip(names, evaluations, strict=True))
+    found = dict(zip(_names(evaluations), evaluations, strict=True))
     summaries = {name: evaluation.summary for name, evaluation in found.items()}
     scored = {name: evaluation.scored for name, evaluation in found.items()}
     Console().print(summary_table(summaries, scored, evaluations[0].device.type))
