@@ -274,11 +274,6 @@ def test_samples_say_with_whom_they_took_turns(evaluate, tmp_path):
     assert [sample["session"] for sample in alone.run.samples()] == [None, None]
 
 
-def test_likelihoods_are_refused(evaluate):
-    with pytest.raises(NotImplementedError, match="generate_until"):
-        evaluate("limit=1").lm.loglikelihood([])
-
-
 def test_prompt_is_the_chat_template_with_the_system_prompt(evaluate):
     evaluation = evaluate("limit=1", "task.system_prompt=Be brief.")
     text = evaluation.requests[0].args[0]

@@ -61,12 +61,11 @@ class EvalConfig:
     dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
     threads: int = 2  # of torch on a CPU
     compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
-    mc_samples: int = (
-        128  # masked copies of each continuation that a diffusion model is fed for its likelihood
-    )
+    mc_samples: int = 128  # masked copies of a continuation that give its likelihood under a diffusion model
     mc_batch: int = 32  # how many of them at once: the batches of its interval
-    # whether to find out if a continuation is the greedy one: a forward a token for a diffusion model
-    check_greedy: bool = False
+    check_greedy: bool = (
+        False  # whether a continuation is the greedy one: a forward a token for a diffusion model
+    )
     # not part of the identity
     limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
     results: str = "results"  # where run folders are made; relative to the project

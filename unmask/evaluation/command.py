@@ -8,6 +8,7 @@ from rich.console import Console
 
 from unmask.configuration.composition import composed
 from unmask.configuration.sweeps import expand, figures_named, is_list, key_of
+from unmask.evaluation.choices import Choices
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.prompts import shown
 from unmask.evaluation.several import answer, distinct
@@ -15,7 +16,7 @@ from unmask.output import print_json
 from unmask.records.naming import labels
 from unmask.report.command import show_beside
 from unmask.report.lookup import runs_of
-from unmask.report.tables import summary_table
+from unmask.report.tables import likelihood_table, summary_table
 
 
 def evaluate(given: Sequence[str], single: bool = False) -> None:
@@ -27,15 +28,43 @@ def evaluate(given: Sequence[str], single: bool = False) -> None:
         show(configs)
     elif several:
         sweep(configs, given)
+    elif configs[0].task.yaml:
+        by_likelihoods([Choices(configs[0])])
     else:
         one(Evaluation(configs[0]))
 
 
 def show(configs: Sequence[DictConfig]) -> None:
     """Print the first prompts of every setting with their ids, equal ones once."""
+    if any(cfg.task.yaml for cfg in configs):
+        raise ValueError("show=prompt is for tasks that are answered, not for those scored by likelihoods")
     evaluations = map(Evaluation, configs)
     prompts = (shown(each.requests, each.main.tokenizer) for each in evaluations)
     print("\n\n".join(dict.fromkeys(prompt for first in prompts for prompt in first)))
+
+
+def by_likelihoods(evaluations: Sequence[Choices]) -> None:
+    """Compute what the records lack, one evaluation after the other; print."""
+    for evaluation in evaluations:
+        with evaluation.run:
+            for note in evaluation.run.notes:
+                print(note, file=sys.stderr)
+            if not evaluation.missing:
+                texts = f"all {len(evaluation.requests)} texts"
+                print(f"{texts} are in {evaluation.folder}: nothing to compute")
+            evaluation.score()
+            evaluation.lm.release()
+    found = dict(zip(_names(evaluations), evaluations, strict=True))
+    Console().print(likelihood_table({name: each.summary for name, each in found.items()}))
+    headlines = {name: each.headline(each.summary) for name, each in found.items()}
+    print_json(headlines if len(found) > 1 else evaluations[0].headline(evaluations[0].summary))
+
+
+def _names(evaluations: Sequence[Choices] | Sequence[Evaluation]) -> list[str]:
+    """A name for each setting of a sweep, no two alike."""
+    short = labels([each.identity for each in evaluations])
+    where = [f"{each.cfg.model.name}, {each.cfg.task.name}" for each in evaluations]
+    return [f"{name} on {model}" for name, model in zip(short, where, strict=True)]
 
 
 def one(evaluation: Evaluation) -> None:
@@ -65,6 +94,13 @@ def sweep(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
             f"run_folder={folder} is for one run, not for {len(configs)} settings: results=FOLDER holds the "
             "runs of a sweep"
         )
+    if any(cfg.task.yaml for cfg in configs):
+        if not all(cfg.task.yaml for cfg in configs):
+            raise ValueError(
+                "a sweep is of tasks that are answered or of tasks scored by likelihoods, not both"
+            )
+        by_likelihoods(distinct(map(Choices, configs)))
+        return
     evaluations = distinct(map(Evaluation, configs))
     for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
         print(remark, file=sys.stderr)

@@ -302,6 +302,10 @@ def _packed(run: Run) -> pa.Table:
         raise RecordError(
             f"{run.folder}: is {status}, not finished: the command that made it goes on with it"
         )
+    if run.info.get("likelihoods"):
+        raise RecordError(
+            f"{run.folder}: holds likelihoods, which are not archived: move it out of the folder"
+        )
     if not run.done:
         raise RecordError(f"{run.folder}: has no answers")
     if metric := run.info.get("metric"):

@@ -114,6 +114,8 @@ def everything(runs: Sequence[Run]) -> Collection:
 
 def _finished(run: Run) -> list[dict]:
     """All documents of a finished run, scored; RecordError where it is not finished or not scored."""
+    if run.info.get("likelihoods"):
+        raise RecordError(f"{run.folder}: holds likelihoods and no answers")
     status, metric = run.info.get("status"), run.info.get("metric")
     if status != "finished" or not metric:
         raise RecordError(

@@ -53,6 +53,26 @@ def summary_table(
     return table
 
 
+def likelihood_table(summaries: Mapping[str, Mapping]) -> Table:
+    """One row a setting and metric of `evaluation.choices`: value, 95% interval over documents, costs."""
+    names = ["n", "metric", "value", "texts", "forwards\nper text", "positions\nper text", "± nats\na text"]
+    table = empty_table("setting", 16, names)
+    for label, s in summaries.items():
+        for metric, found in s["metrics"].items():
+            shown = {metric: found["value"], f"{metric}_interval": found["interval"]}
+            add_row(
+                table,
+                label,
+                str(s["n"]),
+                metric,
+                with_interval(shown, metric, "{:.3f}", "{:.3f}"),
+                f"{s['texts']:,}",
+                *(f"{s[name] / s['texts']:,.1f}" for name in ("forwards", "positions")),
+                "-" if s["error"] is None else f"{s['error']:.2f}",
+            )
+    return table
+
+
 def _first_of_same_documents(scored: Mapping[str, Sequence[dict]]) -> dict[str, str]:
     """Label -> the first label whose documents are the same."""
     documents = {label: {(s["task"], s["doc_id"]) for s in found} for label, found in scored.items()}
