@@ -63,9 +63,7 @@ class EvalConfig:
     compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
     mc_samples: int = 128  # masked copies of a continuation that give its likelihood under a diffusion model
     mc_batch: int = 32  # how many of them at once: the batches of its interval
-    check_greedy: bool = (
-        False  # whether a continuation is the greedy one: a forward a token for a diffusion model
-    )
+    check_greedy: bool = False  # is a continuation the greedy one? A diffusion model writes it token by token
     # not part of the identity
     limit: int | None = "${task.limit}"  # type: ignore[assignment]  # documents to evaluate
     results: str = "results"  # where run folders are made; relative to the project

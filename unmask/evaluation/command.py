@@ -108,10 +108,7 @@ def sweep(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     if shard := evaluations[0].cfg.shard:
         print_json({"shard": shard, "settings": len(evaluations)})
         return
-    short = labels([evaluation.identity for evaluation in evaluations])
-    where = [f"{e.cfg.model.name}, {e.cfg.task.name}" for e in evaluations]
-    names = [f"{name} on {place}" for name, place in zip(short, where, strict=True)]
-    found = dict(zip(names, evaluations, strict=True))
+    found = dict(zip(_names(evaluations), evaluations, strict=True))
     summaries = {name: evaluation.summary for name, evaluation in found.items()}
     scored = {name: evaluation.scored for name, evaluation in found.items()}
     Console().print(summary_table(summaries, scored, evaluations[0].device.type))
