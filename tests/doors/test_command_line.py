@@ -21,12 +21,12 @@ SAMPLING = "temperature top_k top_p"
 ANY_ORDER = f"after_end block_length cache end_rule quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
     """arm arms allow_code_execution batch_size check_greedy compile decoder device draw dtype force grid
-    interleave limit mc_batch mc_samples model models results run_folder seed setting shard show task threads trace
-    warm_up"""
+    interleave limit mc_batch mc_samples model models results run_folder seed setting shard show task threads
+    trace warm_up"""
 )
 TASK = words(
     "bos data documents gen_prefix limit max_new_tokens metric name num_fewshot prompt shot_processes shots "
-    "split stop subset_seed suffix system_prompt"
+    "split stop subset_seed suffix system_prompt yaml"
 )
 MORE = {
     "report": words("published pictures changed page"),
@@ -49,7 +49,8 @@ CHOICES = {
         transformers_speculative"""
     ),
     "task": words(
-        """aime24 aime25 chain_sum gpqa gsm8k gsm8k_boxed gsm8k_cot gsm8k_cot_zeroshot gsm8k_shots
+        """lm_eval mmlu
+        aime24 aime25 chain_sum gpqa gsm8k gsm8k_boxed gsm8k_cot gsm8k_cot_zeroshot gsm8k_shots
         gsm_symbolic
         humaneval humaneval_begun humaneval_plain humaneval_plus humaneval_wrapped math math500 mbpp
         mbpp_begun mbpp_plus mbpp_sanitized minerva_math several_kinds speed_aime24 speed_aime25 speed_alpaca
