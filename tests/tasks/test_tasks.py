@@ -2,13 +2,16 @@
 
 import gzip
 import json
+from pathlib import Path
 
+import lm_eval
 import pandas as pd
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
+from unmask.configuration.composition import composed
 from unmask.configuration.schema import TaskConfig
 from unmask.paths import ROOT
 from unmask.tasks import check_task, documents, metrics_of, prepare, problems, score_answers, scoring
@@ -16,9 +19,12 @@ from unmask.tasks import check_task, documents, metrics_of, prepare, problems, s
 # --- the config group ---
 
 CONFIGS = sorted((ROOT / "eval_config" / "task").glob("*.yaml"))
+OF_LM_EVAL = ("lm_eval", "mmlu")  # scored by likelihoods, by the YAMLs of lm-eval's package
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if path.stem not in OF_LM_EVAL], ids=lambda path: path.stem
+)
 def test_every_task_config_names_a_task_and_a_metric_of_it(path):
     config = OmegaConf.load(path)
     del config["defaults"]
@@ -33,6 +39,13 @@ def test_every_task_config_names_a_task_and_a_metric_of_it(path):
     metric, filter_name = config.metric.split(",")
     assert metric in [m["metric"] for m in task["metric_list"]]
     assert filter_name in [f["name"] for f in task["filter_list"]]
+
+
+@pytest.mark.parametrize("name", OF_LM_EVAL)
+def test_a_task_by_likelihoods_names_a_folder_of_lm_eval(name):
+    task = composed("eval", [f"task={name}"]).task
+    assert task.metric is None
+    assert (Path(lm_eval.__file__).parent / "tasks" / task.yaml).is_dir()
 
 
 def test_a_task_is_scored_by_each_of_its_metrics(evaluate, tmp_path, write):
