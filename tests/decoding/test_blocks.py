@@ -98,6 +98,30 @@ def test_d2fs_pipeline_counts_blocks_as_the_model_does(lab, folder):
         assert (one.ids, one.commits, one.forwards) == (other.ids, other.commits, other.forwards)
 
 
+@pytest.mark.parametrize("folder", ["sdar", "a2d_qwen2", "fast_dllm_v2", "llada2"])
+def test_the_states_of_d2fs_blocks_are_of_the_models_blocks(lab, folder):
+    """A block that holds the end of the prompt is decoded as soon as its part of the canvas is."""
+    model, length, canvas = golden.model_in(GOLDEN / folder, SHARP), 8, 20
+    decoder, steps = D2F(block_length=length, skip_threshold=0.6, after_end="fill"), []
+    for prompt in PROMPTS:
+        origins = {"prompt": len(prompt), "column_0": 0, "padded_prompt": len(prompt) % length}
+        first = (len(prompt) - origins[model.layout.blocks_from]) % length
+        blocks = [
+            {p for p in range(canvas) if (p + first) // length == block}
+            for block in range(-(-(first + canvas) // length))
+        ]
+        written = set()
+
+        def observe(row, positions, ids, blocks=blocks, written=written):
+            written.update(positions)
+            states = decoder.block_states(row)
+            assert [state == "d" for state in states] == [block <= written for block in blocks]
+            steps.append(states)
+
+        decoder.decode(lab.Models(model), [prompt], canvas, lab.Stop(), [0], observe)
+    assert any("d" in states and "b" in states for states in steps)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

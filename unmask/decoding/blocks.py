@@ -104,8 +104,7 @@ class Blocks(Unmasking):
 
     def begin(self, board: Board) -> None:
         for row in board.rows:
-            origin = board.origin("denoiser", row, self.block_length)
-            row.state = BlockProgress(range(0), shift=(len(row.prompt) - origin) % self.block_length)
+            row.state = BlockProgress(range(0), shift=board.shift("denoiser", row, self.block_length))
             row.fills = self.after_end == "fill"
 
     def step(self, board: Board) -> list[Commit]:

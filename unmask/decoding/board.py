@@ -213,6 +213,10 @@ class Board:
         layout = getattr(self.models[role], "layout", None)
         return origin(layout.blocks_from if layout else "prompt", len(row.prompt), block_length)
 
+    def shift(self, role: str, row: Row, block_length: int) -> int:
+        """Columns of the prompt that share a block with the first canvas position."""
+        return (len(row.prompt) - self.origin(role, row, block_length)) % block_length
+
     def _limits(self, role: str, fed: Fed, columns: Tensor) -> Tensor:
         """The column before which each fed column sees: (rows, n) -> (rows, n)."""
         limits = full(columns, self.tensor(fed.bounds))

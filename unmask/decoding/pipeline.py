@@ -1,8 +1,8 @@
 """Several blocks at work at once, from the left: later ones begin before earlier ones are finished.
 
 Block b of a row is the canvas positions from b * block_length on (D2F: counted as the model does, so block 0
-may hold the end of the prompt); where block_length does not divide the
-max_new_tokens, the last one is shorter. Before every forward, in this order:
+may hold the end of the prompt); where block_length does not divide the max_new_tokens, the last one is
+shorter. Before every forward, in this order:
 
 1. a block is appended, if the last one is decoded to a share of at least `block_add_threshold`; at most one a
    step;
@@ -86,7 +86,8 @@ class Pipeline(Sampling, Decoder):
     def block_states(self, row: Row) -> str:
         """w: waiting, or given up. b: begun. f: full, it commits a token every step. d: decoded."""
         full, length = row.state.full, self.block_length
-        spans = [row.canvas[start : start + length] for start in range(0, len(row.canvas), length)]
+        starts = range(-row.state.shift, len(row.canvas), length)
+        spans = [row.canvas[max(0, start) : start + length] for start in starts]
         return "".join(
             "d" if None not in span else "w" if block >= len(full) else "f" if full[block] else "b"
             for block, span in enumerate(spans)
@@ -206,8 +207,7 @@ class D2F(Pipeline):
     def begin(self, board: Board) -> None:
         super().begin(board)
         for row in board.rows:
-            origin = board.origin("denoiser", row, self.block_length)
-            row.state.shift = (len(row.prompt) - origin) % self.block_length
+            row.state.shift = board.shift("denoiser", row, self.block_length)
 
     def _marginals(self, board: Board) -> Marginals:
         cached = self.cache == "exact"
