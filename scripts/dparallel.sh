@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # dParallel's figures: both layouts, the padding table, Fast-dLLM's caches, and the certainty maps of base and student.
 # Arguments go to eval.py and report.py. (For ablations, which need trainings: scripts/dparallel_ablation.sh.)
-# scripts/dparallel.sh paper [settings]: the published tables on the published models.
+# scripts/dparallel.sh paper [settings]: the published tables on the published models (docs/papers.md).
 set -e
 here="$(cd "$(dirname "$0")" && pwd)"
-if [ "${1:-}" = paper ]; then # the published tables, on the published models: docs/papers.md
+if [ "${1:-}" = paper ]; then
   shift
   for figure in dparallel_table1 dparallel_table2 dparallel_fig4; do
     "$here/figure.sh" $figure "$@"

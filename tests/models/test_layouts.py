@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Qwen2Config
 
-from unmask.decoding.visibility import attention_mask, block_causal
 from unmask.models import layouts
 from unmask.models.bidirectional import published_shapes
 from unmask.models.layouts import LAYOUTS, built_by, layout_of
 from unmask.models.loading import Source, check_block_origin
 from unmask.models.settings import ModelConfig, RandomModel
 from unmask.paths import ROOT
+from unmask.testing import logits as golden_logits
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "block_models"
 NAMES = {
@@ -47,8 +47,7 @@ def golden(request):
 
 
 def blocks_mask(block, columns=COLUMNS, end=24):
-    """(1, 1, n, end): blocks counted from column 0."""
-    return attention_mask(block_causal(columns, torch.zeros(1, dtype=torch.long), block), torch.arange(end))
+    return golden_logits.blocks_mask(block, columns, end)
 
 
 # The published code's logits

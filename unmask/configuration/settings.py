@@ -162,13 +162,11 @@ def identity_of(cfg: EvalConfig | DictConfig) -> dict:
     """
     cfg = typed(cfg) if isinstance(cfg, DictConfig) else cfg
     decoder = build_decoder(cfg.decoder)
-    settings = {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF}
-    if "rank_tempered" in settings and not getattr(
-        decoder, "tempers", True
-    ):  # one run, whichever of two equal ranks it names
-        settings["rank_tempered"] = cfg.model.rank_tempered
+    chosen = {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF}
+    # Where nothing is tempered both ranks are one, and the identity names the model's.
+    if "rank_tempered" in chosen and not getattr(decoder, "tempers", True):
+        chosen["rank_tempered"] = cfg.model.rank_tempered
     models = models_by_role(cfg, decoder)
-    device = choose_device(cfg.device)
     task = {
         key: value
         for key, value in asdict(cfg.task).items()
@@ -177,12 +175,20 @@ def identity_of(cfg: EvalConfig | DictConfig) -> dict:
     return {
         "models": {role: identity_of_model(settings) for role, settings in models.items()},
         "roles": list(models),
-        "decoder": settings,
+        "decoder": chosen,
         "task": task,
+        **machinery_of(cfg),
+        "compile": cfg.compile,
+    }
+
+
+def machinery_of(cfg: EvalConfig) -> dict:
+    """Of an identity: how something is computed, whatever it is."""
+    device = choose_device(cfg.device)
+    return {
         "seed": cfg.seed,
         "batch_size": cfg.batch_size,
         "device": device.type,
         "dtype": str(choose_dtype(cfg.dtype, device)).removeprefix("torch."),
         "threads": cfg.threads if device.type == "cpu" else None,
-        "compile": cfg.compile,
     }

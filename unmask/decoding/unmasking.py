@@ -289,10 +289,11 @@ class Unmasking(Sampling, Decoder):
     def _commits(self, rows: list[Candidates], order: Tensor, counts: Tensor, ids: Tensor) -> list[Commit]:
         """The first `counts` of each row's order, as positions and ids."""
         lists = to_lists(order, counts, ids.gather(1, order))
-        return [
-            ([row.positions[k] for k in ranked[: min(count, row.wanted)]], tokens[: min(count, row.wanted)])
-            for row, ranked, count, tokens in zip(rows, *lists, strict=True)
-        ]
+        commits = []
+        for row, ranked, count, tokens in zip(rows, *lists, strict=True):
+            taken = min(count, row.wanted)
+            commits.append(([row.positions[k] for k in ranked[:taken]], tokens[:taken]))
+        return commits
 
     def _block(self, row: Row) -> range:
         """The canvas positions of the block that the first mask stands in."""
@@ -380,13 +381,12 @@ class Unmasking(Sampling, Decoder):
         padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
         values = self._values(board, scores, ids).masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
-        rank = torch.arange(1, ids.size(1) + 1, device=ids.device)
         if self.quota in (*SCHEDULES, "dynamic"):
             quotas = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]
-            quotas = board.tensor(quotas)
             if self.quota in SCHEDULES:
-                return order, quotas
-            passed = (values > self._least()) | (rank <= quotas[:, None])
+                return order, board.tensor(quotas)
+            due = torch.arange(ids.size(1), device=ids.device) < board.tensor(quotas)[:, None]
+            passed = due | (values > self._least())
         elif self.quota == "threshold":
             passed = values >= self._least()
         elif self.quota in LIMITS["bound"]:
@@ -394,6 +394,7 @@ class Unmasking(Sampling, Decoder):
             sums = entropies.cumsum(-1)
             passed = sums - entropies <= self.bound if self.quota == "entropy_bound" else sums < self.bound
         else:
+            rank = torch.arange(1, ids.size(1) + 1, device=ids.device)
             passed = (rank + 1) * (1 - values.exp()) <= self.factor
             if self.quota == "published_factor":
                 passed |= rank == lengths[:, None]

@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from omegaconf import MISSING, DictConfig
 
 from unmask.configuration.schema import TaskConfig
-from unmask.configuration.settings import typed
+from unmask.configuration.settings import machinery_of, typed
 from unmask.evaluation.likelihood import Likelihood
 from unmask.evaluation.text_lm import ROLLING, TextLM, joined
 from unmask.models.loading import Source, identity_of_model
@@ -71,7 +71,6 @@ class Choices:
         self.run = Run.open(self.folder, self.identity, meta)
         self.kept = Kept(self.folder / FILE, _key)
         self.scored_now = 0
-        self.remarks: list[str] = []
 
     def _requests(self) -> dict[tuple[int, int], Instance]:
         """All that all documents of all tasks ask, by (document, number of the text in it)."""
@@ -106,11 +105,7 @@ class Choices:
             "roles": ["model"],
             "decoder": {"name": "likelihoods"} | (scoring if self.source.kind == "diffusion" else {}),
             "task": task | {"prompts": self.prompts_hash},
-            "seed": cfg.seed,
-            "batch_size": cfg.batch_size,
-            "device": self.device.type,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "threads": cfg.threads if self.device.type == "cpu" else None,
+            **machinery_of(cfg),
         }
 
     @property

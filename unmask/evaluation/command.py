@@ -7,12 +7,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from unmask.configuration.composition import composed
-from unmask.configuration.sweeps import expand, figures_named, is_list, key_of
+from unmask.configuration.sweeps import figures_named, is_list, key_of, settings
 from unmask.evaluation.choices import Choices
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.prompts import shown
 from unmask.evaluation.several import answer, distinct
 from unmask.output import print_json
+from unmask.records import Run
 from unmask.records.naming import labels
 from unmask.report.command import show_beside
 from unmask.report.lookup import runs_of
@@ -23,7 +24,7 @@ def evaluate(given: Sequence[str], single: bool = False) -> None:
     """The evaluation that the words of a command name, or all of a sweep. single: the words are of one
     setting of a sweep."""
     several = not single and (figures_named(given) or any(map(is_list, given)))
-    configs = [composed("eval", words) for words in (expand(given) if several else [given])]
+    configs = settings(given) if several else [composed("eval", given)]
     if any(cfg.show is not None for cfg in configs):
         show(configs)
     elif several:
@@ -112,9 +113,15 @@ def sweep(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     summaries = {name: evaluation.summary for name, evaluation in found.items()}
     scored = {name: evaluation.scored for name, evaluation in found.items()}
     Console().print(summary_table(summaries, scored, evaluations[0].device.type))
+    if any(cfg.draw and cfg.draw.get("beside") for cfg in configs):
+        beside(given, [evaluation.run for evaluation in evaluations])
+    print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})
+
+
+def beside(given: Sequence[str], runs: list[Run]) -> None:
+    """Print the published tables of the command's figures, with these runs beside them."""
     words = [word for word in given if key_of(word) != "figure"]
     for name in figures_named(given):
-        collection, definition = runs_of(name, words, [evaluation.run for evaluation in evaluations])
+        found, definition = runs_of(name, words, runs)
         if definition.beside:
-            show_beside(definition, collection)
-    print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})
+            show_beside(definition, found)

@@ -17,6 +17,7 @@ from rich.text import Text
 from unmask.records.collection import Collection
 from unmask.records.identity import flatten
 from unmask.report.definition import Beside, Definition
+from unmask.report.listing import write
 from unmask.report.measures import comparable
 
 HERE = Path(__file__).parent
@@ -227,8 +228,6 @@ def _difference(value: float | None, ends: list[float] | None, theirs: float) ->
 
 def write_beside(definition: Definition, found: Collection, output: Path) -> Path:
     """The table as Markdown, LaTeX and CSV, beside the figure; returns the Markdown's path."""
-    from unmask.report.listing import write  # which is of tables of ours
-
     table, path = table_of(definition, found), output.with_name(f"{output.name}_published")
     write(table, path, note_of(definition, table))
     table.to_csv(path.with_suffix(".csv"), index=False)
