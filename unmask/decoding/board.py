@@ -108,6 +108,36 @@ class Fed:
         """Per row, the column before which everything seen lies."""
         return [columns.stop for columns in self.columns] if self.reach is None else list(self.reach)
 
+    @property
+    def counts(self) -> list[int]:
+        """Queries of each row."""
+        return list(map(len, self.columns))
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What rows are fed query by query, where ranges of columns do not say it: a column may stand there
+    several times, with other ids. So branches of a row share a forward, and WINO's shadow block.
+
+    columns: per row, the column of each query. ids: per row, theirs.
+    among: per row (n, n) bool, which of its queries each query sees.
+    kept: per row, the cached columns that all of its queries see, as ranges.
+    only: indices of the rows that take part, to which the other fields belong; None: all.
+
+    What is fed is written into no cache; see `Board.adopt`.
+    """
+
+    columns: Sequence[Sequence[int]]
+    ids: Sequence[Tensor]
+    among: Sequence[Tensor]
+    kept: Sequence[Sequence[range]] | None = None
+    only: Sequence[int] | None = None
+
+    @property
+    def counts(self) -> list[int]:
+        """Queries of each row."""
+        return list(map(len, self.columns))
+
 
 class Board:
     """The unfinished rows of a batch. `ids` (rows, columns) holds prompts and canvases, masks included."""
@@ -120,6 +150,7 @@ class Board:
         self.ids = torch.full((len(rows), self.width), models.mask_id or 0, device=models.device)
         for ids, row in zip(self.ids, rows, strict=True):
             ids[: len(row.prompt)] = row.prompt
+        self.cached: list[tuple[str, SlotCache, Fed]] = []  # forwards of the step at work
         self.caches: dict[tuple, SlotCache] = models.caches if self.bucket > 1 else {}
         for cache in self.caches.values():
             cache.valid = [0] * cache.size
@@ -144,28 +175,41 @@ class Board:
         valid = self.cache(role).valid
         return list(valid) if only is None else [valid[i] for i in only]
 
-    def forward(self, role: str, fed: Fed, cached: bool = False, ids: Tensor | None = None, **kwargs):
+    def forward(
+        self, role: str, fed: Fed | Queries, cached: bool = False, ids: Tensor | None = None, **kwargs
+    ):
         """One forward of a role, counted.
 
         Args:
             fed: what every row is fed and sees.
-            cached: attend to the role's cached columns too, and write the fed ones there.
+            cached: attend to the role's cached columns too, and write the fed ones there (`Queries` are kept
+                aside).
             ids: (rows, columns) instead of the board's own, as when a draft is judged.
             kwargs: go to the model.
         """
         ids = self.ids if ids is None else ids
         if fed.only is not None and len(fed.only) == len(self.rows):
             fed = replace(fed, only=None)
-        for i, columns in zip(self._taking_part(fed), fed.columns, strict=True):
-            self.rows[i].count(role, len(columns))
+        for i, count in zip(self._taking_part(fed), fed.counts, strict=True):
+            self.rows[i].count(role, count)
         cache = self.cache(role) if cached else None
-        if cached:
-            self._keep(role, cache, fed)
-        alike = self._alike(role, fed)
-        inputs = self._shared_inputs(fed, ids, cache) if alike else self._masked_inputs(role, fed, ids, cache)
+        if isinstance(fed, Queries):
+            inputs = self._query_inputs(fed, cache)
+        else:
+            if cached:
+                self._keep(role, cache, fed)
+            alike = self._alike(role, fed)
+            inputs = (
+                self._shared_inputs(fed, ids, cache) if alike else self._masked_inputs(role, fed, ids, cache)
+            )
         return self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
 
-    def _taking_part(self, fed: Fed) -> Sequence[int]:
+    def adopt(self, role: str, row: int, queries: range, columns: range, only: Sequence[int] | None = None):
+        """Write keys and values of the last forward's `queries` of a row into its cache, which then holds all
+        columns before `columns.stop`. only: the rows that took part."""
+        self.cache(role).adopt(row, row if only is None else list(only).index(row), queries, columns)
+
+    def _taking_part(self, fed: Fed | Queries) -> Sequence[int]:
         """The rows that a forward is about, as indices."""
         return range(len(self.rows)) if fed.only is None else fed.only
 
@@ -208,6 +252,27 @@ class Board:
             ),
         }
 
+    def _query_inputs(self, fed: Queries, cache: SlotCache | None) -> dict:
+        """What the model gets for queries. Padding sees itself, and nothing else sees it."""
+        if self.bucket > 1:
+            raise ValueError("queries side by side are of too many shapes to compile: compile=false")
+        device, most = self.ids.device, max(fed.counts)
+        kept = [()] * len(fed.columns) if fed.kept is None else fed.kept
+        end = max((columns.stop for ranges in kept for columns in ranges), default=0)
+        rows = list(self._taking_part(fed))
+        if cache is not None:
+            cache.write_aside(self.tensor(rows), end)
+        mask = torch.zeros(len(rows), most, end + most, dtype=torch.bool, device=device)
+        mask[:, :, end:].diagonal(dim1=1, dim2=2).fill_(True)
+        ids = torch.zeros(len(rows), most, dtype=torch.long, device=device)
+        for sees, line, mine, among, ranges in zip(mask, ids, fed.ids, fed.among, kept, strict=True):
+            n = len(mine)
+            line[:n], sees[:n, end : end + n] = mine, among
+            for columns in ranges:
+                sees[:, columns.start : columns.stop] = True
+        positions = self.tensor([[*columns, *[0] * (most - len(columns))] for columns in fed.columns])
+        return {"input_ids": ids, "position_ids": positions, "attention_mask": mask[:, None]}
+
     def origin(self, role: str, row: Row, block_length: int) -> int:
         """The column from which the role's model counts a row's blocks."""
         layout = getattr(self.models[role], "layout", None)
@@ -248,41 +313,55 @@ class Board:
         makes.
         """
         cache.causal = fed.sees is causal
+        self.cached.append((role, cache, fed))
         for i, columns in zip(self._taking_part(fed), fed.columns, strict=True):
-            row = self.rows[i]
-            right = columns.stop if cache.causal else row.first
-            if isinstance(fed.sees, int):
-                right -= (row.first - self.origin(role, row, fed.sees)) % fed.sees
-            cache.valid[i] = min(columns.stop, right)
+            cache.valid[i] = self._right(role, fed, self.rows[i], columns)
+
+    def _right(self, role: str, fed: Fed, row: Row, columns: range) -> int:
+        """The column before which keys and values are right after a forward over `columns`."""
+        settled = len(row.prompt) + row.settled
+        if isinstance(fed.sees, int):
+            settled -= (settled - self.origin(role, row, fed.sees)) % fed.sees
+        return columns.stop if fed.sees is causal else min(columns.stop, settled)
 
     def denoise(
-        self, fed: Fed, cached: bool = False, role: str = "denoiser", aligned: bool = True
+        self, fed: Fed | Queries, cached: bool = False, role: str = "denoiser", aligned: bool = True
     ) -> Marginals:
         """One forward of a denoiser; its head runs later, on the columns that are asked for.
+
+        Of `Queries`, they are asked for by number: a model that looks back says of the query of a column what
+        stands in the next one.
 
         aligned: False keeps the prediction of the column right of those fed, which a model that looks back
             makes, and drops that of the first one.
         """
-        shift = 0 if aligned else self.models[role].lookback
+        queries = isinstance(fed, Queries)
+        shift = self.models[role].lookback if queries or not aligned else 0
         options = {"aligned": False} if shift else {}
         output = self.forward(role, fed, cached=cached, logits_to_keep=None, **options)
         hidden = output.hidden_states[-1]
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
-        starts = [columns.start + shift for columns in fed.columns]
+        starts = [0 if queries else columns.start + shift for columns in fed.columns]
         return Marginals(self.models[role], self.models.mask_id, hidden, starts)
 
     def commit(self, commits: Sequence[Commit], observer: Observer | None) -> None:
         """End a step: write every row's tokens (or none). Finished rows leave the board and its caches."""
-        written = [
-            (i, len(row.prompt) + position)
-            for i, (row, (positions, _)) in enumerate(zip(self.rows, commits, strict=True))
-            for position in positions
-        ]
+        written = {
+            (i, len(row.prompt) + position): self.models.mask_id if token is None else token
+            for i, (row, (positions, ids)) in enumerate(zip(self.rows, commits, strict=True))
+            for position, token in zip(positions, ids, strict=True)
+        }
         if written:
-            self.ids[tuple(self.tensor(written).T)] = self.tensor([i for _, ids in commits for i in ids])
+            self.ids[tuple(self.tensor(list(written)).T)] = self.tensor(list(written.values()))
         for row, commit in zip(self.rows, commits, strict=True):
             row.commit(commit, self.stop, observer)
+        for role, cache, fed in self.cached:
+            # A step that wrote nothing may settle what it fed: that is as it was fed.
+            for i, columns in zip(self._taking_part(fed), fed.columns, strict=True):
+                if not commits[i][0]:
+                    cache.valid[i] = self._right(role, fed, self.rows[i], columns)
+        self.cached = []
         for cache in self.caches.values():
             if cache.causal:
                 # The last token of a prefix is fed again: it predicts the next one, and it may not be the one

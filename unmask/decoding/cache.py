@@ -16,12 +16,13 @@ class SlotCache(Cache):
     valid: per row, how many columns from the left hold keys and values that may be used without feeding those
         columns again. `Board` keeps it up to date: forwards raise it, commits lower it.
     causal: whether its forwards were causal.
+    aside: keys and values of the last forward, by layer, where it wrote into no slot (`write_aside`).
     """
 
     def __init__(self, size: int, length: int):
         super().__init__(layers=[])
         self.size, self.length, self.kept = size, length, []  # rows and slots
-        self.valid, self.causal = [0] * size, False
+        self.valid, self.causal, self.aside = [0] * size, False, []
 
     def allocate(self, model: torch.nn.Module) -> SlotCache:
         """Allocate all layers now, outside of compiled code, where they stay: a CUDA graph writes to
@@ -41,14 +42,39 @@ class SlotCache(Cache):
 
         It reads the slots before `end`.
         """
-        self.rows, self.slots, self.end = rows, slots, end
+        self.rows, self.slots, self.end, self.aside = rows, slots, end, []
+
+    def write_aside(self, rows: Tensor, end: int) -> None:
+        """The next forward writes into no slot. It reads those before `end` and what it feeds."""
+        self.rows, self.slots, self.end, self.aside = rows, None, end, []
+
+    def adopt(self, row: int, fed: int, queries: range, slots: range) -> None:
+        """Write some of what the last forward put aside into a row's slots.
+
+        fed: the row's number among those that took part. queries: of what it was fed.
+        """
+        for layer, states in enumerate(self.aside):
+            for kept, new in zip(self._slots(layer, *states), states, strict=True):
+                kept[row, :, slots.start : slots.stop] = new[fed, :, queries.start : queries.stop]
+        self.valid[row] = slots.stop
+
+    def _slots(self, layer: int, keys: Tensor, values: Tensor) -> list[Tensor]:
+        """A layer's slots, allocated when it first has something to write."""
+        if layer == len(self.kept):  # the slot after the last takes padding
+            shape = (self.size, keys.size(1), self.length + 1, keys.size(3))
+            self.kept.append([states.new_zeros(shape) for states in (keys, values)])
+        return self.kept[layer]
 
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
-        if layer_idx == len(self.kept):  # the slot after the last takes padding
-            shape = (self.size, key_states.size(1), self.length + 1, key_states.size(3))
-            self.kept.append([states.new_zeros(shape) for states in (key_states, value_states)])
+        states = key_states, value_states
+        if self.slots is None:
+            self.aside.append(states)
+            if not self.end:
+                return states
+            pairs = zip(self._slots(layer_idx, *states), states, strict=True)
+            return tuple(torch.cat((kept[self.rows, :, : self.end], new), 2) for kept, new in pairs)
         found = []
-        for kept, new in zip(self.kept[layer_idx], (key_states, value_states), strict=True):
+        for kept, new in zip(self._slots(layer_idx, *states), states, strict=True):
             if isinstance(self.slots, range):
                 kept[:, :, self.slots.start : self.slots.stop] = new
                 found.append(kept[:, :, : self.end])
@@ -67,4 +93,4 @@ class SlotCache(Cache):
         return self.slots.start if isinstance(self.slots, range) else 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        return self.end, 0
+        return self.end + query_length * (self.slots is None), 0

@@ -29,13 +29,24 @@ class Decoder:
     compiles: whether its forwards keep to few shapes, so that models may be compiled for it.
     attention: what the first role's model sees, if it is a denoiser: "full", or "block_causal", the blocks up
         to its own.
-    lossless: greedy, its ids are those of `autoregressive` on its target; eval.py checks it in every run.
+    lossless: greedy, its ids are those of its `baseline`; eval.py checks it in every run.
+    revises: what it has committed it may mask again or rewrite. It keeps `row.revisable` up to date; stops,
+        caches and ends look at what is settled alone, and records keep what was taken back.
     """
 
     roles: ClassVar[Mapping[str, str]] = {"denoiser": "diffusion"}
     attention: ClassVar[str] = "full"
     lossless: ClassVar[bool] = False
     compiles: ClassVar[bool] = True
+    revises: ClassVar[bool] = False
+
+    @property
+    def baseline(self) -> Decoder:
+        """The decoder that gives the same ids at temperature 0 one token a step, if this one is lossless. Its
+        roles are some of this one's."""
+        from unmask.decoding.autoregressive import Autoregressive  # which is a decoder
+
+        return Autoregressive()
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         """Raise ValueError where the settings do not fit a canvas of `max_new_tokens` tokens, or a vocabulary
@@ -50,7 +61,8 @@ class Decoder:
     def step(self, board: Board) -> list[Commit]:
         """One forward of the first role for every row on the board (and what it takes besides).
 
-        Returns, per row, the canvas positions and ids that it commits; both may be empty.
+        Returns, per row, the canvas positions and ids that it commits; both may be empty. An id of None masks
+        a position again.
         """
         raise NotImplementedError
 
@@ -96,6 +108,9 @@ class Decoder:
             Row.fresh(i, prompt.to(models.device), max_new_tokens, seed, list(self.roles))
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
+        if self.revises:
+            for row in rows:
+                row.lost, row.revisable = [], 0
         synchronise(models.device)
         start = time.perf_counter()
         with torch.inference_mode():

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from unmask.decoding.row import Row
 
 # Called once per step with the row, whose counts include the step, the canvas positions (0 = first generated
-# token) and the ids committed there.
-Observer = Callable[["Row", list[int], list[int]], None]
+# token) and the ids committed there; None where a position is masked again.
+Observer = Callable[["Row", list[int], list[int | None]], None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Generation:
     forwards, positions: per role, in the order of the decoder's roles: forwards that this row took part in,
         and query positions fed for it, padding excluded. The first role's forwards are the steps.
     seconds: wall time; in a batch, an equal share of the batch's.
+    lost: of decoders that revise, every token that was taken back: (canvas position, id, the step that
+        committed it, the step that masked or rewrote the position), in the order of the latter. None for all
+        others. With `ids` and `commits` it tells every write.
     """
 
     ids: list[int]
@@ -57,10 +60,11 @@ class Generation:
     forwards: dict[str, int]
     positions: dict[str, int]
     seconds: float = 0.0
+    lost: list[tuple[int, int, int, int]] | None = None
 
     @property
     def steps(self) -> list[int]:
-        """Tokens committed by each step, in order; a forward may commit none."""
+        """Tokens of the answer committed by each step, in order; a forward may commit none."""
         counts = [0] * next(iter(self.forwards.values()))
         for step in self.commits:
             if step >= 0:

@@ -10,8 +10,9 @@ each file. Exit code 1 if a method that is implemented here differs on a trace t
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from unmask.decoding.unmasking import Unmasking
 from unmask.models.drafter import DFlashDraftModel
 from unmask.models.layouts import LAYOUTS, layout_of
 from unmask.progress import progress_bar
+from unmask.testing.golden_revising import revising_of, same_events
 from unmask.testing.logits import CLOSE, check_logits, expected_in
 
 REQUIRED = {
@@ -44,8 +46,7 @@ REQUIRED = {
     "factor_last_candidate",
 }  # cases in which the published rule is this project's too
 WAITING = {
-    "llada21": "its rule writes committed tokens again",
-    "open_dcoder": "alg=p2 masks committed tokens again; masks in a prompt; a pad that makes it causal",
+    "open_dcoder": "masks in a prompt; a pad that makes it causal",
     "diffusion_gemma": "its net and its loop are transformers' own",
     "mdlm": "classifier-free guidance, suppressed tokens, another shift, the model card's schedule",
     "bd3lm": "classifier-free guidance, another shift",
@@ -218,7 +219,7 @@ def decoder_of(trace: dict) -> Decoder | None:
         given = renamed(s, *names, "refresh_interval")
         end = "none" if s["early_stop"] else "fill"
         return MultiBlock(after_end=end, published_shift=True, **given)
-    return blocks_of(trace)
+    return blocks_of(trace) or revising_of(trace)
 
 
 def renamed(settings: dict, *names: str) -> dict:
@@ -231,9 +232,11 @@ def stop_of(trace: dict) -> Stop:
     s, method = trace["settings"], trace["method"]
     if method == "apd" or (method, trace.get("family")) == ("leftright", "Dream"):
         return Stop(frozenset({s.get("eos_token_id", EOS)}))
-    if method == "d2f" or s.get("early_stop"):
+    if method in ("d2f", "lopa") or s.get("early_stop"):
         return Stop(frozenset({s["eos"] or EOS}))
     ends = {"bd3lm": "eos_token_id", "sdar": "stop_ids", "fast_dllm_v2": "stop_token", "llada2": "eos_id"}
+    if method == "llada21" and s.get("eos_early_stop"):
+        return Stop(frozenset({s["eos_id"]}))
     if method in ends:
         end = s[ends[method]]
         return Stop(frozenset(end if isinstance(end, list) else [end]))
@@ -245,7 +248,7 @@ def canvas_of(trace: dict) -> int:
     decodes its last block to the end, and Fast-dLLM v2 counts blocks, and the token that the last one hands
     over."""
     s, method, prompt = trace["settings"], trace["method"], len(trace["prompt"])
-    if method == "llada2":
+    if method in ("llada2", "llada21"):
         return len(trace["canvas_ids"])
     if method == "fast_dllm_v2":
         return trace["canvas"] // s["block_size"] * s["block_size"] - prompt % s["block_size"] + 1
@@ -266,6 +269,13 @@ def positions_fed(trace: dict, lookback: int) -> int | None:
     D2F keeps the logits of the last cached position, to predict the next token. Here that position is fed
     again (`lookback`), and counted.
     """
+    if trace["method"] == "joint_threshold":  # replayed with a cache, which the published loop has not
+        return None
+    if trace["method"] == "lopa":  # where nothing is left to look ahead at, the anchor is fed twice there
+        return sum(sum(fed[len(mine) > 1 and mine == [[], []] :]) for fed, mine in _rounds(trace))
+    if trace["method"] == "freedave":
+        twice = trace["settings"]["threshold"]  # see `replay`
+        return None if twice else sum(rows * columns for rows, columns in trace["fed"])
     fed = [(entry if isinstance(entry, int) else entry[1]) for entry in trace.get("fed", [])]
     if not fed:
         return None
@@ -273,6 +283,11 @@ def positions_fed(trace: dict, lookback: int) -> int | None:
     pads = pads and pads * sum(first == 0 for first, *_ in trace["fed"])
     again = sum(first > 0 for first, *_ in trace["fed"]) if trace["method"] == "d2f" else 0
     return sum(fed) - pads + lookback * again
+
+
+def _rounds(trace: dict) -> list[tuple[list[int], list]]:
+    """Of every round of LoPA, the columns fed of each branch, and what the branches look ahead at."""
+    return list(zip(trace["fed"], trace["branches"], strict=True))
 
 
 @cache
@@ -313,6 +328,9 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
     roles = dict.fromkeys(decoder.roles)
     first, *others = roles
     roles[first] = model_in(found, trace["lm_head_scale"]).to(device)
+    if trace["method"] == "joint_threshold":  # block-causal from column 0, on a model of full attention
+        roles[first] = copy(roles[first])
+        roles[first].layout = replace(roles[first].layout, blocks_from="column_0")
     for role in others:
         roles[role] = model_in(folder / trace[role], 1.0).to(device)
     torch.manual_seed(trace["settings"].get("seed", 0))
@@ -323,12 +341,23 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
         canvas_of(trace),
         stop_of(trace),
         [0],
-        lambda row, positions, ids: steps.append(sorted(zip(positions, ids, strict=True))),
+        lambda row, *step: steps.append(written(*step)),
     )
-    theirs = [sorted(zip(*step, strict=True)) for step in trace["steps"]]
+    remasked = trace.get("remask", [[]] * len(trace["steps"]))
+    theirs = [
+        written([*positions, *back], [*ids, *[None] * len(back)])
+        for (positions, ids), back in zip(trace["steps"], remasked, strict=True)
+    ]
     cut = trace["method"] == "fast_dllm_v2" and generation.finish == "stop"  # behind the end token
     ids = generation.ids[: generation.useful + 1 if cut else None] == ids_of(trace)
     forwards = generation.forwards[first] == trace["forwards"]
+    if trace["method"] == "freedave" and same_events(steps, theirs):
+        # Its steps are events, not forwards. What each forward verified is compared in their stead, but under
+        # a threshold: there the published code verifies drafts twice that fill the block.
+        verified = trace["settings"]["threshold"] or trace.get("verified") == getattr(
+            decoder, "verified", None
+        )
+        steps = theirs if verified else steps
     theirs_fed = positions_fed(trace, getattr(roles[first], "lookback", 0))
     positions = None if theirs_fed is None else generation.positions[first] == theirs_fed
     difference = None
@@ -343,6 +372,12 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
     elif positions is False:
         difference = f"{generation.positions[first]} positions fed, published {theirs_fed}"
     return Replay(trace, ids, steps == theirs, forwards, positions, difference)
+
+
+def written(positions: Sequence[int], ids: Sequence[int | None]) -> list[tuple[int, int]]:
+    """What a step wrote, by position; a position that it masked again has the mask's id, and comes last."""
+    pairs = zip(positions, [MASK if token is None else token for token in ids], strict=True)
+    return sorted(pairs, key=lambda pair: (pair[0], pair[1] == MASK))
 
 
 def replay_drafts(trace: dict, decoder: RecordedDrafts, folder: Path, device: str = "cpu") -> Replay:
