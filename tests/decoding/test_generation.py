@@ -135,7 +135,7 @@ def test_steps_without_tokens_fail_instead_of_looping_for_ever(lab, dream):
             self.denoise(board)
             return [([], [])] * len(board.rows)
 
-    with pytest.raises(AssertionError, match="no token in 5 steps"):
+    with pytest.raises(AssertionError, match="nothing new in 5 steps"):
         Idle().decode(lab.Models(dream), [torch.tensor([1, 2])], 4, Stop(), [0])
 
 

@@ -253,7 +253,7 @@ class Board:
         }
 
     def _query_inputs(self, fed: Queries, cache: SlotCache | None) -> dict:
-        """What the model gets for queries. Padding sees itself, and nothing else sees it."""
+        """What the model gets for queries. Nobody sees padding, and it sees its row's first query."""
         if self.bucket > 1:
             raise ValueError("queries side by side are of too many shapes to compile: compile=false")
         device, most = self.ids.device, max(fed.counts)
@@ -263,13 +263,13 @@ class Board:
         if cache is not None:
             cache.write_aside(self.tensor(rows), end)
         mask = torch.zeros(len(rows), most, end + most, dtype=torch.bool, device=device)
-        mask[:, :, end:].diagonal(dim1=1, dim2=2).fill_(True)
+        mask[:, :, end] = True
         ids = torch.zeros(len(rows), most, dtype=torch.long, device=device)
         for sees, line, mine, among, ranges in zip(mask, ids, fed.ids, fed.among, kept, strict=True):
             n = len(mine)
             line[:n], sees[:n, end : end + n] = mine, among
             for columns in ranges:
-                sees[:, columns.start : columns.stop] = True
+                sees[:n, columns.start : columns.stop] = True
         positions = self.tensor([[*columns, *[0] * (most - len(columns))] for columns in fed.columns])
         return {"input_ids": ids, "position_ids": positions, "attention_mask": mask[:, None]}
 

@@ -48,8 +48,8 @@ class Generation:
     forwards, positions: per role, in the order of the decoder's roles: forwards that this row took part in,
         and query positions fed for it, padding excluded. The first role's forwards are the steps.
     seconds: wall time; in a batch, an equal share of the batch's.
-    lost: of decoders that revise, every token that was taken back: (canvas position, id, the step that
-        committed it, the step that masked or rewrote the position), in the order of the latter. None for all
+    lost: of decoders that revise, every token that was taken back: [canvas position, id, the step that
+        committed it, the step that masked or rewrote the position], in the order of the latter. None for all
         others. With `ids` and `commits` it tells every write.
     """
 
@@ -60,7 +60,7 @@ class Generation:
     forwards: dict[str, int]
     positions: dict[str, int]
     seconds: float = 0.0
-    lost: list[tuple[int, int, int, int]] | None = None
+    lost: list[list[int]] | None = None
 
     @property
     def steps(self) -> list[int]:

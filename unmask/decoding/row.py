@@ -37,7 +37,7 @@ class Row:
     prefix: int = 0  # committed without a gap from the left
     searched: int = 0  # the settled positions, in which no stop but `end` lies
     revisable: int | None = None  # what is committed from this position on may change yet; None: nothing may
-    lost: list[tuple[int, int, int, int]] | None = None  # tokens that were taken back, see Generation
+    lost: list[list[int]] | None = None  # tokens that were taken back, see Generation
     end: int | None = None  # useful length, once a stop lies in the settled prefix
     fills: bool = False  # goes on after an end token until every wanted slot is filled
     until: int = 0  # goes on after an end token until so many slots from the left are filled
@@ -104,10 +104,8 @@ class Row:
     def _write(self, position: int, token: int | None) -> None:
         """Commit a token, rewrite one, or mask it again (None)."""
         before = self.canvas[position]
-        if before is not None:
-            if self.lost is None:
-                raise AssertionError(f"position {position} is committed: a decoder that revises says so")
-            self.lost.append((position, before, self.commits[position], self.step))
+        if before is not None and self.lost is not None:
+            self.lost.append([position, before, self.commits[position], self.step])
         self.canvas[position] = token
         self.commits[position] = -1 if token is None else self.step
         self.filled += (before is None) - (token is None)

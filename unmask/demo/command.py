@@ -95,14 +95,17 @@ def answer(evaluation: Evaluation, trace: Trace, request: Instance, refresh: Cal
     lm, ids = evaluation.lm, {}
     decode, resumed = lm.tokenizer.decode, time.perf_counter()
 
-    def observe(row, positions: list[int], tokens: list[int]) -> None:
+    def observe(row, positions: list[int], tokens: list[int | None]) -> None:
         nonlocal resumed
         worked = time.perf_counter() - resumed
         ids.update(zip(positions, tokens, strict=True))
         # Where all left of a token is known, its text is what it adds: half a character may stand in a token.
         pieces = []
         for position, token in zip(positions, tokens, strict=True):
-            before = [ids[i] for i in range(max(0, position - 4), position) if i in ids]
+            if token is None:
+                pieces.append(None)
+                continue
+            before = [ids[i] for i in range(max(0, position - 4), position) if ids.get(i) is not None]
             alone = len(before) < min(4, position)
             pieces.append(decode([token]) if alone else decode([*before, token]).removeprefix(decode(before)))
         trace.commit(positions, pieces)
@@ -121,9 +124,10 @@ def answer(evaluation: Evaluation, trace: Trace, request: Instance, refresh: Cal
         trace.pieces[position], trace.step_of[position] = None, -1
     forwards = ", ".join(f"{count} {role} forwards" for role, count in generation.forwards.items())
     per_step = generation.useful / max(1, next(iter(generation.forwards.values())))
+    revoked = f"{len(generation.lost)} taken back, " if generation.lost else ""
     trace.footer = (
         f"{generation.useful} tokens in {trace.steps} steps, {forwards}, {per_step:.1f} tokens a step, "
-        f"{trace.seconds:.2f} s"
+        f"{revoked}{trace.seconds:.2f} s"
     )
     refresh(now=True)
 

@@ -16,7 +16,6 @@ from lm_eval.api.instance import Instance
 
 from unmask.configuration.command_line import Sweep
 from unmask.decoding import Generation, Models, Stop
-from unmask.decoding.autoregressive import Autoregressive
 from unmask.evaluation.lm import GenerativeLM
 from unmask.evaluation.setup import Setup
 from unmask.progress import progress_bar
@@ -160,17 +159,16 @@ class RecordedLM(GenerativeLM):
         return [self._sample(*row) for row in zip(requests, prompts, seeds, generations, strict=True)]
 
     def _exact(self, prompts: Sequence[torch.Tensor], samples: Sequence[dict]) -> list[bool | None]:
-        """Whether each answer is the greedy autoregressive one, id for id, where the decoder claims so.
+        """Whether each answer is that of the decoder's baseline, id for id, where the decoder claims so.
 
         AssertionError where it is not, in float32; with fewer bits, argmax may change with the shape of a
         forward, and the difference is recorded.
         """
         if not self.decoder.lossless or getattr(self.decoder, "temperature", 0) != 0:
             return [None] * len(samples)
-        target = replace(self.models, by_role={"target": self.models["target"]})
-        baseline = Autoregressive().decode(
-            target, prompts, self.max_new_tokens, self.stop, [0] * len(prompts)
-        )
+        decoder = self.decoder.baseline
+        shared = replace(self.models, by_role={role: self.models[role] for role in decoder.roles})
+        baseline = decoder.decode(shared, prompts, self.max_new_tokens, self.stop, [0] * len(prompts))
         exact = []
         for ours, theirs in zip(samples, baseline, strict=True):
             end = theirs.useful + 1  # with the end token
@@ -180,7 +178,7 @@ class RecordedLM(GenerativeLM):
                 at = next((i for i, pair in enumerate(pairs) if pair[0] != pair[1]), end)
                 raise AssertionError(
                     f"{type(self.decoder).__name__} claims to be lossless, but document {ours['doc_id']} "
-                    f"differs from autoregressive decoding at token {at}"
+                    f"differs from {type(decoder).__name__} decoding at token {at}"
                 )
         return exact
 
@@ -196,7 +194,7 @@ class RecordedLM(GenerativeLM):
             "text": self.text(generation),
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.batch_size,
-            **vars(generation),
+            **{name: value for name, value in vars(generation).items() if value is not None},
         }
 
     def _warm_up(self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor]) -> None:

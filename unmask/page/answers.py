@@ -34,12 +34,15 @@ def answer(sample: Mapping, decode: Decode | None, vocabulary: dict[str, int]) -
     """An answer up to its end, as the page replays it.
 
     tokens: numbers of pieces, which `vocabulary` collects. steps: the step that committed each. taken: how
-    many each step committed, those after the end included. after: how many stand after the end. The rest is
-    of `sample`.
+    many each step committed, those after the end included. after: how many stand after the end. lost, if the
+    decoder revises: of tokens that were taken back, [position, piece, step, step that took it back]. The rest
+    is of `sample`.
     """
     stop = sample["useful"] + (sample["finish"] == "stop")  # with the end token
     texts = pieces(sample["ids"][:stop], decode)
-    return {
+    lost = [entry for entry in sample.get("lost", ()) if entry[0] < stop]
+    revised = {"lost": [[p, number(vocabulary, token, decode), *steps] for p, token, *steps in lost]}
+    return (revised if "lost" in sample else {}) | {
         "tokens": [vocabulary.setdefault(text, len(vocabulary)) for text in texts],
         "steps": sample["commits"][:stop],
         "taken": committed(sample),
@@ -50,6 +53,12 @@ def answer(sample: Mapping, decode: Decode | None, vocabulary: dict[str, int]) -
         "answer": sample["extracted"],
         "forwards": sample["forwards"],
     }
+
+
+def number(vocabulary: dict[str, int], token: int, decode: Decode | None) -> int:
+    """Of the piece of a token on its own."""
+    (text,) = pieces([token], decode)
+    return vocabulary.setdefault(text, len(vocabulary))
 
 
 def told_by(trace: Trace | None, sample: Mapping, config: Mapping, decode: Decode | None) -> dict:

@@ -206,7 +206,7 @@ function panel(name, answer, wanted) {
   const [main] = Object.keys(answer.forwards);
   const total = answer.taken.length;
   const step = Math.min(wanted, total);
-  const done = answer.steps.filter((at) => at < step).length;
+  const done = answer.steps.filter((at, i) => at < step || stood(answer, i, step)).length;
   const verdict = answer.correct === null ? ["", "not scored"] : answer.correct ? ["right", "✓ right"] : ["wrong", "✗ wrong"];
   const element = make("article", { className: "panel" }, make("h3", {}, make("a", { href: `#run=${name}` }, `${run.label} on ${run.model}`)));
   const result = make("p", {}, make("span", { className: verdict[0] }, verdict[1]), `, answer: ${answer.answer ?? "none could be read"}`);
@@ -215,6 +215,7 @@ function panel(name, answer, wanted) {
   const others = Object.entries(answer.forwards).slice(1).map(([role, count]) => `${role} ${spent(role)} ${count}`);
   element.append(make("p", {}, `Forwards: ${[`${main} ${step} of ${total}`, ...others].join(", ")}.`));
   element.append(make("p", {}, `Tokens: ${Math.min(done, answer.useful)} of ${answer.useful} useful${step === total ? ending(answer) : ""}.`));
+  if (answer.lost) element.append(make("p", {}, revised(answer, step)));
   if (answer.drafts && step) element.append(make("p", {}, drafting(answer, step - 1)));
   if (answer.blocks && step) element.append(blocks(answer.blocks[step - 1]));
   return element;
@@ -222,15 +223,26 @@ function panel(name, answer, wanted) {
 
 const ending = ({ after, ended }) => (ended ? `, the end${after ? `, and ${after} after it` : ""}` : ", and no end within the max_new_tokens");
 
+// What stood at a position after a step and was taken back later: [position, piece, step, step that took it back].
+const stood = (answer, i, step) => answer.lost?.find(([at, , written, taken]) => at === i && written < step && step <= taken);
+
+function revised({ lost }, step) {
+  const now = lost.filter(([, , , taken]) => taken === step - 1).map(([, piece]) => `“${data.pieces[piece]}”`);
+  const until = lost.filter(([, , , taken]) => taken < step).length;
+  return `Taken back: ${until} of ${lost.length}${now.length ? `, in this step ${now.join(", ")}` : ""}.`;
+}
+
 function tokens(answer, step) {
   const box = make("div", { className: "tokens" });
   const [drafted, accepted] = answer.drafts?.[step - 1] ?? [0, 0];
   let refused = drafted - accepted;
   const last = answer.steps.lastIndexOf(step - 1);
   answer.tokens.forEach((piece, i) => {
-    const at = answer.steps[i];
-    const span = make("span", { className: at < step ? "committed" : "masked" }, data.pieces[piece]);
+    const before = stood(answer, i, step);
+    const at = before ? before[2] : answer.steps[i];
+    const span = make("span", { className: at < step ? "committed" : "masked" }, data.pieces[before ? before[1] : piece]);
     if (at < step) {
+      span.classList.toggle("lost", Boolean(before));
       span.style.setProperty("--step", `var(--step-${at % 6})`);
       span.title = `step ${at + 1}`;
       span.classList.toggle("latest", at === step - 1);

@@ -21,7 +21,7 @@ from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Literal, get_args, get_origin
+from typing import Literal, NotRequired, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,7 +48,8 @@ def _struct(**kinds: type) -> pa.DataType:
 
 def _column(name: str, kind: object) -> pa.Field:
     """The column of a field that is annotated with `kind`."""
-    nullable = isinstance(kind, UnionType)
+    optional = get_origin(kind) is NotRequired
+    nullable = optional or isinstance(kind, UnionType)
     (one,) = [each for each in get_args(kind) if each is not NoneType] if nullable else [kind]
     return pa.field(name, _KINDS[str if get_origin(one) is Literal else one], nullable=nullable)
 
@@ -59,6 +60,7 @@ _KINDS = {
     bool: pa.bool_(),
     str: pa.string(),
     list[int]: _list(pa.int64()),
+    list[list[int]]: _list(_list(pa.int64())),
 }
 # An order is kept: the first role is the one whose forwards are the steps.
 _KINDS[dict[str, int]] = _list(_struct(role=str, count=int))
@@ -72,6 +74,7 @@ COLUMNS = pa.schema(
         _column("trace", str | None),
     ]
 )
+_OPTIONAL = [name for name, kind in Sample.__annotations__.items() if get_origin(kind) is NotRequired]
 _PER_ROLE = [name for name, kind in Sample.__annotations__.items() if kind == dict[str, int]]
 
 
@@ -114,6 +117,8 @@ class Archived:
         samples, scores, traces = [], [], {}
         for row in rows:
             sample = {name: row[name] for name in Sample.__annotations__}
+            for name in [name for name in _OPTIONAL if sample[name] is None]:
+                del sample[name]
             for name in _PER_ROLE:
                 sample[name] = {each["role"]: each["count"] for each in row[name]}
             samples.append(sample)
@@ -157,9 +162,12 @@ def read(file: Path) -> list[Archived]:
 def _read(file: Path, _version: tuple) -> list[Archived]:
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         sums = _metadata(file, parquet.schema_arrow)["runs"]
-        if not parquet.schema_arrow.equals(COLUMNS):
-            raise RecordError(f"{file}: has other columns than this program writes. {MAKE_AGAIN}")
         table = parquet.read().combine_chunks()
+        for column in [name for name in _OPTIONAL if name not in table.column_names]:
+            at = COLUMNS.get_field_index(column)
+            table = table.add_column(at, COLUMNS.field(at), pa.nulls(len(table), COLUMNS.field(at).type))
+        if not table.schema.equals(COLUMNS):
+            raise RecordError(f"{file}: has other columns than this program writes. {MAKE_AGAIN}")
     runs, start = [], 0
     for name, group in groupby(table["run"].to_pylist()):
         length = len(list(group))
@@ -238,7 +246,7 @@ def _decoded(rows: pa.Table) -> list[dict]:
 
 def _values(array: pa.Array) -> list:
     kind = array.type
-    if pa.types.is_list(kind):
+    if pa.types.is_list(kind) and not array.null_count:
         items, ends = _values(array.flatten()), [0]
         for length in array.value_lengths().to_pylist():
             ends.append(ends[-1] + length)
@@ -254,7 +262,8 @@ def _values(array: pa.Array) -> list:
 
 def _checksum(rows: Sequence[dict]) -> str:
     """16 hex digits of the SHA-256 of a run's rows as JSON, in the order of columns and roles."""
-    text = json.dumps(list(rows), separators=(",", ":"))  # NaN too: check_sample refuses it
+    rows = [{k: v for k, v in row.items() if v is not None or k not in _OPTIONAL} for row in rows]
+    text = json.dumps(rows, separators=(",", ":"))  # NaN too: check_sample refuses it
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ counts; useful ids end before the first stop; every role's forwards and position
 import re
 from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -18,7 +18,7 @@ SCHEMA = 3
 
 
 class Sample(TypedDict):
-    """One generation. All fields are required and there are no others.
+    """One generation. All fields are required but `lost`, and there are no others.
 
     A line of samples.jsonl is this and a `checksum`, which `Run.append` adds and reading checks and removes.
     """
@@ -46,6 +46,9 @@ class Sample(TypedDict):
     commit: str | None  # of the code that made it, see `environment.commit`; older records hold a git commit
     machine: str  # that made it, see `environment.machine`
     session: str | None  # 8 hex digits of the session in which settings answered in turns; None: alone
+    # of decoders that revise alone: every token that was taken back, as [canvas position, id, the step that
+    # committed it, the step that masked or rewrote it]
+    lost: NotRequired[list[list[int]]]
 
 
 def _integer(value: object, least: int = 0) -> bool:
@@ -100,7 +103,13 @@ _FORM: dict[str, tuple[Callable[[object], bool], str]] = {
     "machine": (lambda v: _string(v) and v != "", "the name of a machine"),
     "session": (lambda v: v is None or _hexadecimal(v), "8 hex digits, or None"),
 }
-assert _FORM.keys() == Sample.__annotations__.keys()
+_OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
+    "lost": (
+        lambda v: isinstance(v, list) and all(_integers(entry) and len(entry) == 4 for entry in v),
+        "a list of [position, id, step, step]",
+    )
+}
+assert (_FORM | _OPTIONAL).keys() == Sample.__annotations__.keys()
 
 
 def step_role(sample: Mapping) -> str:
@@ -117,12 +126,12 @@ def committed(sample: Mapping) -> list[int]:
 def check_sample(sample: Mapping) -> None:
     """Raise RecordError, naming the document, unless the sample has the schema's form and adds up."""
     where = f"document {sample.get('doc_id')!r}, repeat {sample.get('repeat')!r}"
-    if wrong := sample.keys() ^ _FORM.keys():
+    if wrong := (sample.keys() - _OPTIONAL.keys()) ^ _FORM.keys():
         raise RecordError(f"{where}: missing or unknown fields {sorted(map(str, wrong))}")
-    for name, (holds, form) in _FORM.items():
-        if not holds(sample[name]):
+    for name, (holds, form) in (_FORM | _OPTIONAL).items():
+        if name in sample and not holds(sample[name]):
             raise RecordError(f"{where}: {name} must be {form}, got {str(sample[name])[:80]!r}")
-    for complaint in (_lengths(sample), _commits(sample), _finish(sample), _costs(sample)):
+    for complaint in (_lengths(sample), _commits(sample), _lost(sample), _finish(sample), _costs(sample)):
         if complaint:
             raise RecordError(f"{where}: {complaint}")
 
@@ -151,6 +160,22 @@ def _commits(sample: Mapping) -> str | None:
         return (
             f"step {max(commits)} committed a token, but the steps are the {steps} forwards of {role}, from 0"
         )
+    return None
+
+
+def _lost(sample: Mapping) -> str | None:
+    """A token stands from its step to the one that takes it back; no two stand in one position at once."""
+    steps, canvas = sample["forwards"][step_role(sample)], sample["max_new_tokens"]
+    free = dict.fromkeys(range(canvas), 0)  # position -> the step from which it is free
+    for position, _, written, taken in sample.get("lost", ()):
+        if not (position < canvas and free[position] <= written <= taken < steps):
+            return (
+                f"lost says that position {position} held a token from step {written} to {taken} of {steps}"
+            )
+        free[position] = taken
+    for position, step in enumerate(sample["commits"]):
+        if 0 <= step < free[position]:
+            return f"step {step} committed position {position}, which was taken back in step {free[position]}"
     return None
 
 

@@ -71,6 +71,10 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None, counts: Mapp
     statistic, with MOVER's interval (`stats.unweighted_mean`); it is None where nothing of one of them can be
     scored. For a single task the interval is Wilson's.
 
+    revocations                   mean tokens taken back (masked again or rewritten) per answer, and
+    writes_per_useful             tokens written, those taken back included, for every useful one; both of
+                                  decoders that revise alone
+
     exact: answers of a decoder that claims to be lossless, and how many are the baseline's id for id.
 
     Intervals are [low, high] at 95 %, None where too few documents (for times: turns) leave nothing to
@@ -187,7 +191,17 @@ def _tokens(scored: Sequence[dict]) -> dict:
         "wasted_tokens": sum(len(sample["ids"]) for sample in scored) - useful,
         "mean_useful_tokens": useful / len(scored),
         "leftmost_share": _leftmost_share(scored),
+        **_revisions(scored),
     }
+
+
+def _revisions(scored: Sequence[dict]) -> dict:
+    """Of decoders that revise; empty for all others."""
+    if not all("lost" in sample for sample in scored):
+        return {}
+    lost, useful = sum(len(s["lost"]) for s in scored), sum(s["useful"] for s in scored)
+    written = lost + sum(len(s["ids"]) for s in scored)
+    return {"revocations": lost / len(scored), "writes_per_useful": written / useful if useful else None}
 
 
 def _leftmost_share(scored: Sequence[dict]) -> float | None:

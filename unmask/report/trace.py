@@ -17,6 +17,7 @@ class Trace:
     pieces: list[str | None]  # text of each position; None where still masked
     step_of: list[int] = field(default_factory=list)  # -1 where masked
     steps: int = 0
+    revoked: int = 0  # tokens that were masked again or rewritten
     seconds: float = 0.0
     finished: bool = False
     footer: str = ""
@@ -24,9 +25,12 @@ class Trace:
     def __post_init__(self):
         self.step_of = [-1] * len(self.pieces)
 
-    def commit(self, positions: list[int], pieces: list[str]) -> None:
+    def commit(self, positions: list[int], pieces: list[str | None]) -> None:
+        """A step's tokens; None where a position is masked again."""
         for position, piece in zip(positions, pieces, strict=True):
-            self.pieces[position], self.step_of[position] = piece, self.steps
+            self.revoked += self.pieces[position] is not None
+            self.pieces[position] = piece
+            self.step_of[position] = -1 if piece is None else self.steps
         self.steps += 1
 
     def cells(self, end: int | None = None) -> list[tuple[str, int]]:

@@ -12,7 +12,6 @@ from dataclasses import fields, replace
 import torch
 
 from unmask.decoding import Decoder, Generation, Models, Stop
-from unmask.decoding.autoregressive import Autoregressive
 from unmask.testing.small_models import (
     EOS,
     MASK,
@@ -152,9 +151,19 @@ class _Check:
                 f"{alone.forwards[first]} forwards of the {first}, and {len(steps)} steps: a step is one "
                 "forward of the first role",
             )
-            written = {}
+            written, lost = {}, []
             for step, (positions, ids) in enumerate(steps):
-                written |= {p: (step, token) for p, token in zip(positions, ids, strict=True)}
+                for p, token in zip(positions, ids, strict=True):
+                    if p in written:
+                        lost.append([p, *reversed(written.pop(p)), step])
+                    if token is not None:
+                        written[p] = step, token
+            answer = [p for p, *_ in lost if p < alone.useful]
+            self.require(
+                lost == alone.lost if self.decoder.revises else not answer,
+                f"its steps took back {lost}, and its record says {alone.lost}: a decoder that writes a "
+                "position again says revises = True",
+            )
             commits = [written[p][0] if p in written else -1 for p in range(max(written, default=-1) + 1)]
             self.require(
                 alone.commits == commits and alone.ids == [written[p][1] for p in sorted(written)],
@@ -177,8 +186,10 @@ class _Check:
 
             def observe(row, positions, ids, token=token, canvas=canvas, ended=ended, fills=fills):
                 canvas.update(zip(positions, ids, strict=True))
-                gapless = next(p for p in range(self.max_new_tokens + 1) if p not in canvas)
-                ended.append(token in [canvas[p] for p in range(gapless)])
+                settled = next(p for p in range(self.max_new_tokens + 1) if canvas.get(p) is None)
+                if row.revisable is not None:
+                    settled = min(settled, row.revisable)
+                ended.append(token in [canvas[p] for p in range(settled)])
                 fills.append(row.fills or row.until > 0)
 
             (answer,) = self.decode([0], stop=[token], observer=observe)
@@ -191,7 +202,7 @@ class _Check:
             )
             self.require(
                 any(fills) or not any(ended[:-1]),
-                f"it went on after the stop {token} and all left of it had been committed",
+                f"it went on after the stop {token} and all left of it had been settled",
             )
 
     def masks(self) -> None:
@@ -243,17 +254,18 @@ def _refuses(decoder: Decoder, name: str, value: float) -> bool:
 
 
 def _check_lossless(decoder: Decoder, models: Models, max_new_tokens: int) -> None:
-    """A lossless decoder's greedy ids are those of `Autoregressive` on its target."""
+    """A lossless decoder's greedy ids are those of its baseline."""
     if not decoder.lossless:
         return
     greedy = replace(decoder, temperature=0) if hasattr(decoder, "temperature") else decoder
-    stop, target = Stop(frozenset({EOS})), Models({"target": models["target"]})
+    stop, baseline = Stop(frozenset({EOS})), greedy.baseline
+    shared = Models({role: models[role] for role in baseline.roles})
     ours = greedy.decode(models, PROMPTS, max_new_tokens, stop, SEEDS)
-    theirs = Autoregressive().decode(target, PROMPTS, max_new_tokens, stop, SEEDS)
+    theirs = baseline.decode(shared, PROMPTS, max_new_tokens, stop, SEEDS)
     for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         end = other.useful + (other.finish == "stop")
         _require(
             one.ids[:end] == other.ids[:end] and one.useful == other.useful,
-            f"{decoder}: is declared lossless, and its answer to prompt {i} is {one.ids[:end]} where "
-            f"Autoregressive's is {other.ids[:end]}",
+            f"{decoder}: is declared lossless, and its answer to prompt {i} is {one.ids[:end]} where its "
+            f"baseline's is {other.ids[:end]}",
         )

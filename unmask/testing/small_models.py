@@ -71,8 +71,8 @@ class Hook:
         slots = getattr(kwargs.get("past_key_values"), "slots", None)
         if isinstance(slots, torch.Tensor):  # the last slot takes padding
             fed = int((slots < kwargs["past_key_values"].length).sum())
-        else:  # padding stands right of all that a row attends to
-            fed = ids.numel() if mask is None else int((kwargs["position_ids"] < mask.any(-2).sum(-1)).sum())
+        else:  # nobody sees padding; what is fed are the last keys
+            fed = ids.numel() if mask is None else int(mask.any(-2)[..., -ids.size(1) :].sum())
         self.forwards += 1
         self.rows += len(ids)
         self.positions += fed
