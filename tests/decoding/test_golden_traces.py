@@ -23,6 +23,11 @@ EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwa
     ("fast_dllm_llada", "fast_dllm"),
     ("d2f_llada", "d2f"),
     ("d2f_dream", "d2f"),
+    ("revising", "wino"),
+    ("revising", "saber"),
+    ("revising", "joint_threshold"),
+    ("revising", "lopa"),
+    ("revising", "freedave"),
 ]
 
 

@@ -18,9 +18,10 @@ from unmask.decoding.wino import Progress, Wino, shadow_mask
 from unmask.records.files import RecordError
 from unmask.records.sample import check_sample
 from unmask.testing.check import check_decoder
+from unmask.testing.oracle import Oracle, ReplaceRandom, Shuffle
 
 REVISING = {
-    "wino": Wino(threshold=0.1, threshold_back=0.9, block_length=6),
+    "wino": Wino(threshold=0.0, threshold_back=1.0, block_length=6),
     "wino-one-block": Wino(threshold=0.3, block_length=None, after_end="fill"),
     "saber": Saber(n=3, block_length=6),
     "saber-one-block": Saber(),
@@ -196,6 +197,60 @@ def test_freedave_is_lossless_and_saves_forwards(lab, denoiser, cache, draft_ste
             ours.forwards["denoiser"] <= theirs.forwards["denoiser"] + 3
         )  # LLaDA: a forward that only begins
     assert not FreeDave(threshold=0.9).lossless
+
+
+def wino_by_hand(task, prompt, mask, tau, back):
+    """Answer and revocations of WINO in one block, from the task's exact marginals alone."""
+    n, canvas, lost, last = task.n, [mask] * task.n, 0, 30
+
+    def law(position, left_out=None):
+        seen = [mask if p == left_out else token for p, token in enumerate(canvas)]
+        at = torch.tensor([[position]])
+        return task.marginals(torch.tensor([prompt]), torch.tensor([[seen]]), at, mask)[0, 0].float().tolist()
+
+    while mask in canvas:
+        laws = {p: law(p) for p in range(n) if canvas[p] == mask}
+        ranked = sorted(laws, key=lambda p: -max(laws[p]))
+        sure = [p for p in ranked if max(laws[p]) > tau][: min(max(int(0.7 * len(laws)), 5), 20)] or ranked[
+            :1
+        ]
+        judged = {p: law(p, p)[canvas[p]] for p in range(n) if canvas[p] != mask}
+        doubted = [p for p in sorted(judged, key=judged.get) if judged[p] < back]
+        doubted = doubted[: last - 1] if len(sure) > 1 else []
+        for p in sure:
+            canvas[p] = laws[p].index(max(laws[p]))
+        for p in doubted:
+            canvas[p] = mask
+        lost, last = lost + len(doubted), len(sure)
+    return canvas, lost
+
+
+@pytest.mark.parametrize("task", [Shuffle(8), Shuffle(6), ReplaceRandom(8), ReplaceRandom(12)])
+@pytest.mark.parametrize("tau", [0.05, 0.6, 0.9])
+def test_wino_on_exact_ground(lab, task, tau):
+    """With an ideal model: what its rule gives by hand, document by document.
+
+    On replace_random the shadows repair what a threshold of 0.6 breaks: every answer is right, where the
+    threshold alone has none. On shuffle they cannot: greedy, all open positions get the same name, and every
+    twin condemns it alike.
+    """
+    names = task.n + 3
+    prompts = [
+        torch.randperm(names, generator=torch.Generator().manual_seed(i))[: task.prompt_length]
+        for i in range(20)
+    ]
+    models, scores = lab.Models(Oracle(task, names)), []
+    for decoder in (Wino(threshold=tau, block_length=None), Unmasking(quota="dynamic", threshold=tau)):
+        found = decoder.decode(models, prompts, task.n, lab.Stop(), [0] * len(prompts))
+        scores.append(sum(task.score(p.tolist(), g.ids) for p, g in zip(prompts, found, strict=True)))
+        if decoder.revises:
+            for prompt, generation in zip(prompts, found, strict=True):
+                by_hand = wino_by_hand(task, prompt.tolist(), names, tau, 0.9)
+                assert (generation.ids, len(generation.lost)) == by_hand
+    if isinstance(task, ReplaceRandom) and tau == 0.6:
+        assert scores == [20, 0]
+    if isinstance(task, Shuffle):
+        assert scores == ([20, 20] if tau > 0.5 else [0, 0])
 
 
 BAD = [

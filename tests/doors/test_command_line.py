@@ -46,7 +46,7 @@ CHOICES = {
     "decoder": words(
         """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright
         llada margin multiblock random speculative threshold transformers transformers_dflash
-        transformers_speculative"""
+        transformers_speculative wino saber p2 joint_threshold lopa freedave"""
     ),
     "task": words(
         """lm_eval mmlu
@@ -87,6 +87,18 @@ SETTINGS = {
         f"""after_end block_length cache fallback
         block_add_threshold decoded_token_threshold skip_threshold {SAMPLING}"""
     ),
+    "wino": words("threshold threshold_back block_length after_end"),
+    "saber": words("n block_length"),
+    "p2": words(f"steps {SAMPLING}"),
+    "joint_threshold": words(
+        """threshold edit_threshold max_post_edit_steps penalty_lambda least block_length cache store
+        after_end"""
+    ),
+    "lopa": words(
+        """branches fallback branch_topp alpha visible block_length block_add_threshold
+        decoded_token_threshold skip_threshold after_end"""
+    ),
+    "freedave": words("draft_steps threshold cache block_length after_end"),
     "multiblock": words(
         f"""after_end block_length cache cache_delay_iter entropy_max published_shift refresh_interval rule
         decoded_token_threshold block_add_threshold {SAMPLING}"""

@@ -30,6 +30,7 @@ class ModelConfig:
     attention: str = "full"
     block_length: int = 32  # of decoders that keep several blocks at work; block_causal: what it learned
     blocks: dict[str, Any] = field(default_factory=dict)  # its authors' settings of decoder=blocks
+    edits: dict[str, Any] = field(default_factory=dict)  # and of decoder=joint_threshold
     # its own decoders rank masks by their tempered probability (Dream's T = 0.1 goes nearly left to right)
     rank_tempered: bool = False
     # task -> what its authors' evaluation does about end tokens (Unmasking.end_rule), for decoder=llada

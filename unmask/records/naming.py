@@ -28,6 +28,13 @@ ORDINARY = {
     "quota": {"even", "dream", "threshold", "factor", "entropy_bound"},
     "fallback": {"default"},
     "cache": {"exact"},
+    "store": {"fused"},
+    "visible": {"block_causal"},
+    "alpha": {0.0},
+    "branch_topp": {1.0},
+    "least": {1},
+    "max_post_edit_steps": {16},
+    "penalty_lambda": {0.0},
     "published_shift": {False},
     "verify": {"exact"},
 }

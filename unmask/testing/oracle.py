@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import one_hot
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
@@ -119,19 +119,27 @@ class Oracle(nn.Module):
         states, for `lm_head`.
         """
         ids, columns = input_ids, position_ids
+        if columns is None:
+            columns = torch.arange(input_ids.size(1)).expand_as(input_ids)
+        keys = columns
         if past_key_values is not None:  # the cache keeps ids instead of keys and values
             kept = ids[:, None, :, None].float()
             ids = past_key_values.update(kept, kept, 0)[0][:, 0, :, 0].long()
+            slots = torch.arange(ids.size(1)).expand_as(ids)
+            aside = past_key_values.slots is None  # queries side by side, behind what is cached
+            keys = torch.cat((slots[:, : past_key_values.end], columns), 1) if aside else slots
         begin, n = self.task.prompt_length, self.task.n
-        if ids.size(1) > begin + n:
-            raise ValueError(f"{ids.size(1)} columns: this oracle takes prompts of {begin} and {n} more")
-        if columns is None:
-            columns = torch.arange(input_ids.size(1)).expand_as(input_ids)
+        if columns.max() >= begin + n:
+            raise ValueError(
+                f"{columns.max() + 1} columns: this oracle takes prompts of {begin} and {n} more"
+            )
         if attention_mask is None:
-            keys = torch.arange(ids.size(1))
-            attention_mask = (keys <= columns[:, None, :, None]) | (not self.causal)
-        canvases = ids[:, None, begin:].masked_fill(~attention_mask[:, 0, :, begin:], self.mask)
-        canvases = pad(canvases, (0, begin + n - ids.size(1)), value=self.mask)
+            attention_mask = (keys[:, None, None] <= columns[:, None, :, None]) | (not self.causal)
+        # What each query sees of every column: of several queries of one, that which is no mask.
+        seen = ids[:, None].masked_fill(~attention_mask[:, 0], self.mask)
+        canvases = seen.new_full((*seen.shape[:2], begin + n + 1), self.mask)
+        keys = keys.clamp(max=begin + n)[:, None].expand_as(seen)  # padding of a cache lies right of all
+        canvases = canvases.scatter_reduce(2, keys, seen, "amin")[..., begin:-1]
         positions = (columns - begin + self.causal).clamp(0, n - 1)
         marginals = self.task.marginals(ids[:, :begin], canvases, positions, self.mask)
         logits = marginals.log().float().clamp(min=NEVER)
