@@ -21,8 +21,8 @@ from unmask.testing.check import check_decoder
 from unmask.testing.oracle import Oracle, ReplaceRandom, Shuffle
 
 REVISING = {
-    "wino": Wino(threshold=0.0, threshold_back=1.0, block_length=6),
-    "wino-one-block": Wino(threshold=0.3, block_length=None, after_end="fill"),
+    "wino": Wino(threshold=0.0, threshold_back=1.0, block_length=12),
+    "wino-blocks": Wino(threshold=0.0, threshold_back=1.0, block_length=None, after_end="fill"),
     "saber": Saber(n=3, block_length=6),
     "saber-one-block": Saber(),
     "p2": P2(steps=7),
