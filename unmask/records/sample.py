@@ -174,7 +174,7 @@ def _lost(sample: Mapping) -> str | None:
             )
         free[position] = taken
     for position, step in enumerate(sample["commits"]):
-        if 0 <= step < free[position]:
+        if 0 <= step < free.get(position, 0):
             return f"step {step} committed position {position}, which was taken back in step {free[position]}"
     return None
 

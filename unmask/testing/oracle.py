@@ -129,12 +129,11 @@ class Oracle(nn.Module):
             aside = past_key_values.slots is None  # queries side by side, behind what is cached
             keys = torch.cat((slots[:, : past_key_values.end], columns), 1) if aside else slots
         begin, n = self.task.prompt_length, self.task.n
-        if columns.max() >= begin + n:
-            raise ValueError(
-                f"{columns.max() + 1} columns: this oracle takes prompts of {begin} and {n} more"
-            )
         if attention_mask is None:
             attention_mask = (keys[:, None, None] <= columns[:, None, :, None]) | (not self.causal)
+        visible = attention_mask.any(2)[:, 0]  # keys that some query sees: no padding
+        if (most := int(keys.where(visible, 0).max()) + 1) > begin + n:
+            raise ValueError(f"{most} columns: this oracle takes prompts of {begin} and {n} more")
         # What each query sees of every column: of several queries of one, that which is no mask.
         seen = ids[:, None].masked_fill(~attention_mask[:, 0], self.mask)
         canvases = seen.new_full((*seen.shape[:2], begin + n + 1), self.mask)
