@@ -1,6 +1,7 @@
 """Decoders that take tokens back, or decode in branches."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -327,3 +328,12 @@ def test_a_record_of_lost_tokens_must_add_up():
     ):
         with pytest.raises(RecordError, match="lost|taken back"):
             check_sample(a_sample(lost))
+
+
+def test_the_decoder_of_the_docs_keeps_what_every_decoder_promises(lab, llada):
+    page = (Path(__file__).parents[2] / "docs" / "revising.md").read_text()
+    namespace = {}
+    exec(page.split("```python\n")[1].split("```")[0], namespace)
+    check_decoder(namespace["Doubt"](floor=0.2))
+    generation, _ = lab.trace(namespace["Doubt"](floor=0.2), lab.Models(llada), [1, 2, 3], 12, stop=())
+    assert generation.lost
