@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.cache import SlotCache
+from unmask.decoding.finite import Watch
 from unmask.decoding.generation import Observer, Stop
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import exclude
 from unmask.decoding.visibility import attention_mask, block_causal, causal, full, origin
+from unmask.models.resources import LOGITS
 
 ENDLESS = Stop()
 READY = 2  # forwards of a shape that make a compiled model ready for it
@@ -123,6 +125,7 @@ class Board:
         self.caches: dict[tuple, SlotCache] = models.caches if self.bucket > 1 else {}
         for cache in self.caches.values():
             cache.valid = [0] * cache.size
+        self.watch = Watch()
 
     def padded(self, length: int) -> int:
         """The next multiple of the bucket."""
@@ -163,7 +166,10 @@ class Board:
             self._keep(role, cache, fed)
         alike = self._alike(role, fed)
         inputs = self._shared_inputs(fed, ids, cache) if alike else self._masked_inputs(role, fed, ids, cache)
-        return self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
+        output = self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
+        if getattr(output, "logits", None) is not None:
+            self.watch.see(role, output.logits, [self.rows[i] for i in self._taking_part(fed)])
+        return output
 
     def _taking_part(self, fed: Fed) -> Sequence[int]:
         """The rows that a forward is about, as indices."""
@@ -270,10 +276,18 @@ class Board:
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
         starts = [columns.start + shift for columns in fed.columns]
-        return Marginals(self.models[role], self.models.mask_id, hidden, starts)
+        rows = self.rows if fed.only is None else [self.rows[i] for i in fed.only]
+
+        def watch(logits: Tensor, only: Sequence[int]) -> None:
+            self.watch.see(role, logits, [rows[i] for i in only])
+
+        return Marginals(self.models[role], self.models.mask_id, hidden, starts, watch)
 
     def commit(self, commits: Sequence[Commit], observer: Observer | None) -> None:
-        """End a step: write every row's tokens (or none). Finished rows leave the board and its caches."""
+        """End a step: write every row's tokens (or none). Finished rows leave the board and its caches.
+
+        NotFinite where the logits of the step were not."""
+        self.watch.check()
         written = [
             (i, len(row.prompt) + position)
             for i, (row, (positions, _)) in enumerate(zip(self.rows, commits, strict=True))
@@ -300,8 +314,15 @@ class Board:
 class Marginals:
     """A denoiser's forward: the head runs on the columns that are asked for, and on no other."""
 
-    def __init__(self, model: torch.nn.Module, mask_id: int, hidden: Tensor, starts: Sequence[int]):
-        self.model, self.mask_id, self.hidden, self.starts = model, mask_id, hidden, starts
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        mask_id: int,
+        hidden: Tensor,
+        starts: Sequence[int],
+        watch: Callable[[Tensor, Sequence[int]], None] = lambda logits, only: None,
+    ):
+        self.model, self.mask_id, self.hidden, self.starts, self.watch = model, mask_id, hidden, starts, watch
 
     def logits(self, columns: Sequence[Sequence[int]], only: Sequence[int] | None = None) -> Tensor:
         """(rows, k, V) for each row's columns, k being the most that a row has.
@@ -321,7 +342,24 @@ class Marginals:
         device = self.hidden.device
         rows = torch.tensor(list(only), device=device)[:, None]
         hidden = self.hidden[rows, torch.tensor(indices, device=device)]
-        return exclude(self.model.lm_head(hidden), self.mask_id)
+        logits = self.model.lm_head(hidden)
+        self.watch(logits, only)
+        return exclude(logits, self.mask_id)
+
+    def in_parts(
+        self, columns: Sequence[Sequence[int]], judge: Callable[[range, Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """What `judge(rows, logits)` says of all rows, a few rows at a time: no more than LOGITS bytes of
+        logits are held at once, and one row's at least.
+
+        columns: as in `logits`. judge: of these rows and their logits (rows, k, V), tensors (rows, k).
+        """
+        most = max(map(len, columns))
+        columns = [[*mine, *[mine[-1]] * (most - len(mine))] for mine in columns]
+        size = max(1, LOGITS // (4 * most * self.model.config.vocab_size))
+        parts = [range(n, min(n + size, len(columns))) for n in range(0, len(columns), size)]
+        judged = [judge(part, self.logits(columns[part.start : part.stop], part)) for part in parts]
+        return judged[0] if len(judged) == 1 else tuple(map(torch.cat, zip(*judged, strict=True)))
 
 
 def to_lists(*tensors: Tensor) -> list[list]:
