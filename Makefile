@@ -1,10 +1,11 @@
 # The two commands: `make eval` (the main job on the tiny family) and `make test`. Each sets up what is missing.
+# `make gpu` looks at a machine with a GPU (docs/gpu.md).
 # `make test-page` opens the page of report.py in a browser: pip and, as root, apt-get fetch that.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: eval test test-all test-page page setup cluster real
+.PHONY: eval test test-all test-page gpu page setup cluster real
 
 eval: .venv/ready
 	$(BIN)/python -m scripts.main_job
@@ -22,6 +23,9 @@ test-page: .venv/ready
 	@command -v chromium > /dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; } \
 		|| { echo "make test-page needs Debian's chromium: apt-get install chromium, as root" >&2; exit 1; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/page
+
+gpu: .venv/ready
+	$(BIN)/python -m unmask.doctor
 
 page: .venv/ready
 	$(BIN)/python report.py page=true results=results/reference

@@ -1,5 +1,7 @@
 """How a long command shows where it is."""
 
+import os
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -12,7 +14,10 @@ from rich.progress import (
 
 
 def progress_bar(disable: bool = False) -> Progress:
-    """A bar with ETA on stderr, so that stdout stays for results."""
+    """A bar with ETA on stderr, so that stdout stays for results. Of torchrun's processes the first shows
+    one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     columns += (TextColumn("ETA"), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=disable)
+    return Progress(
+        *columns, console=Console(stderr=True), disable=disable or os.environ.get("RANK", "0") != "0"
+    )

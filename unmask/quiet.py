@@ -1,5 +1,7 @@
 """Import it before other libraries, and their progress bars, advice and network calls stay out of the output.
 
+But for downloads: 15 GB of weights show how far they are.
+
 For programs (the doors and scripts), which own their process; the package itself changes nothing of its host.
 """
 
@@ -7,7 +9,7 @@ import logging
 import os
 import warnings
 
-for _name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+for _name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "TQDM_DISABLE"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler

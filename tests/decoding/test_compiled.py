@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from unmask.decoding import Models, Stop
+from unmask.decoding import Board, Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
+from unmask.decoding.speculative import DFlash, Speculative
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.random_weights import random_model
 from unmask.models.settings import RandomModel
+from unmask.testing.small_models import small_drafter, small_qwen
 
 DECODERS = {
     "apd": APD(temperature=0.5),
@@ -37,6 +39,12 @@ def decode(decoder, models):
     return [decoder.decode(models, [p], 40, Stop(), [i])[0] for i, p in enumerate(prompts)]
 
 
+def addresses(compiled):
+    """Of all caches that compiled models keep."""
+    caches = [cache for model in compiled.by_role.values() for cache in model.graphs.caches.values()]
+    return {id(x) for cache in caches for layer in cache.kept for x in layer}
+
+
 @pytest.fixture(autouse=True)
 def fresh():
     torch._dynamo.reset()
@@ -55,16 +63,51 @@ def test_padded_shapes_change_no_id_and_no_count(layout, names):
     counted = torch._dynamo.utils.counters
     assert not counted["graph_break"]
     assert counted["stats"]["unique_graphs"] <= 12  # lengths here go from 1 to 77
-    held = {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}
+    held = addresses(compiled)
     decode(DECODERS["apd, W, M"], compiled)
-    # No new addresses.
-    assert held == {id(x) for cache in compiled.caches.values() for layer in cache.kept for x in layer}
+    assert held and held == addresses(compiled)
+    graphs = counted["stats"]["unique_graphs"]
+    again = Models(compiled.by_role).compiled(backend="eager")  # as another setting of a sweep does
+    decode(DECODERS["apd, W, M"], again)
+    assert addresses(again) == held and counted["stats"]["unique_graphs"] == graphs
 
 
 def test_autoregressive_under_compile():
     plain = Models({"target": models("Dream")["auxiliary"]})
     want = [g.ids for g in decode(Autoregressive(), plain)]
     assert [g.ids for g in decode(Autoregressive(), plain.compiled(backend="eager"))] == want
+
+
+@pytest.mark.parametrize("decoder", [Speculative(block_length=4), DFlash()], ids=["speculative", "dflash"])
+def test_drafters_under_compile(decoder):
+    drafter = small_drafter() if isinstance(decoder, DFlash) else small_qwen()
+    plain = Models({"target": small_qwen(), "drafter": drafter})
+    prompts, stop = [torch.arange(n) % 13 for n in (3, 40)], Stop()
+
+    def ids(models):
+        return [decoder.decode(models, [p], 12, stop, [0])[0].ids for p in prompts]
+
+    want = ids(plain)
+    assert ids(plain.compiled(backend="eager")) == want
+
+
+def test_lengths_are_padded_to_few_by_at_most_a_fourth():
+    board = Board.__new__(Board)
+    board.bucket = 32
+    padded = [board.padded(n) for n in range(1, 4097)]
+    assert len(set(padded)) == 24 and padded[:32] == [32] * 32
+    assert all(n <= p <= max(32 + n, 1.25 * n) for n, p in enumerate(padded, 1))
+    board.bucket = 1
+    assert [board.padded(n) for n in (1, 33, 700)] == [1, 33, 700]
+
+
+def test_more_shapes_than_allowed_are_an_error(monkeypatch):
+    monkeypatch.setattr("unmask.decoding.board.SHAPES", 1)
+    compiled = Models({"denoiser": models("Dream")["denoiser"]}).compiled(backend="eager")
+    with pytest.raises(Exception, match="limit") as error:
+        for length in (20, 60, 100):
+            LeftRight().decode(compiled, [torch.arange(length) % 500], 4, Stop(), [0])
+    assert type(error.value).__name__ == "FailOnRecompileLimitHit"
 
 
 def test_what_is_made_ready_in_a_measurement_is_measured_again():

@@ -55,7 +55,7 @@ def test_finished_run_decodes_nothing_and_loads_no_model(evaluate):
     summary = first.score()
     first.run.close()
     again = evaluate("limit=3")
-    again.lm._load = lambda: pytest.fail("a finished run must not load models")
+    again.load = lambda: pytest.fail("a finished run must not load models")
     assert again.score() == summary
     assert again.lm.decoded == 0
 
@@ -78,7 +78,7 @@ def test_a_trace_tells_the_steps_of_the_recorded_answers(evaluate):
     traced.run.close()
     before = (traced.run.folder / TRACES).read_bytes()
     again = evaluate("limit=3", "trace=true")
-    again.lm._load = lambda: pytest.fail("a traced run must not load models")
+    again.load = lambda: pytest.fail("a traced run must not load models")
     again.score()
     assert (again.run.folder / TRACES).read_bytes() == before
     (again.run.folder / TRACES).write_bytes(before.replace(b"denoiser", b"denoised", 1))

@@ -1,6 +1,8 @@
 """lm-eval's own command and `simple_evaluate` with our decoders, on its stock gsm8k from files."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import lm_eval
@@ -102,6 +104,39 @@ def test_the_command_writes_lm_evals_own_results(command, data):
     turns = [turn.split("\n")[0] for turn in arguments["arg_0"].split("<|im_start|>")[1:]]
     assert turns == ["system", "user", "assistant", "user", "assistant"]
     assert ROWS[4]["answer"] in arguments["arg_0"] and arguments["arg_1"]["max_gen_toks"] == 9
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_divide_the_documents_and_the_first_one_prints(command, args, data):
+    """The same scores and costs as alone; three documents for two processes, so that lm-eval repeats one."""
+    flags = ["--limit", "3", "--gen_kwargs", "max_gen_toks=9", "--output_path"]
+    code, _, err = command(*flags, str(data / "alone"))
+    assert code == 0, err
+    given = ",".join(f"{key}={value}" for key, value in (args | {"results": data / "shared"}).items())
+    own = ["--model", "unmask", "--model_args", given, "--tasks", str(data / "gsm8k_local.yaml")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [*torchrun, "harness.py", *own, "--include_path", str(STOCK), *flags, str(data / "two")]
+    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("exact_match") == 2 and done.stderr.count("tokens per step") == 1
+    found = [next((data / name).rglob("results*.json")) for name in ("alone", "two")]
+    alone, two = (json.loads(file.read_text()) for file in found)
+    assert two["results"]["gsm8k"] == alone["results"]["gsm8k"]
+    for name in ("samples", "useful_tokens", "forwards", "positions"):
+        assert two["config"]["unmask"][name] == alone["config"]["unmask"][name]
+    assert len(list((data / "shared" / "lm_eval").iterdir())) == 2
+
+
+def test_what_other_processes_keep_is_read_too(args, tmp_path):
+    request = asked(max_gen_toks=3)
+    first = UnmaskLM(keep=True, **args, results=str(tmp_path))
+    want = first.generate_until([request], disable_tqdm=True)
+    first.kept.close()
+    (file,) = (tmp_path / "lm_eval").iterdir()
+    file.rename(file.with_suffix(".1.jsonl"))  # as process 1 keeps its own
+    again = UnmaskLM(keep=True, **args, results=str(tmp_path))
+    again.decoder = None
+    assert again.generate_until([request], disable_tqdm=True) == want
 
 
 def test_an_unknown_setting_is_refused_with_those_that_there_are(command, data, monkeypatch):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config
@@ -17,7 +18,7 @@ from llada import LLaDAConfig
 from unmask.models import adapters
 from unmask.models.fingerprint import fingerprint
 from unmask.models.loading import Source, check_vocabularies
-from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
+from unmask.models.resources import check_device, choose_device, choose_dtype, rows_that_fit
 from unmask.models.settings import ModelConfig
 from unmask.paths import ROOT
 
@@ -289,9 +290,49 @@ def test_a_cpu_means_float32():
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
     assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
     assert choose_device("cpu").type == "cpu"
+    assert choose_dtype("auto", torch.device("mps")) == torch.bfloat16
 
 
-@pytest.mark.parametrize("gigabytes, rows", [(24, 2), (40, 16), (80, 32), (141, 32)])
+def test_another_accelerator_is_named_and_refused_where_it_is_missing():
+    assert choose_device("xpu").type == "xpu" and choose_device("cuda:1").index == 1
+    for name in ("tpu", "meta", "[1]", ""):
+        with pytest.raises(ValueError, match="must be auto, cpu, cuda, cuda:N, xpu or mps"):
+            choose_device(name)
+    with pytest.raises(ValueError, match="this machine has no XPU device"):
+        check_device(torch.device("xpu"))
+    assert check_device(torch.device("cpu")).type == "cpu"
+
+
+def test_a_module_on_the_same_weights_takes_no_memory_of_its_own(models):
+    (path,) = (word.partition("=")[2] for word in models if word.startswith("model.path="))
+    source = Source(ModelConfig(name="dream", path=path, kind="diffusion"))
+    plain = source.load(torch.device("cpu"), torch.float32)
+    other = source.load(torch.device("cpu"), torch.float32, module="compiled")
+    assert other is not plain and other is source.load(torch.device("cpu"), torch.float32, module="compiled")
+    ours, theirs = (dict(model.named_parameters()) for model in (plain, other))
+    assert ours.keys() == theirs.keys() and all(ours[name] is theirs[name] for name in ours)
+    assert other.lm_head is not plain.lm_head
+
+
+def test_a_large_model_says_what_it_takes_before_it_is_loaded(monkeypatch):
+    """Of a Hub repository whose weights are not here: that they are fetched, with their progress bars."""
+    source = object.__new__(Source)
+    source.settings, source.folder, source.revision = ModelConfig("dream"), "Dream-org/Dream", "0" * 40
+    monkeypatch.setattr(Source, "parameters", 7_615_616_512)
+    fetched, slow = source.announced(torch.device("cpu"), torch.float32)
+    assert fetched == "dream: fetching the weights of 7.6B parameters from the Hub"
+    assert slow.startswith("dream: 7.6B parameters run on the CPU in float32, 30 GB; torch ")
+    assert source.announced(torch.device("cuda"), torch.bfloat16) == [fetched]
+    monkeypatch.setattr(Source, "parameters", 2_800_000)
+    assert source.announced(torch.device("cpu"), torch.float32) == []
+    asked = []
+    monkeypatch.setattr("unmask.models.loading.cached_file", lambda folder, file, **_: asked.append(file))
+    source._fetch()
+    assert asked == ["model.safetensors.index.json", "model.safetensors"]
+    assert not are_progress_bars_disabled()
+
+
+@pytest.mark.parametrize("gigabytes, rows", [(24, 2), (40, 32), (80, 32), (141, 32)])
 def test_batch_size_auto_fits_dream_into_a_gpu(gigabytes, rows):
     settings = SimpleNamespace(name="dream")
     main = SimpleNamespace(config=DreamConfig(), parameters=7_615_616_512, settings=settings)

@@ -4,14 +4,20 @@ left."""
 import json
 import runpy
 import shutil
+import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
+import torch
 
 import eval as eval_door
 import report
 from unmask.configuration.command_line import Sweep
+from unmask.evaluation.evaluation import Evaluation
+from unmask.models.loading import Source
 from unmask.paths import ROOT
+from unmask.records.run import find_runs
 
 
 @pytest.fixture
@@ -70,6 +76,65 @@ def test_shards_join_to_the_whole(monkeypatch, capsys, models, tmp_path):
     assert len({line["doc_id"] for line in lines}) == len(lines) == 5
     shutil.rmtree(tmp_path / "joined.shards")
     assert run(f"run_folder={tmp_path / 'joined'}", "shard=2/2")["decoded_now"] == 0
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Within it this machine has a GPU, as far as records tell: models are on the CPU all the same."""
+    real = Source.load
+
+    @contextmanager
+    def within():
+        with monkeypatch.context() as patch:
+            patch.setattr("unmask.evaluation.setup.check_device", lambda device: device)
+            patch.setattr("unmask.evaluation.recorded_lm.check_device", lambda device: device)
+            patch.setattr(Evaluation, "rows_that_fit", lambda *_: 2)
+            patch.setattr(
+                Source, "load", lambda self, device, dtype, **kw: real(self, torch.device("cpu"), dtype, **kw)
+            )
+            yield
+
+    return within
+
+
+def test_shards_of_a_gpu_are_joined_and_scored_where_there_is_none(gpu, models, tmp_path, run_command):
+    words = [*models, "decoder=leftright", f"results={tmp_path}", "batch_size=auto", "dtype=float32"]
+    with gpu():
+        for i in (1, 2):
+            Evaluation.of(*words, "limit=5", "device=cuda", f"shard={i}/2").decode()
+    code, out, err = run_command(eval_door, *words, "limit=5")  # device=auto, which is this CPU
+    assert code == 0, err
+    joined = json.loads(out.splitlines()[-1])
+    assert joined["decoded_now"] == 0 and joined["n"] == 5
+    (run,), _ = find_runs(tmp_path)
+    assert run.config["device"] == "cuda" and run.config["batch_size"] == 2
+    for words_of_device in ([], ["device=cuda", "batch_size=2"]):  # what is missing is no other run's
+        code, out, err = run_command(eval_door, *words, "limit=6", *words_of_device)
+        assert code == 2 and "1 of 6 documents are not in" in err and "no CUDA device" in err
+    code, out, err = run_command(eval_door, *words, "limit=1", "device=cpu")
+    assert code == 0 and json.loads(out.splitlines()[-1])["decoded_now"] == 1
+
+
+def test_a_device_that_is_missing_is_refused_before_anything_is_written(models, tmp_path, run_command):
+    words = [*models, "limit=1", f"run_folder={tmp_path / 'run'}", "device=cuda"]
+    code, _, err = run_command(eval_door, *words)
+    assert code == 2 and "this machine has no CUDA device" in err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_are_shards_and_the_first_one_prints(models, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+    def run(*words):
+        done = subprocess.run([*torchrun, *words], cwd=ROOT, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    words = [*models, "limit=3", "decoder=leftright", f"run_folder={tmp_path / 'run'}", "warm_up=0"]
+    printed = [line for line in run("eval.py", *words).splitlines() if line.startswith("{")]
+    assert [json.loads(line)["n"] for line in printed] == [3]
+    shards = sorted((tmp_path / "run.shards").iterdir())
+    assert [len((shard / "samples.jsonl").read_text().splitlines()) for shard in shards] == [2, 1]
 
 
 @pytest.fixture

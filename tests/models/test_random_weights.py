@@ -29,7 +29,10 @@ def test_every_layout_has_random_models(layout, depth):
     [
         ("a2d-qwen3", 1024, 28, 596_049_920),
         ("a2d-qwen2", 896, 24, 494_032_768),
-        ("qwen2", 896, 24, 630_167_424),
+        ("qwen2", 896, 24, 494_032_768),
+        ("qwen2", 3584, 28, 7_615_616_512),
+        ("Dream", 3584, 28, 7_615_616_512),
+        ("llada", 4096, 32, 8_015_581_184),
     ],
 )
 def test_a_published_width_gives_the_published_model(layout, width, depth, parameters):

@@ -36,6 +36,9 @@ def test_a_machine_is_its_processor_cores_and_host(monkeypatch):
     assert here == module.machine() == f"{module._cpu()}, {module._cores()} cores, {here[-6:]}"
     assert re.fullmatch(r"[0-9a-f]{6}", here[-6:])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert module.machine(SimpleNamespace(type="cuda")) == here  # made elsewhere, and joined here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert module.machine(SimpleNamespace(type="cuda")).startswith("NVIDIA H100, ")
     monkeypatch.setattr(module.socket, "gethostname", lambda: "another")
     assert module.machine()[-6:] != here[-6:] and module.machine()[:-6] == here[:-6]

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import train
+from unmask.training.loop import Trainer
 from unmask.training.lora import Lora, add_adapter, merged
 
 OPTIONS = ["tokens=1500", "batch_tokens=600", "threads=1", "validation_problems=0", "architecture=null"]
@@ -129,6 +130,22 @@ def test_an_adapter_changes_nothing_at_first_and_names_modules_that_are_not_ther
     assert torch.equal(model.eval()(mixed.ids).logits, before)
 
 
+def test_activations_that_are_computed_again_change_no_weight(trainer, adapted, tmp_path):
+    weights, forwards = [], []
+    for again in (False, True):
+        models, count = adapted(), []
+        if again:
+            models["student"].gradient_checkpointing_enable({"use_reentrant": False})
+        models["student"].model.layers[0].mlp.register_forward_hook(lambda *_, count=count: count.append(1))
+        t = trainer(tmp_path / str(again), objective="distilled", models=models)
+        losses = [t.step() for _ in range(2)]
+        weights.append((losses, [p.detach().clone() for p in t.trained.values()]))
+        forwards.append(len(count))
+    assert weights[0][0] == weights[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(weights[0][1], weights[1][1], strict=True))
+    assert forwards[1] > forwards[0]  # the student's, not its teacher's
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -170,6 +187,22 @@ def test_train_command_with_a_teacher_and_an_adapter(command, parent, tmp_path, 
         if not torch.equal(p, start.get_parameter(name).half().float())
     ]
     assert changed == [f"model.layers.0.self_attn.{name}_proj.weight" for name in ("q", "v")]
+
+
+def test_what_is_frozen_is_in_the_dtype_of_the_forwards(command, parent, tmp_path, monkeypatch):
+    made = []
+    real = Trainer.__post_init__
+    monkeypatch.setattr(Trainer, "__post_init__", lambda self: made.append(self) or real(self))
+    lora = "lora={r: 4, alpha: 16, target_modules: [q_proj, v_proj]}"
+    for words in ([lora], [f"+frozen.teacher={parent}", f"folder={tmp_path / 'other'}"]):
+        code, _, err = command(*words, "dtype=bfloat16", "tokens=300")
+        assert code == 0, err
+        kinds = {p.requires_grad: set() for p in made[-1].objective.parameters()}
+        for parameter in made[-1].objective.parameters():
+            kinds[parameter.requires_grad].add(parameter.dtype)
+        assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
+    with_lora, without = (t.objective.student.is_gradient_checkpointing for t in made)
+    assert with_lora and not without
 
 
 def test_train_command_takes_a_teacher_from_a_folder(command, parent, tmp_path):

@@ -9,9 +9,9 @@ from torch import Tensor
 from unmask.configuration.settings import build_decoder, models_by_role, typed
 from unmask.decoding import Decoder, Generation, Models, Stop
 from unmask.evaluation.evaluation import Evaluation
-from unmask.models.loading import Source
+from unmask.models.loading import Source, on_same_weights
 from unmask.models.random_weights import random_model
-from unmask.models.resources import choose_device, choose_dtype
+from unmask.models.resources import check_device, choose_device, choose_dtype
 from unmask.models.settings import RandomModel
 
 
@@ -46,7 +46,8 @@ def build(name: str, cfg: DictConfig) -> Arm:
         arm = _random(name, settings)
     else:
         evaluation = Evaluation(cfg)
-        models = _models(evaluation.cfg, evaluation.decoder, evaluation.device, evaluation.dtype)
+        device = check_device(evaluation.device)
+        models = _models(evaluation.cfg, evaluation.decoder, device, evaluation.dtype)
         requests = evaluation.requests[: settings.prompts]
         if len(requests) < settings.prompts:
             raise ValueError(
@@ -77,7 +78,7 @@ def _random(name: str, settings) -> Arm:
     for role, model in by_role.items():
         if not isinstance(model, RandomModel):
             raise ValueError(f"{role}={model.name}: model=random goes with {role}=random_causal")
-    device = choose_device(settings.device)
+    device = check_device(choose_device(settings.device))
     models = _models(settings, decoder, device, choose_dtype(settings.dtype, device))
     generator = torch.Generator().manual_seed(settings.seed)
     # Special ids come last.
@@ -106,12 +107,15 @@ _loaded: dict = {}
 
 
 def _load(settings, role: str, device: torch.device, dtype: torch.dtype, compiled: bool) -> torch.nn.Module:
-    """Arms of the same model share its weights; compiling changes a model, so compiled ones are others, and
+    """Arms of the same model share its weights. Compiling changes a module, so compiled ones are others, and
     so are those of drafters, since a model that drafts for itself counts its forwards twice."""
-    key = (repr(settings), role == "drafter", device, dtype, compiled)
+    key = repr(settings), device, dtype
     if key not in _loaded:
-        random = isinstance(settings, RandomModel)
-        private = compiled or role == "drafter"
-        model = random_model(settings) if random else Source(settings).load(device, dtype, private=private)
-        _loaded[key] = model.to(device, dtype).eval()
-    return _loaded[key]
+        if isinstance(settings, RandomModel):
+            _loaded[key] = random_model(settings, device, dtype).eval()
+        else:
+            _loaded[key] = Source(settings).load(device, dtype)
+    module = (*key, compiled, role == "drafter")
+    if module not in _loaded:
+        _loaded[module] = on_same_weights(_loaded[key]) if any(module[-2:]) else _loaded[key]
+    return _loaded[module]

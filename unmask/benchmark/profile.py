@@ -143,11 +143,11 @@ def _flops(arm: Arm, count: int) -> int:
 def _peak_memory(arm: Arm, count: int) -> int:
     """The most bytes that decoding held at once, on top of the weights."""
     device = arm.models.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        torch.accelerator.reset_peak_memory_stats(device)
+        before = torch.accelerator.memory_allocated(device)
         arm.answer(0, count)
-        return torch.cuda.max_memory_allocated(device) - before
+        return torch.accelerator.max_memory_allocated(device) - before
     with torch_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         arm.answer(0, count)
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]

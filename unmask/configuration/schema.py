@@ -57,8 +57,8 @@ class EvalConfig:
     task: TaskConfig = MISSING
     seed: int = 0  # of the noise of all answers, where a decoder samples
     batch_size: int | str = 1  # auto: as large a power of two, up to 32, as fits in memory
-    device: str = "auto"  # auto | cpu | cuda | cuda:N
-    dtype: str = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | xpu | mps
+    dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     threads: int = 2  # of torch on a CPU
     compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
     mc_samples: int = 128  # masked copies of a continuation that give its likelihood under a diffusion model
@@ -74,6 +74,9 @@ class EvalConfig:
     # prompt: print the first three prompts and their ids, and end; no weights are read, nothing is written
     show: str | None = None
     warm_up: int = 5  # documents decoded before the clock starts, and again under it: the ids must repeat
+    # answers of a lossless decoder that the baseline decodes too, off the clock, to compare their ids; null:
+    # all on a CPU, 20 on a GPU
+    check_lossless: int | None = None
     # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
     shard: str | None = None
     # a figure: its settings are those of each arm (name -> settings; a list is swept), times a grid

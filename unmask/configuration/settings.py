@@ -51,6 +51,10 @@ def typed(cfg: DictConfig) -> EvalConfig:
     at_least_one(limit=found.limit, threads=found.threads)
     if type(found.warm_up) is not int or found.warm_up < 0:
         raise ValueError(f"warm_up={found.warm_up!r} must be a whole number, 0 or more")
+    if found.check_lossless is not None and (
+        type(found.check_lossless) is not int or found.check_lossless < 0
+    ):
+        raise ValueError(f"check_lossless={found.check_lossless!r} must be a whole number, 0 or more")
     if found.show not in (None, "prompt"):
         raise ValueError(f"show={found.show}: must be prompt, or null")
     if found.batch_size != "auto":

@@ -14,44 +14,78 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.cache import SlotCache
+from unmask.decoding.finite import Watch
 from unmask.decoding.generation import Observer, Stop
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import exclude
 from unmask.decoding.visibility import attention_mask, block_causal, causal, full, origin
+from unmask.models.resources import LOGITS
 
 ENDLESS = Stop()
 READY = 2  # forwards of a shape that make a compiled model ready for it
+SHAPES = 512  # that a model may be compiled for: prompts from 1 to 4,096 tokens have 24 widths
 Measured = TypeVar("Measured")
+
+
+@dataclass
+class Graphs:
+    """What a compiled model keeps, for all that use it: `caches` by rows and slots, since a CUDA graph needs
+    them to stay, and `shapes`, how many forwards had each length fed and length seen."""
+
+    caches: dict[tuple[int, int], SlotCache] = field(default_factory=dict)
+    shapes: Counter = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class Models:
     """The models that a decoder runs on, by role.
 
-    bucket: 1, or the multiple that fed and cached lengths are padded to, so that compiled models meet few
-    shapes; then caches are kept in `caches` from answer to answer, since a CUDA graph needs them to stay, and
-    `shapes` counts the forwards by role, length fed and length seen.
+    bucket: 1, or of compiled models the least multiple that lengths are padded to (`Board.padded`), so that
+    they meet few shapes.
     """
 
     by_role: Mapping[str, torch.nn.Module]
     bucket: int = 1
-    caches: dict = field(default_factory=dict)
-    shapes: Counter = field(default_factory=Counter)
 
     def __getitem__(self, role: str) -> torch.nn.Module:
         return self.by_role[role]
 
     def compiled(self, bucket: int = 32, **options) -> Models:
-        """The same models with their bodies under torch.compile, for batches of one row.
+        """The same models with their bodies under torch.compile, for batches of one row. One that is compiled
+        already stays as it is, with its graphs and caches.
 
-        options: torch.compile's; by default CUDA graphs ("reduce-overhead").
+        options: torch.compile's; by default CUDA graphs ("reduce-overhead"). More than SHAPES shapes are an
+        error (torch's FailOnRecompileLimitHit), where torch would go on without compiling, and say nothing.
         """
         import torch._dynamo  # takes seconds: only where it is used
 
-        torch._dynamo.config.recompile_limit = 64  # a graph for every multiple of the bucket
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = SHAPES
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
         for model in self.by_role.values():
-            getattr(model, "model", model).compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
+            if not hasattr(model, "graphs"):
+                body = getattr(model, "model", model)
+                body.compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
+                model.graphs = Graphs()
         return replace(self, bucket=bucket)
+
+    def slots(self, role: str, rows: int, length: int) -> SlotCache:
+        """A cache of nothing yet: a new one, or a compiled model's own."""
+        if self.bucket == 1:
+            return SlotCache(rows, length)
+        model = self.by_role[role]
+        if (rows, length) not in model.graphs.caches:
+            model.graphs.caches[rows, length] = SlotCache(rows, length).allocate(model)
+        cache = model.graphs.caches[rows, length]
+        cache.valid = [0] * rows
+        return cache
+
+    @property
+    def shapes(self) -> Counter:
+        """Forwards of compiled models by role, length fed and length seen."""
+        found = Counter()
+        for role, model in self.by_role.items() if self.bucket > 1 else ():
+            found |= Counter({(role, *shape): count for shape, count in model.graphs.shapes.items()})
+        return found
 
     def settled(self, measure: Callable[[], Measured]) -> Measured:
         """measure(), again until no model is made ready in it.
@@ -60,7 +94,7 @@ class Models:
         replays that from the third on: only then does a clock measure decoding.
         """
         while True:
-            before = Counter(self.shapes)
+            before = self.shapes
             measured = measure()
             if all(before[shape] >= READY for shape, count in self.shapes.items() if count > before[shape]):
                 return measured
@@ -151,13 +185,14 @@ class Board:
         for ids, row in zip(self.ids, rows, strict=True):
             ids[: len(row.prompt)] = row.prompt
         self.cached: list[tuple[str, SlotCache, Fed]] = []  # forwards of the step at work
-        self.caches: dict[tuple, SlotCache] = models.caches if self.bucket > 1 else {}
-        for cache in self.caches.values():
-            cache.valid = [0] * cache.size
+        self.caches: dict[tuple, SlotCache] = {}
+        self.watch = Watch()
 
     def padded(self, length: int) -> int:
-        """The next multiple of the bucket."""
-        return -(-length // self.bucket) * self.bucket
+        """The next length that compiled models are fed: multiples of the bucket, and further up of larger
+        steps, four for each doubling, so that at most a fourth is added. Otherwise the length itself."""
+        step = self.bucket if self.bucket == 1 else max(self.bucket, 2 ** ((length - 1).bit_length() - 3))
+        return -(-length // step) * step
 
     def tensor(self, values) -> Tensor:
         return torch.tensor(values, device=self.ids.device)
@@ -166,8 +201,7 @@ class Board:
         """The role's keys and values, allocated when first asked for."""
         key = role, self.width
         if key not in self.caches:
-            fresh = SlotCache(len(self.rows), self.width)
-            self.caches[key] = fresh.allocate(self.models[role]) if self.bucket > 1 else fresh
+            self.caches[key] = self.models.slots(role, len(self.rows), self.width)
         return self.caches[key]
 
     def valid(self, role: str, only: Sequence[int] | None = None) -> list[int]:
@@ -202,7 +236,10 @@ class Board:
             inputs = (
                 self._shared_inputs(fed, ids, cache) if alike else self._masked_inputs(role, fed, ids, cache)
             )
-        return self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
+        output = self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
+        if getattr(output, "logits", None) is not None:
+            self.watch.see(role, output.logits, [self.rows[i] for i in self._taking_part(fed)])
+        return output
 
     def adopt(self, role: str, row: int, queries: range, columns: range, only: Sequence[int] | None = None):
         """Write keys and values of the last forward's `queries` of a row into its cache, which then holds all
@@ -241,7 +278,7 @@ class Board:
         end = max(fed.bounds)  # of the columns that are seen
         if self.bucket > 1:
             end = self.width if cache is not None else columns.size(1)
-            self.models.shapes[role, columns.size(1), end] += 1
+            self.models[role].graphs.shapes[columns.size(1), end] += 1
         if cache is not None:
             cache.write_at(rows, columns.where(columns < ends[:, None], self.width), end)
         return {
@@ -343,10 +380,18 @@ class Board:
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
         starts = [0 if queries else columns.start + shift for columns in fed.columns]
-        return Marginals(self.models[role], self.models.mask_id, hidden, starts)
+        rows = self.rows if fed.only is None else [self.rows[i] for i in fed.only]
+
+        def watch(logits: Tensor, only: Sequence[int]) -> None:
+            self.watch.see(role, logits, [rows[i] for i in only])
+
+        return Marginals(self.models[role], self.models.mask_id, hidden, starts, watch)
 
     def commit(self, commits: Sequence[Commit], observer: Observer | None) -> None:
-        """End a step: write every row's tokens (or none). Finished rows leave the board and its caches."""
+        """End a step: write every row's tokens (or none). Finished rows leave the board and its caches.
+
+        NotFinite where the logits of the step were not."""
+        self.watch.check()
         written = {
             (i, len(row.prompt) + position): self.models.mask_id if token is None else token
             for i, (row, (positions, ids)) in enumerate(zip(self.rows, commits, strict=True))
@@ -379,8 +424,15 @@ class Board:
 class Marginals:
     """A denoiser's forward: the head runs on the columns that are asked for, and on no other."""
 
-    def __init__(self, model: torch.nn.Module, mask_id: int, hidden: Tensor, starts: Sequence[int]):
-        self.model, self.mask_id, self.hidden, self.starts = model, mask_id, hidden, starts
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        mask_id: int,
+        hidden: Tensor,
+        starts: Sequence[int],
+        watch: Callable[[Tensor, Sequence[int]], None] = lambda logits, only: None,
+    ):
+        self.model, self.mask_id, self.hidden, self.starts, self.watch = model, mask_id, hidden, starts, watch
 
     def logits(self, columns: Sequence[Sequence[int]], only: Sequence[int] | None = None) -> Tensor:
         """(rows, k, V) for each row's columns, k being the most that a row has.
@@ -400,7 +452,24 @@ class Marginals:
         device = self.hidden.device
         rows = torch.tensor(list(only), device=device)[:, None]
         hidden = self.hidden[rows, torch.tensor(indices, device=device)]
-        return exclude(self.model.lm_head(hidden), self.mask_id)
+        logits = self.model.lm_head(hidden)
+        self.watch(logits, only)
+        return exclude(logits, self.mask_id)
+
+    def in_parts(
+        self, columns: Sequence[Sequence[int]], judge: Callable[[range, Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """What `judge(rows, logits)` says of all rows, a few rows at a time: no more than LOGITS bytes of
+        logits are held at once, and one row's at least.
+
+        columns: as in `logits`. judge: of these rows and their logits (rows, k, V), tensors (rows, k).
+        """
+        most = max(map(len, columns))
+        columns = [[*mine, *[mine[-1]] * (most - len(mine))] for mine in columns]
+        size = max(1, LOGITS // (4 * most * self.model.config.vocab_size))
+        parts = [range(n, min(n + size, len(columns))) for n in range(0, len(columns), size)]
+        judged = [judge(part, self.logits(columns[part.start : part.stop], part)) for part in parts]
+        return judged[0] if len(judged) == 1 else tuple(map(torch.cat, zip(*judged, strict=True)))
 
 
 def to_lists(*tensors: Tensor) -> list[list]:

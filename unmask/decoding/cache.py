@@ -87,7 +87,9 @@ class SlotCache(Cache):
     def keep(self, rows: list[int]) -> None:
         """Forget all rows but these."""
         self.size, self.valid = len(rows), [self.valid[i] for i in rows]
-        self.kept = [[states[rows] for states in layer] for layer in self.kept]
+        for layer in self.kept:  # one tensor at a time: no second cache beside the first
+            for i, states in enumerate(layer):
+                layer[i] = states[rows]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.slots.start if isinstance(self.slots, range) else 0

@@ -88,9 +88,10 @@ class Decoder:
     ) -> list[Generation]:
         """Decode every prompt (1-D id tensors of any lengths) to at most `max_new_tokens` tokens.
 
-        A row's result depends on its prompt and its seed alone: not on the batch, its size or its order.
+        In float32 a row's result depends on its prompt and its seed alone: not on the batch, its size or its
+        order. With fewer bits the shape of a batch may round otherwise, and another token win.
         ValueError where the settings do not fit max_new_tokens, a causal model gets an empty prompt, or a
-        prompt holds the mask's id.
+        prompt holds the mask's id; NotFinite, which is one, where a model's logits are no numbers.
         """
         at_least_one(max_new_tokens=max_new_tokens)
         self.check(max_new_tokens)
@@ -115,8 +116,10 @@ class Decoder:
         start = time.perf_counter()
         with torch.inference_mode():
             if rows:
-                self.run(Board(rows, models, stop), observer)
+                self.run(board := Board(rows, models, stop), observer)
         synchronise(models.device)
+        if rows:
+            board.watch.check()
         seconds = (time.perf_counter() - start) / max(1, len(rows))
         generations = [row.generation() for row in rows]
         for generation in generations:
@@ -127,6 +130,6 @@ class Decoder:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for all work on a GPU; nothing to do on a CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Wait for all work on an accelerator; nothing to do on a CPU."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -73,11 +73,13 @@ class Pipeline(Sampling, Decoder):
             self._advance(row)
         masks = [self._masks(row, range(row.prefix, self._begun(row))) for row in board.rows]
         prompts = [len(row.prompt) for row in board.rows]
-        logits = self._marginals(board).logits(
-            [[n + p for p in positions] for n, positions in zip(prompts, masks, strict=True)]
-        )
-        ids = self._draw(board, masks, logits)
-        sure, order = self._judge(board, logits, ids)
+        columns = [[n + p for p in positions] for n, positions in zip(prompts, masks, strict=True)]
+
+        def judge(part: range, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            ids = self._draw(board, masks, logits, part)
+            return *self._judge(board, logits, ids), ids
+
+        sure, order, ids = self._marginals(board).in_parts(columns, judge)
         return [
             self._end(board, row, self._commit(board, row, positions, *mine))
             for row, positions, *mine in zip(board.rows, masks, *to_lists(sure, order, ids), strict=True)
@@ -93,11 +95,11 @@ class Pipeline(Sampling, Decoder):
             for block, span in enumerate(spans)
         )
 
-    def _draw(self, board: Board, masks: list[list[int]], logits: Tensor) -> Tensor:
-        """A token of each mask, (rows, k)."""
-        scores = self.scores(logits)
-        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
-        noise = self.row_noise(generators, list(map(len, masks)), logits)
+    def _draw(self, board: Board, masks: list[list[int]], logits: Tensor, part: range) -> Tensor:
+        """A token of each mask of these rows, (rows, k)."""
+        scores, rows = self.scores(logits), [board.rows[i] for i in part]
+        generators = [step_generator(row.seed, row.step, board.ids.device) for row in rows]
+        noise = self.row_noise(generators, [len(masks[i]) for i in part], logits)
         return (scores if noise is None else scores + noise).argmax(-1)
 
     def _commit(

@@ -10,7 +10,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
 from unmask.decoding.board import Board
@@ -48,10 +48,15 @@ class TransformersGenerate(Decoder):
         own, model.generation_config = model.generation_config, GenerationConfig()
         try:
             output = model.generate(
-                ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[Ends(stop, width)]
+                ids,
+                attention_mask=mask,
+                generation_config=greedy,
+                stopping_criteria=[Ends(stop, width)],
+                logits_processor=[Watched(board, rows)],
             )
         finally:
             model.generation_config = own
+        board.watch.check()
         written = output[:, width:].tolist()
         for row, tokens in zip(rows, written, strict=True):
             for forward in range(len(tokens)):
@@ -115,9 +120,11 @@ class TransformersAssisted(Decoder):
                         attention_mask=torch.ones_like(ids),
                         generation_config=greedy,
                         stopping_criteria=[Ends(stop, len(row.prompt))],
+                        logits_processor=[Watched(board, [row])],
                         assistant_model=self.assistant(drafter),
                     )
                 tokens = output[0, len(row.prompt) :].tolist()
+                board.watch.check()
                 row.commit((range(len(tokens)), tokens), stop, observer)
                 # Which forward gave which token is not told: all are filed under the last one.
                 row.commits = [row.forwards["target"] - 1 if c >= 0 else c for c in row.commits]
@@ -158,6 +165,17 @@ class Ends(StoppingCriteria):
         written = [ids[self.width :].tolist() if self.stop.match else [] for ids in input_ids]
         ended = [self.stop.cut(ids) is not None for ids in written]
         return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+
+
+class Watched(LogitsProcessor):
+    """Lets a board's watch see the target's logits, as it does in our own decoders."""
+
+    def __init__(self, board: Board, rows: list[Row]):
+        self.board, self.rows = board, rows
+
+    def __call__(self, input_ids, scores):
+        self.board.watch.see("target", scores[:, None], self.rows)
+        return scores
 
 
 class ForTransformers(torch.nn.Module):

@@ -242,13 +242,18 @@ class Unmasking(Sampling, Decoder):
         if not any(row.wanted for row in rows):
             return [([], [])] * len(board.rows)
         prompts = [len(row.prompt) for row in board.rows]
-        logits = marginals.logits(
-            [[n + p for p in row.positions] for n, row in zip(prompts, rows, strict=True)]
-        )
-        if self.end_rule == "no_eos":
-            logits[..., board.models.eos_ids] = -torch.inf
-        scores, ids = self._draw(rows, logits)
-        order, counts = self._choose(board, rows, scores if self.rank_tempered else logits, ids)
+        columns = [[n + p for p in row.positions] for n, row in zip(prompts, rows, strict=True)]
+
+        def judge(part: range, logits: Tensor) -> tuple[Tensor, Tensor]:
+            """A token of each candidate, and how sure it is."""
+            if self.end_rule == "no_eos":
+                logits[..., board.models.eos_ids] = -torch.inf
+            scores, ids = self._draw([rows[i] for i in part], logits)
+            blind = self.rank in BLIND
+            return ids, ids if blind else self._values(board, scores if self.rank_tempered else logits, ids)
+
+        ids, values = marginals.in_parts(columns, judge)
+        order, counts = self._choose(board, rows, values, ids)
         return self._commits(rows, order, counts, ids)
 
     def _candidates(self, board: Board, row: Row) -> Candidates:
@@ -276,13 +281,16 @@ class Unmasking(Sampling, Decoder):
         return scores, (scores if noise is None else scores + noise).argmax(-1)
 
     def _choose(
-        self, board: Board, rows: list[Candidates], scores: Tensor, ids: Tensor
+        self, board: Board, rows: list[Candidates], values: Tensor, ids: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The candidates of each row from the surest on, (rows, k), and how many to commit, (rows,)."""
+        """The candidates of each row from the surest on, (rows, k), and how many to commit, (rows,).
+
+        values: how sure each is, (rows, k).
+        """
         if self.rank in BLIND:
             order = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
             return order, board.tensor([row.wanted for row in rows])
-        order, counts = self._surest(board, rows, scores, ids)
+        order, counts = self._surest(board, rows, values, ids)
         least = board.tensor([row.first_only for row in rows])
         return order, counts.clamp(min=least.int())
 
@@ -371,7 +379,7 @@ class Unmasking(Sampling, Decoder):
         return sorted(masks[i] for i in draws.topk(self._quota(row, len(masks))).indices.tolist())
 
     def _surest(
-        self, board: Board, rows: list[Candidates], scores: Tensor, ids: Tensor
+        self, board: Board, rows: list[Candidates], values: Tensor, ids: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The candidates of each row by rank, (rows, k), and how many the quota commits, (rows,).
 
@@ -379,7 +387,7 @@ class Unmasking(Sampling, Decoder):
         """
         lengths = board.tensor([len(row.positions) for row in rows])
         padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
-        values = self._values(board, scores, ids).masked_fill(padding, -torch.inf)
+        values = values.masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
         if self.quota in (*SCHEDULES, "dynamic"):
             quotas = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]

@@ -21,7 +21,7 @@ from unmask.configuration.settings import machinery_of, typed
 from unmask.evaluation.likelihood import Likelihood
 from unmask.evaluation.text_lm import ROLLING, TextLM, joined
 from unmask.models.loading import Source, identity_of_model
-from unmask.models.resources import choose_device, choose_dtype
+from unmask.models.resources import check_device, choose_device, choose_dtype
 from unmask.models.settings import RandomModel
 from unmask.paths import ROOT
 from unmask.progress import progress_bar
@@ -125,6 +125,7 @@ class Choices:
         missing = list(self.missing.items())
         if not missing:
             return
+        check_device(self.device)
         self.run.claim()
         stamp = {"commit": commit(), "machine": machine(self.device)}
         size = self.lm.batch_size if isinstance(self.lm.batch_size, int) else 1

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -13,6 +15,7 @@ from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.prompts import shown
 from unmask.evaluation.several import answer, distinct
 from unmask.output import print_json
+from unmask.processes import Processes, started
 from unmask.records import Run
 from unmask.records.naming import labels
 from unmask.report.command import show_beside
@@ -22,7 +25,33 @@ from unmask.report.tables import likelihood_table, summary_table
 
 def evaluate(given: Sequence[str], single: bool = False) -> None:
     """The evaluation that the words of a command name, or all of a sweep. single: the words are of one
-    setting of a sweep."""
+    setting of a sweep. Under torchrun or accelerate launch every process is a shard."""
+    if started() > 1:
+        together(given, single)
+    else:
+        evaluate_here(given, single)
+
+
+def together(given: Sequence[str], single: bool) -> None:
+    """Each process answers its shard on its own device; then the first one joins and scores, and prints."""
+    if any(key_of(word) == "shard" for word in given):
+        raise ValueError("shard=: under torchrun every process is a shard; remove it")
+    devices = [word.partition("=")[2] for word in given if key_of(word) == "device"]
+    processes = Processes.join(devices[-1] if devices else "auto", on_host=True)
+    try:
+        rest = [word for word in given if key_of(word) != "device"]
+        shard = f"shard={processes.rank + 1}/{processes.world_size}"
+        with redirect_stdout(StringIO()):
+            evaluate_here([*rest, f"device={processes.device}", shard], single)
+        processes.gather(None)
+        if processes.is_main:
+            evaluate_here(given, single)
+    finally:
+        processes.leave()
+
+
+def evaluate_here(given: Sequence[str], single: bool = False) -> None:
+    """`evaluate`, in one process."""
     several = not single and (figures_named(given) or any(map(is_list, given)))
     configs = settings(given) if several else [composed("eval", given)]
     if any(cfg.show is not None for cfg in configs):

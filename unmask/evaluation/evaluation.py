@@ -1,5 +1,8 @@
 """One evaluation: from a checked configuration to a scored record. The doors open this room."""
 
+import sys
+from collections import defaultdict
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -12,9 +15,11 @@ from unmask.evaluation.lm import text_stop
 from unmask.evaluation.prompts import PromptBuilder
 from unmask.evaluation.recorded_lm import RecordedLM
 from unmask.evaluation.setup import Setup
+from unmask.models.resources import ACCELERATORS, SIZES, choose_device, choose_dtype
 from unmask.paths import ROOT
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import chosen
+from unmask.records.environment import accelerator
 from unmask.records.naming import label
 from unmask.records.summary import summarise
 from unmask.records.trace import agrees
@@ -54,10 +59,9 @@ class Evaluation(Setup):
         every = self._requests()
         prompts = {self.lm.key(r)[0]: self.lm.tok_encode(r.args[0]) for r in every}
         self.prompts_hash = config_hash(prompts)
-        if cfg.batch_size == "auto":  # of all documents, so that a larger limit goes on with the same run
-            longest = min(max(map(len, prompts.values())) + task.max_new_tokens, self.lm.context)
-            cfg.batch_size = self.rows_that_fit(longest, task.max_new_tokens)
-        self.lm.batch_size = cfg.batch_size
+        # of all documents, so that a larger limit goes on with the same run
+        longest = min(max(map(len, prompts.values())) + task.max_new_tokens, self.lm.context)
+        self._settle(longest)
         self.documents = {name: len(each.eval_docs) for name, each in self.tasks.items()}
         self.templates = {
             name: list(each.eval_docs["template"])
@@ -65,8 +69,8 @@ class Evaluation(Setup):
             if "template" in each.features
         }
         wanted = chosen(self.documents, cfg.limit, task.subset_seed, self.templates, task.documents)
-        by_number = {self.lm.key(r)[0]: r for r in every}
-        self.requests = [by_number[i] for i in wanted[number - 1 :: count]]
+        self._by_number = {self.lm.key(r)[0]: r for r in every}
+        self.requests = [self._by_number[i] for i in wanted[number - 1 :: count]]
         self._check_turns()
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         if cfg.show:
@@ -74,6 +78,33 @@ class Evaluation(Setup):
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
         if cfg.shard and (joined := Run.find(self.whole)):  # what is there is not decoded again
             self.requests = [r for r in self.requests if self.lm.key(r) not in joined.done]
+
+    def _settle(self, longest: int) -> None:
+        """Decide what auto means, for a device and a batch size.
+
+        A run or a shard that is there decides first: of this machine's kind of device, or else of another
+        one, since what a GPU decoded is joined and scored anywhere; and of any batch size, since the memory
+        that is free changes. longest: columns of the longest row.
+        """
+        cfg, here, auto = self.cfg, self.device.type, self.cfg.batch_size == "auto"
+        kinds = [here, *ACCELERATORS] if cfg.device == "auto" and here == "cpu" else [cfg.device]
+        sizes = SIZES if auto else [cfg.batch_size]
+        if cfg.show is None and len(kinds) * len(sizes) > 1:
+            asked = cfg.device, cfg.batch_size
+            for cfg.device, cfg.batch_size in [*product(kinds, sizes), asked]:
+                if cfg.batch_size != "auto" and self._exists():
+                    break
+        self.device = choose_device(cfg.device)
+        self.dtype = choose_dtype(cfg.dtype, self.device)
+        if cfg.batch_size == "auto":
+            cfg.batch_size = self.rows_that_fit(longest, cfg.task.max_new_tokens)
+        self.lm.batch_size, self.lm.may_halve = cfg.batch_size, auto
+
+    def _exists(self) -> bool:
+        """Whether a run of this identity, or a shard of it, has been begun."""
+        folders = [self.whole, *(info.parent for info in self.shards.glob("*/run.json"))]
+        found = filter(None, map(Run.find, folders))
+        return any(config_hash(run.config) == config_hash(self.identity) for run in found)
 
     # Identity
 
@@ -114,7 +145,7 @@ class Evaluation(Setup):
 
     @property
     def gpu(self) -> str | None:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        return accelerator(self.device)
 
     @property
     def label(self) -> str:
@@ -212,26 +243,57 @@ class Evaluation(Setup):
         return {"eos_id": self.main.tokenizer.eos_token_id, "retokenised": tokens}
 
     def trace(self) -> None:
-        """Decode the first documents once more, off the clock, and record each step (records.trace)."""
+        """Decode the first documents once more, off the clock, and record each step (records.trace).
+
+        In the batches that the record names: below float32 an answer may depend on its batch. One that comes
+        out otherwise all the same, as on another machine, has no trace, and a line on stderr says so;
+        AssertionError in float32.
+        """
         found = self.run.traces()
         samples = {(s["doc_id"], s["repeat"]): s for s in self.run.samples()}
-        for request in self.requests[:TRACED]:
-            key = self.lm.key(request)
-            if key in found and agrees(found[key], samples[key]):
-                continue
-            steps: list[tuple[list[int], int, str, dict[str, int]]] = []
+        first = [self.lm.key(request) for request in self.requests[:TRACED]]
+        wanted = [key for key in first if not (key in found and agrees(found[key], samples[key]))]
+        batches = defaultdict(list)
+        for key in self.run.done:  # in the order in which they were recorded
+            batches[samples[key]["batch"]].append(key)
+        differ = []
+        for batch in dict.fromkeys(samples[key]["batch"] for key in wanted):
+            for key, trace, ids in self._traced(batches[batch]):
+                if key in wanted and ids == samples[key]["ids"]:
+                    found[key] = trace
+                elif key in wanted:
+                    differ.append(key[0])
+        if differ and self.dtype == torch.float32:
+            raise AssertionError(f"documents {differ} decoded for their traces gave other ids than recorded")
+        if differ:
+            numbers = ", ".join(map(str, differ))
+            print(
+                f"no trace of documents {numbers}: decoded again in {self.identity['dtype']} they differ",
+                file=sys.stderr,
+            )
+        self.run.write_traces(found[key] for key in sorted(found))
 
-            def observe(row, positions, ids, steps=steps):
-                states = self.decoder.block_states(row)
-                steps.append((list(row.drafted), row.accepted, states, dict(row.forwards)))
+    def _traced(self, keys: list[tuple[int, int]]) -> list[tuple[tuple[int, int], dict, list[int]]]:
+        """Decode a batch and watch its steps: key, trace and ids of each of its documents."""
+        requests = [self._by_number[number] for number, _ in keys]
+        steps: list[list[tuple[list[int], int, str, dict[str, int]]]] = [[] for _ in keys]
 
-            prompts, seeds = self.lm.prompts([request]), [self.lm.seed_of(request)]
-            max_new_tokens = self.cfg.task.max_new_tokens
-            (again,) = self.decoder.decode(self.lm.models, prompts, max_new_tokens, self.stop, seeds, observe)
-            if again.ids != samples[key]["ids"]:
-                raise AssertionError(f"document {key[0]} decoded for its trace gave other ids than recorded")
-            drafted, accepted, blocks, forwards = map(list, zip(*steps, strict=True))
-            found[key] = {
+        def observe(row, positions, ids):
+            states = self.decoder.block_states(row)
+            steps[row.index].append((list(row.drafted), row.accepted, states, dict(row.forwards)))
+
+        generations = self.decoder.decode(
+            self.lm.models,
+            self.lm.prompts(requests),
+            self.cfg.task.max_new_tokens,
+            self.stop,
+            list(map(self.lm.seed_of, requests)),
+            observe,
+        )
+        found = []
+        for key, request, mine, again in zip(keys, requests, steps, generations, strict=True):
+            drafted, accepted, blocks, forwards = map(list, zip(*mine, strict=True))
+            trace = {
                 "doc_id": key[0],
                 "repeat": key[1],
                 "question": request.doc.get("question"),
@@ -240,7 +302,8 @@ class Evaluation(Setup):
                 "blocks": blocks,
                 "forwards": {role: [counts[role] for counts in forwards] for role in again.forwards},
             }
-        self.run.write_traces(found[key] for key in sorted(found))
+            found.append((key, trace, again.ids))
+        return found
 
     def headline(self, summary: dict) -> dict:
         """What the last line of stdout says."""

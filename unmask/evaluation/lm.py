@@ -21,11 +21,15 @@ from lm_eval.utils import simple_parse_args_string
 
 from unmask.configuration.model_args import configuration
 from unmask.decoding import Generation, Models, Stop
+from unmask.decoding.board import SHAPES
+from unmask.decoding.finite import NotFinite
 from unmask.decoding.sampling import at_least_one
 from unmask.evaluation.likelihood import Likelihood
 from unmask.evaluation.setup import Setup
 from unmask.evaluation.text_lm import ROLLING, TextLM, joined
+from unmask.models.resources import choose_device
 from unmask.paths import ROOT
+from unmask.processes import Processes, is_first, started
 from unmask.progress import progress_bar
 from unmask.records.documents import TASK_STRIDE
 from unmask.records.identity import config_hash
@@ -43,12 +47,56 @@ class GenerativeLM(TextLM):
 
     def __init__(self, setup: Setup, tasks: Sequence[str] = ()):
         super().__init__(setup.main, setup.cfg, setup.device, setup.dtype)
-        self.decoder, self._load, self.tasks = setup.decoder, setup.load, list(tasks)
+        self.setup, self.decoder, self.tasks = setup, setup.decoder, list(tasks)
+        self.may_halve = setup.cfg.batch_size == "auto"  # where a batch does not fit in memory
 
     @cached_property
     def models(self) -> Models:
         """Loaded when something has to be decoded, once."""
-        return self._load()
+        return self.setup.load()
+
+    def in_batches(
+        self, requests: Sequence[Instance], decode: Callable[[slice], Any]
+    ) -> Iterator[tuple[slice, Any]]:
+        """`decode` of batch after batch, with the slice of the requests that it is of.
+
+        Where batch_size=auto does not fit in memory, it is halved for good and a line on stderr says so.
+        ValueError where it may not be, and, naming the document, for logits that are not finite.
+        """
+        start = 0
+        while start < len(requests):
+            batch, failed = slice(start, start + self.batch_size), None
+            try:
+                done = decode(batch)
+            except NotFinite as error:
+                request = requests[start + error.row]
+                raise ValueError(f"document {request.doc_id} of {request.task_name}, {error}") from error
+            except torch.OutOfMemoryError as error:
+                failed = str(error).splitlines()[0]
+            except Exception as error:
+                if type(error).__name__ != "FailOnRecompileLimitHit":  # of torch._dynamo, seconds to import
+                    raise
+                raise ValueError(
+                    f"compile=true: these prompts have more than {SHAPES} shapes, as many as a model is "
+                    "compiled for: remove it. What was decoded is kept"
+                ) from error
+            if failed:  # outside of the except, which holds on to all tensors of the failed decoding
+                self._halve(failed)
+                continue
+            yield batch, done
+            start += self.batch_size
+
+    def _halve(self, failed: str) -> None:
+        torch.accelerator.empty_cache()
+        size = self.batch_size
+        if not self.may_halve or size == 1:
+            advice = f"batch_size={size // 2} or auto" if size > 1 else "a smaller task.max_new_tokens"
+            raise ValueError(
+                f"batch_size={size} does not fit in the memory of {self.setup.device} ({failed}): {advice} "
+                "may. What was decoded is kept"
+            )
+        self.batch_size = size // 2
+        say(f"batch_size={size} does not fit in the memory of {self.setup.device}: {size // 2} from here on")
 
     def release(self) -> None:
         super().release()
@@ -109,15 +157,25 @@ class UnmaskLM(GenerativeLM):
         the same run goes on where it was stopped. lm-eval's command does.
     generations: of the last `generate_until`, in the order of its requests: ids and costs.
     scores: all likelihoods that were asked for.
+
+    Under torchrun or accelerate launch each process has the documents that lm-eval gives it, and costs are
+    those of all processes.
     """
 
     def __init__(self, keep: bool = False, **model_args):
-        self.setup = Setup(configuration(model_args))
-        super().__init__(self.setup)
+        cfg, self.processes = configuration(model_args), Processes()
+        if started() > 1:  # torchrun or accelerate launch: lm-eval divides the documents by rank
+            self.processes = Processes.join(cfg.device, on_host=True)
+            cfg.device = str(self.processes.device)
+        super().__init__(Setup(cfg))
+        self._rank, self._world_size = self.processes.rank, self.processes.world_size
         self.max_new_tokens = self.setup.cfg.task.max_new_tokens  # of requests that name none
         self.generations: list[Generation] = []
+        self._counted: list[Generation] = []  # those of all processes
         self.scores: list[Likelihood] = []
-        self.kept = Kept(self._file if keep else None, lambda row: row["key"])
+        file = self._file
+        mine = file.with_suffix(f".{self.rank}.jsonl") if self.rank else file
+        self.kept = Kept(mine if keep else None, lambda row: row["key"], beside=f"{file.stem}*.jsonl")
         say(*self.setup.remarks)
 
     @property
@@ -134,7 +192,7 @@ class UnmaskLM(GenerativeLM):
         """From model_args as lm-eval has parsed them, and its flags --batch_size and --device, which give
         way."""
         flags = {key: value for key, value in (additional_config or {}).items() if value is not None}
-        if flags.get("device") == "cuda:0" and not torch.cuda.is_available():
+        if flags.get("device") == "cuda:0" and choose_device("auto").type != "cuda":
             del flags["device"]  # lm-eval's default: nobody asked for it
         return cls(**{"keep": True} | flags | arg_dict)
 
@@ -171,15 +229,22 @@ class UnmaskLM(GenerativeLM):
             task = bar.add_task("decoding", total=len(requests), completed=len(found))
             for (until, max_new_tokens), places in alike.items():
                 stop = text_stop(self.setup.main.end_ids, until, self.tokenizer)
-                for batch in self._batches(places, prompts, max_new_tokens):
-                    asked, noise = [prompts[i] for i in batch], [seeds[i] for i in batch]
-                    generations = self.decoder.decode(self.models, asked, max_new_tokens, stop, noise)
-                    found |= dict(zip(batch, generations, strict=True))
-                    for i in batch:
+                if self.batch_size == "auto":
+                    width = max(len(prompts[place]) for place in places) + max_new_tokens
+                    self.batch_size = self.setup.rows_that_fit(width, max_new_tokens)
+
+                def decode(batch: slice, places=places, max_new_tokens=max_new_tokens, stop=stop):
+                    asked, noise = ([each[i] for i in places[batch]] for each in (prompts, seeds))
+                    return self.decoder.decode(self.models, asked, max_new_tokens, stop, noise)
+
+                for batch, generations in self.in_batches([requests[i] for i in places], decode):
+                    found |= dict(zip(places[batch], generations, strict=True))
+                    for i in places[batch]:
                         self.kept.add({"key": keys[i], "answer": vars(found[i])})
                         self.cache_hook.add_partial("generate_until", requests[i].args, self.text(found[i]))
-                    bar.advance(task, len(batch))
+                    bar.advance(task, len(generations))
         self.generations = [found[place] for place in range(len(requests))]
+        self._counted = self._of_all(requests, self.generations)
         if requests and not disable_tqdm:
             say(self.headline)
         return [self.text(generation) for generation in self.generations]
@@ -205,8 +270,30 @@ class UnmaskLM(GenerativeLM):
             self.likelihoods([pairs[key] for key in missing], rolling, advance)
         keys = [_key("likelihood", *pair, rolling) for each in pieces for pair in each]
         scores = joined(pieces, [found[key] for key in keys])
-        self.scores += scores
+        self.scores += self._of_all(requests, scores)
         return scores
+
+    def _of_all(self, requests: Sequence[Instance], found: Sequence) -> list:
+        """What all processes found, without what lm-eval repeats so that each has equally many requests."""
+        if self.world_size == 1:
+            return list(found)
+        times, own = Counter(), []
+        for request, each in zip(requests, found, strict=True):
+            times[id(request)] += 1
+            own += [each] * (times[id(request)] <= (request.repeats or 1))
+        return [each for theirs in self.processes.gather(own) for each in theirs]
+
+    # Between processes, as lm-eval asks for it
+
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.cat([theirs.reshape(-1) for theirs in self.processes.gather(tensor.cpu())])
+
+    def gather_object(self, obj: Any, dst: int = 0) -> list | None:
+        found = self.processes.gather(obj)
+        return found if self.rank == dst else None
+
+    def barrier(self) -> None:
+        self.processes.gather(None)
 
     def check_tasks(self, tasks: Mapping[str, Any]) -> None:
         """ValueError, naming the task, where one of lm-eval's tasks asks for what this model or decoder does
@@ -224,14 +311,15 @@ class UnmaskLM(GenerativeLM):
     def costs(self) -> dict:
         """Of the last `generate_until`, by the names of a record's summary: samples, useful_tokens, forwards
         and positions by role, tokens_per_step (useful tokens per forward of the first role)."""
-        useful = sum(generation.useful for generation in self.generations)
+        counted = self._counted
+        useful = sum(generation.useful for generation in counted)
         forwards, positions = (
-            {role: sum(getattr(g, count)[role] for g in self.generations) for role in self.decoder.roles}
+            {role: sum(getattr(g, count)[role] for g in counted) for role in self.decoder.roles}
             for count in ("forwards", "positions")
         )
         steps = next(iter(forwards.values()))
         return {
-            "samples": len(self.generations),
+            "samples": len(counted),
             "useful_tokens": useful,
             "forwards": forwards,
             "positions": positions,
@@ -315,17 +403,6 @@ class UnmaskLM(GenerativeLM):
             repeats[number] += 1
         return seeds
 
-    def _batches(
-        self, places: Sequence[int], prompts: Sequence[torch.Tensor], max_new_tokens: int
-    ) -> Iterator[list]:
-        size = self.batch_size
-        if size == "auto":
-            size = self.setup.rows_that_fit(
-                max(len(prompts[place]) for place in places) + max_new_tokens, max_new_tokens
-            )
-        for start in range(0, len(places), size):
-            yield places[start : start + size]
-
 
 def _key(kind: str, *asked: object) -> str:
     """By which something that was asked is kept."""
@@ -345,6 +422,6 @@ def checks_tasks(evaluate: Callable) -> Callable:
 
 
 def say(*lines: str) -> None:
-    """To stderr, for people."""
-    for line in lines:
+    """To stderr, for people, once."""
+    for line in lines if is_first() else ():
         print(line, file=sys.stderr)

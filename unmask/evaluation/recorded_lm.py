@@ -5,6 +5,7 @@ Every document is on disk as soon as it is decoded, and a document that is on di
 that scoring twice generates once.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -18,10 +19,13 @@ from unmask.configuration.command_line import Sweep
 from unmask.decoding import Generation, Models, Stop
 from unmask.evaluation.lm import GenerativeLM
 from unmask.evaluation.setup import Setup
+from unmask.models.resources import check_device
 from unmask.progress import progress_bar
 from unmask.records import Run
 from unmask.records.environment import commit, machine
 from unmask.records.identity import prompt_hash
+
+CHECKED = 20  # answers of a lossless decoder that are checked on a GPU, where check_lossless does not say
 
 
 class RecordedLM(GenerativeLM):
@@ -49,7 +53,8 @@ class RecordedLM(GenerativeLM):
         self.prompt_of: dict[str, Callable[..., str]] = {}
         self.session: str | None = None  # number of the session in which settings answer in turns
         self.decoded = 0  # documents decoded by this process, not read from the record
-        self._first: dict | None = None  # ids of the warm-up by document; None before it
+        # ids of the warm-up by batch size, of which they depend below float32, and document; None before it
+        self._first: dict | None = None
 
     # lm-eval's side
 
@@ -104,6 +109,11 @@ class RecordedLM(GenerativeLM):
         self.prompts(missing)
         if not missing:
             return
+        try:
+            check_device(self.setup.device)
+        except ValueError as error:
+            lack = f"{len(missing)} of {len(requests)} documents are not in {self.run.folder}"
+            raise ValueError(f"{lack}, a record of {self.setup.device.type}: {error}") from error
         self.run.claim()
         if advance:
             return self._generate_in_turns(missing, advance)
@@ -133,13 +143,15 @@ class RecordedLM(GenerativeLM):
         self, requests: Sequence[Instance], prompts: Sequence[torch.Tensor], advance: Callable[[], None]
     ) -> None:
         stamp = {"commit": commit(), "machine": machine(self.models.device), "session": self.session}
-        for start in range(0, len(requests), self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            number = self.run.next_batch
+
+        def decode(batch: slice) -> tuple[list[dict], list[bool | None]]:
             samples = self.models.settled(partial(self.decode, requests[batch], prompts[batch]))
-            exact = self._exact(prompts[batch], samples)
+            return samples, self._exact(prompts[batch], samples)
+
+        for batch, (samples, exact) in self.in_batches(requests, decode):
+            number = self.run.next_batch
             for request, sample, same in zip(requests[batch], samples, exact, strict=True):
-                first = self._first.pop(self.key(request), sample["ids"])
+                first = self._first.pop((self.batch_size, self.key(request)), sample["ids"])
                 if first != sample["ids"]:
                     raise AssertionError(
                         f"document {sample['doc_id']} decoded twice with one seed gave different ids"
@@ -159,13 +171,17 @@ class RecordedLM(GenerativeLM):
         return [self._sample(*row) for row in zip(requests, prompts, seeds, generations, strict=True)]
 
     def _exact(self, prompts: Sequence[torch.Tensor], samples: Sequence[dict]) -> list[bool | None]:
-        """Whether each answer is that of the decoder's baseline, id for id, where the decoder claims so.
+        """Whether each answer is that of the decoder's baseline, id for id, where the decoder claims so; None
+        where it does not, and of documents beyond `check_lossless`.
 
         AssertionError where it is not, in float32; with fewer bits, argmax may change with the shape of a
         forward, and the difference is recorded.
         """
         if not self.decoder.lossless or getattr(self.decoder, "temperature", 0) != 0:
             return [None] * len(samples)
+        if (left := self._to_check()) < len(samples):
+            checked = self._exact(prompts[:left], samples[:left]) if left else []
+            return checked + [None] * (len(samples) - left)
         decoder = self.decoder.baseline
         shared = replace(self.models, by_role={role: self.models[role] for role in decoder.roles})
         baseline = decoder.decode(shared, prompts, self.max_new_tokens, self.stop, [0] * len(prompts))
@@ -181,6 +197,14 @@ class RecordedLM(GenerativeLM):
                     f"differs from {type(decoder).__name__} decoding at token {at}"
                 )
         return exact
+
+    def _to_check(self) -> float:
+        """How many answers of a lossless decoder are still to be checked: an answer more for each costs as
+        much as the baseline's."""
+        most = self.setup.cfg.check_lossless
+        if most is None:
+            most = math.inf if self.setup.device.type == "cpu" else CHECKED
+        return max(0, most - sum(sample["exact"] is not None for sample in self.run.samples()))
 
     def _sample(self, request: Instance, prompt: torch.Tensor, seed: int, generation: Generation) -> dict:
         document, repeat = self.key(request)
@@ -204,19 +228,19 @@ class RecordedLM(GenerativeLM):
         the timed pass must repeat. (`Models.settled` warms what compiled models have not met by then.)
         """
         self._first = {}
-        few = [
-            requests[i : i + self.batch_size]
-            for i in range(0, min(len(requests), self.warm_up), self.batch_size)
-        ]
-        by_key = {self.key(r): p for r, p in zip(requests, prompts, strict=True)}
-        for batch in few:
+        count = -(-min(len(requests), self.warm_up) // self.batch_size) * self.batch_size  # whole batches
+        few = requests[:count]
+
+        def decode(batch: slice) -> tuple[list[dict], dict[str, int]]:
             with ForwardCounter(self.models) as seen:
-                samples = self.decode(batch, [by_key[self.key(r)] for r in batch])
+                return self.decode(few[batch], prompts[batch]), seen.rows
+
+        for batch, (samples, seen) in self.in_batches(few, decode):
             claimed = {role: sum(s["forwards"][role] for s in samples) for role in self.models.by_role}
-            if claimed != seen.rows:
-                raise AssertionError(f"forwards: {claimed} were claimed, and the models saw {seen.rows}")
-            for request, sample in zip(batch, samples, strict=True):
-                self._first[self.key(request)] = sample["ids"]
+            if claimed != seen:
+                raise AssertionError(f"forwards: {claimed} were claimed, and the models saw {seen}")
+            for request, sample in zip(few[batch], samples, strict=True):
+                self._first[self.batch_size, self.key(request)] = sample["ids"]
 
 
 class ForwardCounter:

@@ -6,7 +6,7 @@ from unmask.configuration.schema import EvalConfig
 from unmask.configuration.settings import build_decoder, identity_of, models_by_role, remarks
 from unmask.decoding import Models
 from unmask.models.loading import Source, check_block_length, check_block_origin, check_same_vocabulary
-from unmask.models.resources import choose_device, choose_dtype, rows_that_fit
+from unmask.models.resources import check_device, choose_device, choose_dtype, rows_that_fit
 from unmask.models.settings import RandomModel
 
 
@@ -52,15 +52,18 @@ class Setup:
 
     def rows_that_fit(self, width: int, max_new_tokens: int) -> int:
         """The largest batch of rows of `width` tokens, `max_new_tokens` of them new, that fits in memory."""
+        check_device(self.device)
         return rows_that_fit(list(self.sources.values()), width, max_new_tokens, self.device, self.dtype)
 
     def load(self) -> Models:
-        """The models, ready to run."""
+        """The models, ready to run; ValueError where this machine does not have the device."""
+        check_device(self.device)
         torch.set_num_threads(self.cfg.threads)
         compiled, found = self.cfg.compile, {}
         for role, source in self.sources.items():
-            # A model of two roles is two models: each counts its forwards.
-            twin = source.folder in [self.sources[other].folder for other in found]
-            found[role] = source.load(self.device, self.dtype, private=compiled or twin)
+            # A model of two roles is two modules: each counts its forwards.
+            twins = [self.sources[other].folder for other in found].count(source.folder)
+            module = ("compiled", twins) if compiled else twins or None
+            found[role] = source.load(self.device, self.dtype, module=module)
         models = Models(found)
         return models.compiled() if compiled else models

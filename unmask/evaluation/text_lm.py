@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import isnan
 
 import torch
 from lm_eval.api.instance import Instance
@@ -13,6 +14,7 @@ from unmask.configuration.schema import EvalConfig
 from unmask.evaluation.likelihood import Denoiser, Likelihood, causal
 from unmask.evaluation.prompts import render, text_ids
 from unmask.models.loading import Source
+from unmask.models.resources import check_device
 from unmask.records.identity import prompt_hash
 
 ROLLING = "loglikelihood_rolling"
@@ -41,6 +43,7 @@ class TextLM(TemplateLM):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The model alone, loaded when something has to be computed, once."""
+        check_device(self._where[0])
         torch.set_num_threads(self.cfg.threads)
         return self.source.load(*self._where)
 
@@ -153,6 +156,12 @@ class TextLM(TemplateLM):
         found = []
         for batch in self._batches_of(pairs, rolling):
             for each in batch:
+                if isnan(each.value):
+                    kind = str(self._where[1]).removeprefix("torch.")
+                    raise ValueError(
+                        f"a log-likelihood of {self.cfg.model.name} is NaN in {kind}: its weights are "
+                        "damaged, or the dtype is too narrow for them (dtype=float32 is not)"
+                    )
                 advance(len(found), each)
                 found.append(each)
         return found

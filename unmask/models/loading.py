@@ -1,16 +1,22 @@
 """Models and tokenizers from settings, with every check that needs no weights made before any is loaded."""
 
+import copy
+import json
 import re
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Callable, Collection, Hashable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, Qwen2Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from unmask.models import adapters
@@ -22,6 +28,7 @@ from unmask.models.settings import ModelConfig
 from unmask.models.weights import check_weights, load_weights
 from unmask.paths import ROOT
 
+LARGE = 10**9  # parameters, from which on loading takes minutes
 PACKAGE = "package:"
 REPOSITORY = r"[\w.-]{1,96}(/[\w.-]{1,96})?"  # names that the Hub allows
 PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
@@ -193,21 +200,72 @@ class Source:
             return DFlashDraftModel
         return self.layout.model if self.layout else AutoModelForCausalLM
 
-    def load(self, device: torch.device, dtype: torch.dtype, private: bool = False) -> torch.nn.Module:
+    def load(
+        self, device: torch.device, dtype: torch.dtype, private: bool = False, module: Hashable = None
+    ) -> torch.nn.Module:
         """The model, ready to run. One copy is shared by all that use it, unless it is to be `private`.
 
-        (Compiling changes a model in place, so a compiled one must not be shared.)
+        module: another module of this name on the same weights, shared by all that ask for it by this name:
+            compiling changes a module in place, and one that has two roles counts its forwards in each.
         """
         key = (self.folder, self.fingerprint, str(device), dtype)
+        if module is not None:
+            if (key, module) not in _loaded:
+                _loaded[key, module] = on_same_weights(self.load(device, dtype))
+            return _loaded[key, module]
         model = None if private else _loaded.get(key)
         if model is None:
-            model = load_weights(self._class, self.folder, **self._of_weights, dtype=dtype)
+            for line in self.announced(device, dtype):
+                print(line, file=sys.stderr)
+            self._fetch()
+            # Straight to the device: the host's memory need not hold a copy.
+            where = {} if device.type == "cpu" else {"device_map": {"": device}}
+            model = load_weights(self._class, self.folder, **self._of_weights, dtype=dtype, **where)
             model = (adapters.merge(model, self.adapter) if self.adapter else model).to(device).eval()
             if device.type == "cpu":
                 use_row_products(model)
             if not private:
                 _loaded[key] = model
         return model
+
+    def announced(self, device: torch.device, dtype: torch.dtype) -> list[str]:
+        """What is told before a large model is loaded: what it fetches, and that a CPU is slow."""
+        size, name, lines = self.parameters, self.settings.name, []
+        if size >= LARGE and not self._fetched:
+            lines.append(f"{name}: fetching the weights of {size / 1e9:.1f}B parameters from the Hub")
+        if size >= LARGE and device.type == "cpu":
+            here = torch.accelerator.current_accelerator(check_available=True)
+            none = "" if here else f"; torch {torch.__version__} finds no GPU here"
+            kind = str(dtype).removeprefix("torch.")
+            held = size * dtype.itemsize / 1e9
+            lines.append(
+                f"{name}: {size / 1e9:.1f}B parameters run on the CPU in {kind}, {held:.0f} GB{none}"
+            )
+        return lines
+
+    @property
+    def _fetched(self) -> bool:
+        """Whether all weights are here."""
+        at = partial(try_to_load_from_cache, self.folder, revision=self.revision)
+        return Path(self.folder).is_dir() or all(isinstance(at(f), str) for f in self._files(at))
+
+    def _files(self, at: Callable[[str], str | None]) -> list[str]:
+        """The files that hold the weights. at: where a file of the repository is."""
+        index = None if self.settings.gguf else at(SAFE_WEIGHTS_INDEX_NAME)
+        if isinstance(index, str):
+            return sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
+        return [self.settings.gguf or SAFE_WEIGHTS_NAME]
+
+    def _fetch(self) -> None:
+        """Fetch the weights of a Hub repository; at a terminal each file shows how far it is."""
+        if self._fetched:
+            return
+        at = partial(cached_file, self.folder, revision=self.revision)
+        try:
+            for file in self._files(partial(at, _raise_exceptions_for_missing_entries=False)):
+                at(file)
+        except Exception as error:  # no network, a full disk: each its own type
+            raise ValueError(f"{self.folder}: its weights cannot be fetched ({error})") from error
 
     @property
     def _of_weights(self) -> dict:
@@ -217,6 +275,14 @@ class Source:
     @property
     def _where(self) -> str:
         return f"model {self.settings.name}: {Path(self.folder, self.settings.gguf or '')}"
+
+
+def on_same_weights(model: torch.nn.Module) -> torch.nn.Module:
+    """Another module with the same parameters and buffers, which takes no memory of its own."""
+    memo = {id(tensor): tensor for tensors in (model.parameters(), model.buffers()) for tensor in tensors}
+    made = copy.deepcopy(model, memo)
+    made.origin = (model,)  # it stays as long as its weights do: whoever asks for it gets it
+    return made
 
 
 def kind_of(config: PretrainedConfig) -> str:

@@ -1,35 +1,52 @@
 """Models of random weights in the real layouts and proportions: for measuring costs."""
 
-import os
-
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from unmask.models.layout import Proportions
 from unmask.models.layouts import LAYOUTS
+from unmask.models.resources import memory_of
 from unmask.models.settings import RandomModel
 
 # Causal ones: Qwen2.5 0.5B.
 CAUSAL = {"qwen2": Proportions(151_936, {"intermediate_size": 4864 / 896}, 7)}
+QWEN2 = {  # Qwen2.5's own shapes, by width
+    896: {"tie_word_embeddings": True},  # 0.5B
+    3584: {  # 7B
+        "vocab_size": 152_064,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18_944,
+    },
+}
+CPU = torch.device("cpu")
 LARGEST = {"width": 2**16, "depth": 2**10, "vocabulary": 2**20}
 
 
-def random_model(settings: RandomModel) -> torch.nn.Module:
-    """A model of random weights (always the same ones); ValueError where the settings make none, or one that
-    does not fit this machine's memory. Nothing is allocated before."""
+def random_model(
+    settings: RandomModel,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> torch.nn.Module:
+    """A model of random weights (always the same ones of a kind of device), made on the device; ValueError
+    where the settings make none, or one that does not fit its memory. Nothing is allocated before."""
     config = random_config(settings)
-    needed, memory = 4 * parameters_of(config), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, memory = dtype.itemsize * parameters_of(config), memory_of(device)
     if needed > memory:
         raise ValueError(
             f"width={settings.width} and depth={settings.depth} make {needed / 1e9:,.0f} GB of weights, and "
-            f"this machine has {memory / 1e9:,.0f} GB"
+            f"{'this machine' if device.type == 'cpu' else device} has {memory / 1e9:,.0f} GB"
         )
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def random_config(settings: RandomModel) -> PretrainedConfig:
-    """The configuration of such a model; ValueError naming the setting that is wrong."""
+    """The configuration of such a model; ValueError naming the setting that is wrong.
+
+    At the published width it is the published model's, heads and all, of the depth that is asked for.
+    """
     known = {name: layout.proportions for name, layout in LAYOUTS.items() if layout.proportions} | CAUSAL
     if settings.layout not in known:
         raise ValueError(f"layout={settings.layout} must be one of {', '.join(known)}")
@@ -58,6 +75,7 @@ def random_config(settings: RandomModel) -> PretrainedConfig:
         "max_position_embeddings": 32_768,
     }
     fields |= {name: round(ratio * settings.width) for name, ratio in shape.fields.items()}
+    fields |= _published(settings)
     if settings.vocabulary:  # published ids may lie beyond it
         fields |= dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"))
     if settings.layout in CAUSAL:
@@ -65,6 +83,16 @@ def random_config(settings: RandomModel) -> PretrainedConfig:
     if settings.vocabulary:
         fields["mask_token_id"] = settings.vocabulary - 1
     return LAYOUTS[settings.layout].config(**fields)
+
+
+def _published(settings: RandomModel) -> dict[str, object]:
+    """Fields of the published model of this layout and width, beside its proportions."""
+    if settings.layout in CAUSAL:
+        fields = QWEN2.get(settings.width, {})
+        return fields | ({"vocab_size": settings.vocabulary} if settings.vocabulary else {})
+    theirs = LAYOUTS[settings.layout].config()
+    heads = ("num_attention_heads", "num_key_value_heads")
+    return {name: getattr(theirs, name) for name in heads} if theirs.hidden_size == settings.width else {}
 
 
 def parameters_of(config: PretrainedConfig) -> int:

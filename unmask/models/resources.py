@@ -7,6 +7,12 @@ import torch
 
 from unmask.models.loading import Source, attention_width
 
+LOGITS = 2**28  # bytes of logits, in float32, that are ranked at once (`Marginals.in_parts`)
+COPIES = 8  # of logits that ranking holds: Dream's confidence, tempered and with top-p, 7.3
+AT_ONCE = 16  # positions of a row whose logits decoders hold that draft from the left
+SIZES = (32, 16, 8, 4, 2, 1)  # of batches, where batch_size=auto
+ACCELERATORS = ("cuda", "xpu", "mps")
+
 
 def rows_that_fit(
     sources: Sequence[Source],
@@ -18,52 +24,75 @@ def rows_that_fit(
 ) -> int:
     """The largest power of two, up to 32, of rows of `width` tokens that fit in four fifths of the memory.
 
-    sources: the models at work, the first role's first. memory: bytes; None = the device's. Estimated from
-    shapes alone, so that the same machine gives the same answer: keys and values of all layers, the widest
-    activations, and logits with their noise at `max_new_tokens` positions, more than lazy decoders hold.
+    sources: the models at work, the first role's first. memory: bytes; None = what is free on the device.
+    Estimated from shapes: keys and values of all layers, the widest activations, and what is held of logits
+    while they are ranked. ValueError where not even one row fits.
     """
     if memory is None:
         memory = memory_of(device)
     main = sources[0]
-    # logits, scores, noise and probabilities in float32
-    free, row = 0.8 * memory, 16 * max_new_tokens * main.config.vocab_size
+    logits = 4 * max_new_tokens * main.config.vocab_size
+    free, row = 0.8 * memory, COPIES * 4 * AT_ONCE * main.config.vocab_size
     for source in sources:
         c = source.config
         free -= source.parameters * dtype.itemsize
         kept = 2 * c.num_hidden_layers * attention_width(c) * c.num_key_value_heads / c.num_attention_heads
         row += width * (kept + 3 * c.intermediate_size + 8 * c.hidden_size) * dtype.itemsize
-    if free < row:
+    fit = [n for n in SIZES if n * row + COPIES * max(min(n * logits, LOGITS), logits) <= free]
+    if not fit:
         raise ValueError(
             f"batch_size=auto: {main.settings.name} and one row of {width} tokens do not fit in "
             f"{memory / 1e9:.0f} GB; batch_size=1 tries it all the same"
         )
-    return 2 ** min(5, int(free / row).bit_length() - 1)
+    return fit[0]
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes that a device has in all."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that are free on an accelerator, what torch holds and does not use included; of a CPU, all."""
+    if device.type == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    unused = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
+    return torch.accelerator.get_memory_info(device)[0] + unused
 
 
 def choose_device(device: str) -> torch.device:
+    """The device that a setting names; auto is this machine's accelerator, or else the CPU.
+
+    Apple's is not chosen unless it is named: nothing was tested on one. ValueError for a name that is none;
+    whether the device is here is for `check_device` to say, where it is to compute.
+    """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        here = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if here is None or here.type == "mps" else torch.device(here.type)
     try:
         chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device={device}: must be auto, cpu, cuda or cuda:N") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device}: this machine has no CUDA device; use device=cpu")
+    except (RuntimeError, TypeError):
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", *ACCELERATORS):
+        raise ValueError(f"device={device}: must be auto, cpu, cuda, cuda:N, xpu or mps")
     return chosen
 
 
+def check_device(device: torch.device) -> torch.device:
+    """The device; ValueError where this machine has no such device."""
+    if device.type == "cpu":
+        return device
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if here is None or here.type != device.type:
+        raise ValueError(
+            f"device={device}: this machine has no {device.type.upper()} device that torch "
+            f"{torch.__version__} can use; use device=cpu"
+        )
+    if device.index is not None and device.index >= (count := torch.accelerator.device_count()):
+        raise ValueError(f"device={device}: this machine has {count} of them, numbered from 0")
+    return device
+
+
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """auto is bfloat16 on CUDA and float32 on a CPU, where bfloat16 products can be hundreds of times
-    slower."""
+    """auto is bfloat16 on an accelerator and float32 on a CPU, where bfloat16 products can be hundreds of
+    times slower."""
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"dtype={dtype}: must be auto, float32, bfloat16 or float16")
     return getattr(torch, dtype)

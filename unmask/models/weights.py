@@ -23,7 +23,7 @@ def load_weights(loader: type, folder: str, **options) -> torch.nn.Module:
     tensors where the file and config.json do not agree, or where the file cannot be read.
     """
     try:
-        with _no_table():
+        with _quietly():
             model, info = loader.from_pretrained(
                 folder,
                 **options,
@@ -48,14 +48,18 @@ def check_weights(loader: type, folder: str, **options) -> None:
 
 
 @contextmanager
-def _no_table() -> Iterator[None]:
-    """Without the table of missing tensors that transformers logs: the error says it."""
-    level = logging.get_verbosity()
+def _quietly() -> Iterator[None]:
+    """Without the table of missing tensors that transformers logs, since the error says it, and without its
+    progress bar, which is no download's."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_complete(folder: object, wrong: dict[str, object]) -> None:

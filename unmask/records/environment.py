@@ -50,15 +50,25 @@ def environment(device: object = None) -> dict:
 def machine(device: object = None) -> str:
     """Where samples are made: "<processor>, N cores, <6 hex digits of the SHA-256 of the host's name>".
 
-    device: a torch.device; if it is a CUDA device the processor is the GPU, else the CPU.
+    device: a torch.device; the processor is the accelerator that it names, if this machine has it, or else
+        the CPU.
     """
-    processor = _cpu()
-    if getattr(device, "type", None) == "cuda":
-        import torch  # whoever has such a device has loaded it
-
-        processor = torch.cuda.get_device_name(device)
+    processor = accelerator(device) or _cpu()
     host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
     return f"{processor}, {_cores()} cores, {host}"
+
+
+def accelerator(device: object = None) -> str | None:
+    """The name of the accelerator that a torch.device names; None for a CPU, and where it is not here."""
+    kind = getattr(device, "type", "cpu")
+    if kind == "cpu":
+        return None
+    import torch  # whoever has such a device has loaded it
+
+    module = torch.get_device_module(kind)
+    if not module.is_available():
+        return None
+    return module.get_device_name(device) if hasattr(module, "get_device_name") else kind.upper()
 
 
 @cache

@@ -15,12 +15,13 @@ ADVICE = "Delete the line; what it held is then made again"
 class Kept:
     """The rows of a file; nothing is written before the first `add`.
 
-    path: the file; None keeps nothing. key: of a row.
+    path: the file; None keeps nothing. key: of a row. beside: a pattern of files in its folder that are read
+    too, as other processes keep theirs.
     RecordError for damaged lines; at the first `add`, where another process is writing.
     """
 
-    def __init__(self, path: Path | None, key: Callable[[Mapping], Hashable]):
-        self.path, self.key = path, key
+    def __init__(self, path: Path | None, key: Callable[[Mapping], Hashable], beside: str | None = None):
+        self.path, self.key, self.beside = path, key, beside
         self._file: BinaryIO | None = None
 
     @cached_property
@@ -43,10 +44,14 @@ class Kept:
             self._file = None
 
     def _read(self) -> tuple[dict[Hashable, dict], int]:
-        """(rows by key, bytes that they fill): an interrupted last line is left out."""
-        lines, size = read_jsonl(self.path, ADVICE)
-        rows = [unsealed(row, f"{self.path}:{number}", ADVICE) for number, row in enumerate(lines, 1)]
-        return {self.key(row): row for row in rows}, size
+        """(rows by key, bytes that those of the file fill): an interrupted last line is left out."""
+        others = sorted(self.path.parent.glob(self.beside)) if self.beside else []
+        found, size = {}, 0
+        for path in [*(path for path in others if path != self.path), self.path]:
+            lines, size = read_jsonl(path, ADVICE)
+            rows = [unsealed(row, f"{path}:{number}", ADVICE) for number, row in enumerate(lines, 1)]
+            found |= {self.key(row): row for row in rows}
+        return found, size
 
     def _claim(self) -> None:
         """Become the file's one writer, and read it again, now that it cannot change."""

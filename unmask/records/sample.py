@@ -40,7 +40,7 @@ class Sample(TypedDict):
     positions: dict[str, int]  # role -> query positions fed, the second cost; same roles, same order
     seconds: float | None  # wall clock, device synchronised; in a batch an equal share; None: not comparable
     max_new_tokens: int  # length of the canvas in tokens
-    batch_size: int  # as configured
+    batch_size: int  # rows decoded at once, at most
     batch: int  # samples on disk when this batch began: documents of a batch share it and their clock
     exact: bool | None  # ids equal to the lossless baseline's; None where the decoder does not claim it
     commit: str | None  # of the code that made it, see `environment.commit`; older records hold a git commit

@@ -10,7 +10,7 @@ from unmask.configuration.composition import composed
 from unmask.configuration.settings import identity_of, typed
 from unmask.configuration.sweeps import key_of, settings
 from unmask.models.loading import Source
-from unmask.models.resources import choose_device
+from unmask.models.resources import ACCELERATORS, choose_device
 from unmask.paths import ROOT
 from unmask.records import Run
 from unmask.records.archive import overrides_of
@@ -55,11 +55,12 @@ def runs_of(name: str, given: Sequence[str], runs: list[Run]) -> tuple[Collectio
 def runs_with(configs: list[DictConfig], runs: list[Run], any_threads: bool = True) -> Collection:
     """The runs of these settings.
 
-    device=auto means the device that made the runs: this machine's kind, or else the other. any_threads:
-    where runs of the settings' own number of threads are fewer, those of any number.
+    device=auto means the device that made the runs: this machine's kind, or else another. any_threads: where
+    runs of the settings' own number of threads are fewer, those of any number.
     """
     here = choose_device("auto").type
-    elsewhere = ["cpu" if here == "cuda" else "cuda"] * any(cfg.device == "auto" for cfg in configs)
+    others = [kind for kind in ("cpu", *ACCELERATORS) if kind != here]
+    elsewhere = others * any(cfg.device == "auto" for cfg in configs)
     weights, best = weights_of(configs), None
     for device in (here, *elsewhere):
         identities = [identity_on(cfg, device) for cfg in configs]
@@ -86,17 +87,8 @@ def runs_with(configs: list[DictConfig], runs: list[Run], any_threads: bool = Tr
 
 
 def identity_on(cfg: DictConfig, device: str) -> dict:
-    """The identity of a setting, whatever device this machine has. device: cpu | cuda, where cfg says
-    auto."""
-    if cfg.device != "auto":
-        device = str(cfg.device).partition(":")[0]
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f"device={cfg.device}: must be auto, cpu or cuda")
-    found = identity_of(OmegaConf.merge(cfg, {"device": "cpu"}))
-    if device == "cuda":
-        dtype = "bfloat16" if cfg.dtype == "auto" else found["dtype"]
-        found |= {"device": device, "dtype": dtype, "threads": None}
-    return found
+    """The identity of a setting. device: the kind that is meant, where cfg says auto."""
+    return identity_of(OmegaConf.merge(cfg, {"device": device}) if cfg.device == "auto" else cfg)
 
 
 def weights_of(configs: list[DictConfig]) -> Callable[[dict], str | None]:

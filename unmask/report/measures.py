@@ -50,7 +50,7 @@ def comparable(rows: pd.DataFrame) -> tuple[np.ndarray, str | None]:
     if len(rows) > 1:
         columns = {"machines": "runs of other machines", "commits": "runs of other commits"}
         several = any(len(names) > 1 for column in columns for names in rows[column])
-        if several or set(rows.device) != {"cuda"}:
+        if several or "cpu" in set(rows.device):
             alone = timed & np.array(["alone" in sessions for sessions in rows.sessions])
             reasons["on a CPU they compare only between settings that answer in turns"] = alone
             timed = timed & ~alone
@@ -70,7 +70,7 @@ def comparable_summaries(
 ) -> tuple[dict[str, bool], str | None]:
     """(label -> whether its times may stand beside the others', why not all of them), of `summary.summarise`.
 
-    device: cpu | cuda, that made them.
+    device: the kind that made them.
     """
     timed, reason = comparable(pd.DataFrame(list(summaries.values())).assign(device=device))
     return dict(zip(summaries, timed.tolist(), strict=True)), reason

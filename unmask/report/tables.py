@@ -24,7 +24,7 @@ def summary_table(
 
     Times stand only beside those that they compare with (`measures.comparable`); below the table, why others
     do not. scored: each setting's scored documents, of which speeds are given as ratios to the first setting
-    of the same documents, paired by turn. device: cpu | cuda, that made them.
+    of the same documents, paired by turn. device: the kind that made them.
     """
     timed, reason = comparable_summaries(summaries, device)
     lossless = any(s["exact"] for s in summaries.values())

@@ -10,7 +10,7 @@ from unmask.report.style import COLOURS, caption, plt
 def tradeoff(summaries: dict[str, dict], output: Path, note: str, device: str = "cpu") -> None:
     """Draw one point a summary, labelled directly with what else it runs, and its tokens/s if they compare.
 
-    `note` goes below: what was measured, on what. device: cpu | cuda, that made them.
+    `note` goes below: what was measured, on what. device: the kind that made them.
     """
     timed, _ = comparable_summaries(summaries, device)
     figure, axes = plt.subplots(figsize=(5, 3.6))

@@ -35,6 +35,7 @@ from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.drafter import DFlashDraftModel
 from unmask.models.layouts import LAYOUTS, layout_of
+from unmask.models.resources import check_device, choose_device
 from unmask.progress import progress_bar
 from unmask.testing.golden_revising import revising_of, same_events
 from unmask.testing.logits import CLOSE, check_logits, expected_in
@@ -74,14 +75,14 @@ RANKS = {
 
 
 class PublishedNoise(APD):
-    """APD with the noise of a trace: float64 uniforms for all masks fed, drawn from torch's global
-    generator."""
+    """APD with the noise of a trace: float64 uniforms for all masks fed, drawn from torch's global generator
+    on the CPU, whatever device decodes."""
 
     def gumbel(self, streams, offsets, logits) -> Tensor | None:
         if self.temperature == 0:
             return None
         uniforms = torch.rand(logits.shape[1:], dtype=torch.float64)
-        return -torch.log(-torch.log(uniforms))[None]
+        return -torch.log(-torch.log(uniforms))[None].to(logits.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,16 +412,30 @@ def replay_drafts(trace: dict, decoder: RecordedDrafts, folder: Path, device: st
     return Replay(trace, ids, steps, ours == theirs, None, difference)
 
 
+def few(traces: list[dict], most: int | None) -> list[dict]:
+    """Of each method the first `most` traces that have no case, sampled ones first; None: all."""
+    if most is None:
+        return traces
+    methods = {}
+    for trace in sorted(traces, key=lambda trace: not trace["settings"].get("temperature")):
+        methods.setdefault(trace["method"], []).extend([trace] if trace["case"] is None else [])
+    return [trace for some in methods.values() for trace in some[:most]]
+
+
 def replay_folder(
-    folder: Path, device: str = "cpu", advance: Callable[[], None] = lambda: None
+    folder: Path,
+    device: str | torch.device = "cpu",
+    advance: Callable[[], None] = lambda: None,
+    most: int | None = None,
 ) -> dict[tuple[str, str], list[Replay | None]]:
     """Every trace of every file in a folder, by (file, method); None for one that is not implemented.
 
+    most: of each file and method only so many, sampled ones first, of the cases that must agree; None: all.
     ValueError where the folder holds no traces.
     """
     found: dict[tuple[str, str], list[Replay | None]] = {}
     for path in sorted(Path(folder).glob("*.json")):
-        for trace in json.loads(path.read_text())["traces"]:
+        for trace in few(json.loads(path.read_text())["traces"], most):
             decoder = decoder_of(trace)
             play = replay_drafts if trace["method"] == "dflash" else replay
             done = decoder and play(trace, decoder, path.parent, device)
@@ -436,11 +451,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, help="of traces, for example tests/golden/traces")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (float32 on both)")
+    parser.add_argument("--most", type=int, help="of each file and method only so many traces")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # the models are tiny
     with refusals(), progress_bar() as bar:
         bar_task = bar.add_task("replaying", total=None)
-        found = replay_folder(options.folder, options.device, lambda: bar.advance(bar_task))
+        check_device(choose_device(options.device))
+        found = replay_folder(options.folder, options.device, lambda: bar.advance(bar_task), options.most)
     table = Table(box=box.SIMPLE_HEAD)
     compared = ("ids", "steps", "forwards", "positions")
     for name in ("file", "method", "traces", *(f"same {what}" for what in compared), "not implemented"):

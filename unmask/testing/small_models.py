@@ -31,12 +31,12 @@ def small_dream() -> DreamModel:
     return frozen(DreamModel(DreamConfig(**SHAPE, mask_token_id=MASK)))
 
 
-def small_llada() -> LLaDAModelLM:
+def small_llada(**fields) -> LLaDAModelLM:
     """A denoiser that predicts a token from its own column."""
     torch.manual_seed(2)
     sizes = {"d_model": 32, "n_layers": 2, "n_heads": 4, "mlp_hidden_size": 48, "init_std": 0.4}
     ids = {"vocab_size": VOCABULARY, "mask_token_id": MASK, "eos_token_id": EOS, "pad_token_id": None}
-    return frozen(LLaDAModelLM(LLaDAConfig(**ids, **sizes)))
+    return frozen(LLaDAModelLM(LLaDAConfig(**(ids | sizes | fields))))
 
 
 def small_qwen() -> Qwen2ForCausalLM:

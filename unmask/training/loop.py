@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torch.nn.parallel import DistributedDataParallel
 
 from unmask.decoding.sampling import step_generator
+from unmask.processes import Processes
 from unmask.training.data import Batch, Stream
 from unmask.training.objectives import Objective
 from unmask.training.optimization import Schedule, optimizers
-from unmask.training.processes import Processes
 from unmask.training.refusal import reason
 from unmask.training.validation import Validation
 
@@ -40,7 +40,7 @@ class Trainer:
 
     A step takes `accumulate` batches for each process, one after the other, and averages all their gradients:
     two processes compute what one does with twice the `accumulate`. `dtype` bfloat16 runs the forwards under
-    autocast, weights stay float32.
+    autocast, trained weights stay float32.
     """
 
     objective: Objective

@@ -54,7 +54,11 @@ class TrainConfig:
     validation_decoders: list[str] | None = None
     max_new_tokens: int = 96  # new tokens of a validation answer, at most
     device: str = "auto"  # auto | cpu | cuda | ...: torch's name of a device
-    dtype: str = "auto"  # of the forwards, under autocast: bfloat16 on CUDA, float32 on a CPU
+    # of the forwards, under autocast, and of frozen weights: bfloat16 on a GPU, float32 on a CPU
+    dtype: str = "auto"
+    # compute a layer's activations again in the backward pass instead of keeping them: a third more work, a
+    # fraction of the memory; null: with LoRA
+    checkpointing: bool | None = None
     threads: int = 2  # of torch
     checkpoint_minutes: float = 5.0  # minutes between two checkpoints
     # folder of the training's state (weights, optimizers, position in the data, curve); null:
@@ -72,6 +76,7 @@ FREE = (
     "max_new_tokens",
     "device",
     "dtype",
+    "checkpointing",
     "threads",
     "checkpoint_minutes",
     "folder",

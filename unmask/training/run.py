@@ -10,6 +10,7 @@ from unmask.configuration.composition import composed
 from unmask.configuration.sweeps import key_of
 from unmask.models.resources import choose_dtype
 from unmask.paths import ROOT
+from unmask.processes import Processes
 from unmask.training import objectives
 from unmask.training.checking import find_folder, identity, read
 from unmask.training.data import Stream
@@ -17,7 +18,6 @@ from unmask.training.export import earlier, export
 from unmask.training.loop import Trainer
 from unmask.training.models import build_models, build_tokenizer
 from unmask.training.optimization import Schedule
-from unmask.training.processes import Processes
 from unmask.training.recipe import DEFAULT, TrainConfig
 from unmask.training.sources import check_runs
 from unmask.training.validation import Validation, decoders
@@ -78,7 +78,8 @@ def prepare(cfg: TrainConfig, processes: Processes) -> tuple[Trainer, PreTrained
         watched = decoders(cfg.validation_decoders, kind.roles, cfg.max_new_tokens, cfg.name)
     check_runs({**cfg.mixture, **(cfg.final_mixture or {})})
     tokenizer = build_tokenizer(cfg)
-    models = build_models(cfg, tokenizer)
+    dtype = choose_dtype(cfg.dtype, processes.device)
+    models = build_models(cfg, tokenizer, processes.device, dtype)
     stream = Stream(tokenizer, cfg.mixture, cfg.batch_tokens, cfg.seed, cfg.final_mixture, cfg.canvas)
     student = models[objectives.STUDENT]
     # A new drafter drafts what its answers have most; one that goes on keeps its ids.
@@ -100,7 +101,7 @@ def prepare(cfg: TrainConfig, processes: Processes) -> tuple[Trainer, PreTrained
         validation=validation if watched else None,
         accumulate=cfg.accumulate,
         processes=processes,
-        dtype=choose_dtype(cfg.dtype, processes.device),
+        dtype=dtype,
         earlier=earlier(parent, cfg.name),
     )
     return trainer, tokenizer

@@ -1,0 +1,198 @@
+"""What a GPU breaks and a CPU does not: on a card with `pytest -m gpu`, on an emulated one in `make test`
+(test_emulated.py)."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unmask import doctor
+from unmask.decoding import Models, Stop
+from unmask.decoding.cache import SlotCache
+from unmask.decoding.pipeline import D2F
+from unmask.decoding.unmasking import Unmasking
+from unmask.evaluation.evaluation import Evaluation
+from unmask.models import resources
+from unmask.paths import ROOT
+from unmask.testing import golden
+from unmask.testing.small_models import frozen, small_llada
+
+pytestmark = pytest.mark.gpu
+TRACES = ROOT / "tests" / "golden" / "traces"
+
+
+def test_golden_traces_in_float32(capsys):
+    """One of each file and method, the sampled one of APD among them, whose noise is drawn on the CPU."""
+    assert golden.main([str(TRACES), "--device", "cuda", "--most", "1"]) == 0
+    table = capsys.readouterr().out
+    assert "apd_dream" in table and "dflash" in table and "d2f_llada" in table
+    sampled = golden.few(json.loads((TRACES / "apd_dream.json").read_text())["traces"], 1)
+    assert any(trace["settings"].get("temperature") for trace in sampled)
+
+
+def test_the_doctor_finds_nothing_wrong(capsys):
+    assert doctor.main(["--device", "cuda", "--quick", "--no-compile"]) == 0
+    said = capsys.readouterr().out
+    assert "FAILED" not in said and said.endswith("all as it should be\n")
+    for words in ("apd_dream", "transformers_dflash", "bfloat16", "GB/s copied", "weights"):
+        assert words in said
+    named = {path.stem for path in (ROOT / "eval_config" / "decoder").glob("*.yaml")}
+    assert named == {line.split("|")[1].strip() for line in said.splitlines() if "| " in line} & named
+
+
+def decode(decoder, models, count=3, **kwargs):
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(12, (5 + 2 * i,), generator=generator) for i in range(count)]
+    return decoder.decode(Models(models), prompts, 16, Stop(frozenset({14})), list(range(count)), **kwargs)
+
+
+def broken(model, value=float("nan")):
+    """The model whose head says NaN of the last word, and so of every token."""
+    model.lm_head.weight.data[13] = value
+    return frozen(model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_name_document_step_and_dtype(value):
+    model = broken(small_llada(), value).to(torch.bfloat16).cuda()
+    with pytest.raises(ValueError, match=r"step 0: logits of the denoiser are not finite .* in bfloat16"):
+        decode(Unmasking(steps=4), {"denoiser": model})
+
+
+def test_the_look_at_logits_waits_for_nothing():
+    """As many waits as before it came: two lines of `_surest`, the commit's, and the transfer of the ids."""
+    emulated = pytest.importorskip("emulated")
+    models = {"denoiser": small_llada().cuda()}
+    decode(Unmasking(steps=8), models, count=1)
+    emulated.waits.clear()
+    decode(Unmasking(steps=8), models, count=1)
+    assert sum(emulated.waits.values()) and not [w for w in emulated.waits if "finite.py" in w[0]]
+
+
+def test_finished_rows_leave_the_cache_without_a_second_one():
+    cache = SlotCache(8, 63)
+    cache.write_at(None, range(8), 8)
+    for layer in range(8):
+        cache.update(*torch.ones(2, 8, 2, 8, 16, device="cuda"), layer)
+    held = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    cache.keep([0, 2, 3, 4, 5, 6])
+    assert torch.cuda.max_memory_allocated() < 1.1 * held
+    assert cache.kept[0][0].shape == (6, 2, 64, 16)
+
+
+@pytest.mark.parametrize(
+    "decoder", [Unmasking(temperature=0.5, top_p=0.9), D2F(block_length=4, temperature=0.5)]
+)
+def test_ranking_in_parts_changes_no_answer_and_bounds_the_memory(decoder, monkeypatch):
+    models = {"denoiser": small_llada().cuda()}
+    want = decode(decoder, models, 6)
+    monkeypatch.setattr("unmask.decoding.board.LOGITS", 2 * 16 * 16 * 4)  # of two rows
+    assert [g.ids for g in decode(decoder, models, 6)] == [g.ids for g in want]
+
+
+def test_ranking_holds_what_batch_size_auto_counts(monkeypatch):
+    """Dream's confidence at T = 0.2 with top-p, of many rows: the most that a decoder holds."""
+    model = small_llada(vocab_size=4096).cuda()
+    monkeypatch.setattr("unmask.decoding.board.LOGITS", row := 4 * 16 * 4096)
+    decoder = Unmasking(temperature=0.2, top_p=0.95, steps=2)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    decode(decoder, {"denoiser": model}, 12)
+    assert torch.cuda.max_memory_allocated() - before < (resources.COPIES + 1) * row
+
+
+TINY = (
+    "limit=6",
+    "warm_up=2",
+    "task.max_new_tokens=16",
+    "decoder=confidence",
+    "decoder.steps=4",
+    "device=cuda",
+)
+
+
+def evaluation(folder, *words) -> Evaluation:
+    return Evaluation.of("auxiliary=none", *TINY, f"run_folder={folder}", *words)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_what_is_on_disk_stays(tmp_path, monkeypatch, capsys):
+    first = evaluation(tmp_path / "run", "batch_size=auto", "limit=2")
+    with first.run:
+        first.score()
+    assert {s["batch_size"] for s in first.run.samples()} == {32}
+    real = Unmasking.decode
+
+    def decode(self, models, prompts, *args, **kwargs):
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return real(self, models, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(Unmasking, "decode", decode)
+    monkeypatch.setattr(Evaluation, "rows_that_fit", lambda *_: 8)  # less is free now
+    second = evaluation(tmp_path / "run", "batch_size=auto")
+    with second.run:
+        summary = second.score()
+    assert second.lm.decoded == 4 and summary["n"] == 6
+    assert summary["times_void"] == "documents of 2 batch sizes"
+    assert [s["batch_size"] for s in second.run.samples()].count(2) == 4
+    assert "batch_size=4 does not fit in the memory of cuda: 2 from here on" in capsys.readouterr().err
+    third = evaluation(tmp_path / "other", "batch_size=4", "warm_up=0")
+    with third.run, pytest.raises(ValueError, match="batch_size=4 does not fit .* batch_size=2 or auto"):
+        third.score()
+
+
+def test_a_trace_in_bfloat16_is_of_the_recorded_batch(tmp_path, monkeypatch):
+    decoded, real = [], Unmasking.decode
+
+    def decode(self, models, prompts, *args, **kwargs):
+        """Another answer in every size of a batch, as rounding may give."""
+        decoded.append(len(prompts))
+        made = real(self, models, prompts, *args, **kwargs)
+        return [replace(g, ids=[g.ids[0] + len(prompts), *g.ids[1:]]) for g in made]
+
+    monkeypatch.setattr(Unmasking, "decode", decode)
+    run = evaluation(tmp_path / "run", "batch_size=4", "trace=true")
+    with run.run:
+        run.score()
+    assert run.identity["dtype"] == "bfloat16" and len(run.run.traces()) == 6
+    assert decoded[-2:] == [4, 2]
+
+
+def test_a_trace_that_differs_is_said_and_left_out(tmp_path, monkeypatch, capsys):
+    run = evaluation(tmp_path / "run")
+    with run.run:
+        run.score()
+    real = Unmasking.decode
+
+    def decode(*args, **kwargs):
+        return [replace(g, ids=[g.ids[0] + 1, *g.ids[1:]]) for g in real(*args, **kwargs)]
+
+    monkeypatch.setattr(Unmasking, "decode", decode)
+    again = evaluation(tmp_path / "run", "trace=true")
+    with again.run:
+        again.score()
+    assert "decoded again in bfloat16 they differ" in capsys.readouterr().err and not again.run.traces()
+
+
+def test_a_nan_in_a_run_names_its_document(tmp_path):
+    run = evaluation(tmp_path / "run", "batch_size=4", "warm_up=0")
+    run.lm.models["denoiser"].lm_head.weight.data[13] = float("nan")
+    with run.run, pytest.raises(ValueError, match=r"document \d+ of gsm_symbolic, step 0: .* in bfloat16"):
+        run.score()
+    assert not run.run.done
+    run.lm.models["denoiser"].lm_head.weight.data[13] = 0.0
+
+
+def test_lossless_answers_are_checked_as_many_as_asked(tmp_path):
+    words = ("model=tiny_qwen_large", "drafter=tiny_dflash", "decoder=dflash", "~decoder.steps")
+    words = [*TINY[:3], "device=cuda", "dtype=float32", *words[:3], "auxiliary=none", "check_lossless=2"]
+    run = Evaluation.of(*words, f"run_folder={tmp_path / 'run'}")
+    with run.run:
+        summary = run.score()
+    assert summary["exact"] == [2, 2] and summary["n"] == 6
+    assert "check_lossless" not in json.dumps(run.identity)
+    again = Evaluation.of(*words, "check_lossless=null", "limit=8", f"run_folder={tmp_path / 'run'}")
+    with again.run:
+        assert again.score()["exact"] == [4, 4]  # 20 are checked on a GPU where nothing is said
