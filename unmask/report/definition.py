@@ -10,7 +10,8 @@
       beside: {...}                    # a published table whose rows stand beside ours: see published.Beside
 
 `kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind: board`
-does both for many methods; `kind: acceptance` shows how much of a draft is taken. So a new figure is a file
+does both for many methods; `kind: rivals` puts every setting beside a plain one of equal cost; `kind:
+acceptance` shows how much of a draft is taken. So a new figure is a file
 of settings: the code knows kinds, and no figure by name.
 """
 
@@ -135,7 +136,33 @@ class Board(Pareto):
         return self.one_token, self.parents
 
 
-KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing, "acceptance": Acceptance, "board": Board}
+@dataclass(frozen=True)
+class Rivals(Pareto):
+    """Every setting against the setting of a plain decoder that costs as much, beside the picture of all.
+
+    plain: decoders. costs: of `measures.MEASURES`; for each, a setting's rival is their setting of the
+        nearest cost on the same model, if that is within `within` per cent.
+    """
+
+    plain: list[str] = field(default_factory=lambda: ["threshold"])
+    costs: list[str] = field(default_factory=lambda: ["tokens_per_step", "flops_per_useful_token"])
+    within: int = 20
+
+    def __post_init__(self):
+        super().__post_init__()
+        for cost in self.costs:
+            if cost not in MEASURES or cost == "accuracy":
+                _refuse(self.name, "costs", cost, f"choose of {', '.join(MEASURES)}")
+
+
+KINDS = {
+    "curve": Curve,
+    "pareto": Pareto,
+    "table": Listing,
+    "acceptance": Acceptance,
+    "board": Board,
+    "rivals": Rivals,
+}
 
 
 def define(name: str, draw: Any) -> Definition:

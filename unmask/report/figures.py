@@ -9,10 +9,10 @@ import pandas as pd
 from unmask.records.collection import Collection
 from unmask.records.identity import flatten
 from unmask.records.stats import Interval
-from unmask.report import acceptance, board, curves, listing, pareto
+from unmask.report import acceptance, board, curves, listing, pareto, rivals
 from unmask.report.baselines import with_changes
 from unmask.report.choice import validation_of
-from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Pareto
+from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Pareto, Rivals
 from unmask.report.fronts import aups
 from unmask.report.measures import comparable, every
 from unmask.report.messages import message
@@ -44,7 +44,14 @@ def draw(
             return table
     published = points_of(definition.published if with_published else None)
     definition = replace(definition, title="\n".join([definition.title, *message(definition, found)]))
-    kinds = {Listing: listing, Pareto: pareto, Board: board, Acceptance: acceptance, Curve: curves}
+    kinds = {
+        Listing: listing,
+        Pareto: pareto,
+        Board: board,
+        Rivals: rivals,
+        Acceptance: acceptance,
+        Curve: curves,
+    }
     kind = kinds[type(definition)]
     draws = kind.draw
     if kind is board:

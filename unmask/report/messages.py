@@ -11,9 +11,9 @@ import pandas as pd
 
 from unmask.records.collection import Collection
 from unmask.records.comparing import compare
-from unmask.report import acceptance
+from unmask.report import acceptance, rivals
 from unmask.report.curves import Line, lines_of, symbol
-from unmask.report.definition import Acceptance, Board, Curve, Definition, Pareto
+from unmask.report.definition import Acceptance, Board, Curve, Definition, Pareto, Rivals
 
 ALPHA = 0.05  # that any setting of a task is said to differ by chance (Bonferroni)
 RATIOS = {  # measure -> (key of `compare`, its name)
@@ -24,7 +24,8 @@ RATIOS = {  # measure -> (key of `compare`, its name)
 
 def message(definition: Definition, found: Collection) -> list[str]:
     """A line for each task, or each series; none for tables. found: with `baselines.with_changes`."""
-    for kind, say in ((Pareto, _differences), (Curve, _ends), (Acceptance, _lengths)):
+    kinds = ((Rivals, rivals.findings), (Pareto, _differences), (Curve, _ends), (Acceptance, _lengths))
+    for kind, say in kinds:
         if isinstance(definition, kind):
             return list(say(definition, found))
     return []
