@@ -140,8 +140,9 @@ class Doctor:
         kind = "block_causal" if decoder.attention == "block_causal" else kind
         words = [f"{role}={TINY[kind, 'other']}" for role, kind in others]
         words = [TINY[kind, "first"], *([] if words else ["auxiliary=none"]), *words, f"device={self.device}"]
-        tokens = 16 if self.quick else 64
+        tokens, block = 8 if self.quick else 64, getattr(decoder, "block_length", None)
         words += [f"decoder={name}", "limit=1", f"task.max_new_tokens={tokens}", "batch_size=1"]
+        words += [f"decoder.block_length={tokens}"] if block is not None and tokens % block else []
         lm = (evaluation := Evaluation.of(*words)).lm
         prompts = lm.prompts(evaluation.requests)
         if not self.quick:

@@ -92,7 +92,6 @@ ctypes.CDLL(str(library()), ctypes.RTLD_GLOBAL)
 import torch  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes  # noqa: E402
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten  # noqa: E402
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
@@ -272,9 +271,8 @@ def refuse(func):
     )
 
 
-def count(func, args, kwargs, flat: list, onto: bool, view: bool) -> bool:
+def count(func, args, kwargs, tensors: list, onto: bool, view: bool) -> bool:
     """Count what an operation costs, and refuse what CUDA refuses; whether its result is on the device."""
-    plain = [x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, OnCuda)]
     target, on_device = kwargs.get("device"), isinstance(args[0] if args else None, OnCuda)
     free = kwargs.get("non_blocking")
     if func is aten._to_copy.default:
@@ -297,7 +295,8 @@ def count(func, args, kwargs, flat: list, onto: bool, view: bool) -> bool:
                 wait("a boolean index")
         counts["kernels"] += 1
         return True
-    if any(t.dim() for t in plain) and any(isinstance(x, OnCuda) for x in flat):  # not: empty_like(x, device)
+    plain = [x for x in tensors if type(x) is not OnCuda]
+    if len(plain) < len(tensors) and any(x.dim() for x in plain):  # not: empty_like(x, device)
         refuse(func)
     if func in WAITS:
         wait(str(func.overloadpacket).removeprefix("aten."))
@@ -316,6 +315,25 @@ def copy(source_on_device: bool, target_on_device: bool, non_blocking: bool) -> 
         wait(f"a copy {direction}")
 
 
+def held(x, tensors: list):
+    """x with what its tensors on the device hold; all its tensors go to the list, as they were."""
+    kind = type(x)
+    if kind is OnCuda:
+        tensors.append(x)
+        return x.held
+    if kind is list or kind is tuple:
+        return kind([held(each, tensors) for each in x])
+    if isinstance(x, torch.Tensor):
+        tensors.append(x)
+    return x
+
+
+def wrapped(result):
+    if isinstance(result, torch.Tensor):
+        return wrap(result)
+    return type(result)(map(wrapped, result)) if type(result) in (list, tuple) else result
+
+
 def dispatch(func, args, kwargs):
     view, writes, composite = traits(func)
     if composite and func is not aten.is_nonzero.default:
@@ -323,16 +341,17 @@ def dispatch(func, args, kwargs):
             result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
-    flat, spec = tree_flatten((args, kwargs))
-    onto = is_cuda(kwargs.get("device"))
-    if not onto and not any(isinstance(x, OnCuda) for x in flat):
+    tensors: list = []
+    inner_args = [held(x, tensors) for x in args]
+    inner_kwargs = {key: held(x, tensors) for key, x in kwargs.items()} if kwargs else {}
+    onto = "device" in kwargs and is_cuda(kwargs["device"])
+    if not onto and not any(type(x) is OnCuda for x in tensors):
         return func(*args, **kwargs)
     generator = kwargs.get("generator")
     if generator is not None and generator._cdata not in cuda_generators:
         raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu' (emulated; {func})")
-    on_device = count(func, args, kwargs, flat, onto, view)
-    inner_args, inner_kwargs = tree_unflatten([unwrap(x) for x in flat], spec)
-    if "device" in inner_kwargs and inner_kwargs["device"] is not None:
+    on_device = count(func, args, kwargs, tensors, onto, view)
+    if inner_kwargs.get("device") is not None:
         inner_kwargs["device"] = torch.device("cpu")
     if inner_kwargs.get("pin_memory"):
         inner_kwargs["pin_memory"] = False
@@ -343,7 +362,7 @@ def dispatch(func, args, kwargs):
         outs = [x for x in kwargs.values() if isinstance(x, torch.Tensor)]
         if len(outs) == 1:
             return outs[0]
-    return tree_map(wrap, result) if on_device else result
+    return wrapped(result) if on_device else result
 
 
 class Dispatch(TorchDispatchMode):
@@ -377,8 +396,7 @@ class Function(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         device = kwargs.get("device")
-        named = device is not None and not isinstance(device, int) and is_cuda(device)
-        if func in (torch.tensor, torch.as_tensor) and named:
+        if device is not None and func in (torch.tensor, torch.as_tensor) and is_cuda(device):
             data = args[0] if args else kwargs.get("data")
             if isinstance(data, torch.Tensor):
                 return data.to(device)
@@ -392,6 +410,8 @@ class Function(TorchFunctionMode):
             counts["to host"] += 1
             wait("tolist")
             return plain(torch.Tensor.tolist, first.held)
+        if func is torch.Tensor.data_ptr:
+            return first.held.data_ptr()
         if func in (torch.Tensor.numpy, torch.Tensor.__array__):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() (emulated)")
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):

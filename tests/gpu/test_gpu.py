@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+import bench
+import demo
+import train
 from unmask import doctor
 from unmask.decoding import Models, Stop
 from unmask.decoding.cache import SlotCache
@@ -41,10 +44,40 @@ def test_the_doctor_finds_nothing_wrong(capsys):
     assert named == {line.split("|")[1].strip() for line in said.splitlines() if "| " in line} & named
 
 
+def test_a_demo_on_it(run_command):
+    words = ("decoder=apd", "decoder.temperature=0.5", "compare=true", "task.max_new_tokens=8")
+    code, out, err = run_command(demo, *words, "device=cuda")
+    assert code == 0 and "denoiser forwards" in out, err
+
+
+def test_a_benchmark_on_it(run_command):
+    """With its profile: shares, memory, arithmetic, ceiling."""
+    words = [
+        f"{model}.{size}"
+        for model in ("model", "auxiliary")
+        for size in ("width=64", "depth=2", "vocabulary=512")
+    ]
+    words += ["model=random", "auxiliary=random_causal", "task.max_new_tokens=8", "prompts=2", "rounds=1"]
+    code, out, err = run_command(bench, *words, "device=cuda", "arms={apd: decoder=apd}")
+    assert code == 0, err
+    (arm,) = json.loads(out.splitlines()[-1])["arms"].values()
+    assert arm["peak_mb"] > 0 and arm["ceiling_tokens_per_second"] > 0
+
+
+def test_a_training_on_it(run_command, tmp_path):
+    """Of an adapter, whose base is frozen in bfloat16 and whose activations are computed again."""
+    words = ["recipe=d2f_llada", f"init_from={ROOT / 'checkpoints' / 'tiny_llada'}", "lora.r=4", "canvas=16"]
+    words += ["~mixture", "+mixture={drill: 1}", "tokens=300", "batch_tokens=300", "accumulate=1"]
+    words += [f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}", "validation_problems=0"]
+    code, out, err = run_command(train, *words, "device=cuda")
+    assert code == 0 and "1 x cuda" in out, err
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
 def decode(decoder, models, count=3, **kwargs):
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(12, (5 + 2 * i,), generator=generator) for i in range(count)]
-    return decoder.decode(Models(models), prompts, 16, Stop(frozenset({14})), list(range(count)), **kwargs)
+    return decoder.decode(Models(models), prompts, 8, Stop(frozenset({14})), list(range(count)), **kwargs)
 
 
 def broken(model, value=float("nan")):
@@ -83,19 +116,19 @@ def test_finished_rows_leave_the_cache_without_a_second_one():
 
 
 @pytest.mark.parametrize(
-    "decoder", [Unmasking(temperature=0.5, top_p=0.9), D2F(block_length=4, temperature=0.5)]
+    "decoder", [Unmasking(steps=4, temperature=0.5, top_p=0.9), D2F(block_length=4, temperature=0.5)]
 )
 def test_ranking_in_parts_changes_no_answer_and_bounds_the_memory(decoder, monkeypatch):
     models = {"denoiser": small_llada().cuda()}
     want = decode(decoder, models, 6)
-    monkeypatch.setattr("unmask.decoding.board.LOGITS", 2 * 16 * 16 * 4)  # of two rows
+    monkeypatch.setattr("unmask.decoding.board.LOGITS", 2 * 8 * 16 * 4)  # of two rows
     assert [g.ids for g in decode(decoder, models, 6)] == [g.ids for g in want]
 
 
 def test_ranking_holds_what_batch_size_auto_counts(monkeypatch):
     """Dream's confidence at T = 0.2 with top-p, of many rows: the most that a decoder holds."""
     model = small_llada(vocab_size=4096).cuda()
-    monkeypatch.setattr("unmask.decoding.board.LOGITS", row := 4 * 16 * 4096)
+    monkeypatch.setattr("unmask.decoding.board.LOGITS", row := 4 * 8 * 4096)
     decoder = Unmasking(temperature=0.2, top_p=0.95, steps=2)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -103,18 +136,11 @@ def test_ranking_holds_what_batch_size_auto_counts(monkeypatch):
     assert torch.cuda.max_memory_allocated() - before < (resources.COPIES + 1) * row
 
 
-TINY = (
-    "limit=6",
-    "warm_up=2",
-    "task.max_new_tokens=16",
-    "decoder=confidence",
-    "decoder.steps=4",
-    "device=cuda",
-)
+TINY = ("limit=6", "warm_up=2", "task.max_new_tokens=8", "device=cuda", "auxiliary=none")
 
 
 def evaluation(folder, *words) -> Evaluation:
-    return Evaluation.of("auxiliary=none", *TINY, f"run_folder={folder}", *words)
+    return Evaluation.of(*TINY, "decoder=confidence", "decoder.steps=2", f"run_folder={folder}", *words)
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_what_is_on_disk_stays(tmp_path, monkeypatch, capsys):
@@ -157,7 +183,7 @@ def test_a_trace_in_bfloat16_is_of_the_recorded_batch(tmp_path, monkeypatch):
     with run.run:
         run.score()
     assert run.identity["dtype"] == "bfloat16" and len(run.run.traces()) == 6
-    assert decoded[-2:] == [4, 2]
+    assert decoded[-2:] == [4, 2]  # its two batches
 
 
 def test_a_trace_that_differs_is_said_and_left_out(tmp_path, monkeypatch, capsys):
@@ -186,13 +212,18 @@ def test_a_nan_in_a_run_names_its_document(tmp_path):
 
 
 def test_lossless_answers_are_checked_as_many_as_asked(tmp_path):
-    words = ("model=tiny_qwen_large", "drafter=tiny_dflash", "decoder=dflash", "~decoder.steps")
-    words = [*TINY[:3], "device=cuda", "dtype=float32", *words[:3], "auxiliary=none", "check_lossless=2"]
-    run = Evaluation.of(*words, f"run_folder={tmp_path / 'run'}")
+    words = [
+        "model=tiny_qwen_large",
+        "drafter=tiny_dflash",
+        "decoder=dflash",
+        f"run_folder={tmp_path / 'run'}",
+    ]
+    words += [*TINY, "dtype=float32", "warm_up=0"]
+    run = Evaluation.of(*words, "check_lossless=2", "limit=3")
     with run.run:
         summary = run.score()
-    assert summary["exact"] == [2, 2] and summary["n"] == 6
+    assert summary["exact"] == [2, 2] and summary["n"] == 3
     assert "check_lossless" not in json.dumps(run.identity)
-    again = Evaluation.of(*words, "check_lossless=null", "limit=8", f"run_folder={tmp_path / 'run'}")
+    again = Evaluation.of(*words, "limit=5")
     with again.run:
         assert again.score()["exact"] == [4, 4]  # 20 are checked on a GPU where nothing is said

@@ -135,8 +135,9 @@ def test_activations_that_are_computed_again_change_no_weight(trainer, adapted, 
     for again in (False, True):
         models, count = adapted(), []
         if again:
-            models["student"].gradient_checkpointing_enable({"use_reentrant": False})
-        models["student"].model.layers[0].mlp.register_forward_hook(lambda *_, count=count: count.append(1))
+            models["student"].activation_checkpointing_enable({"use_reentrant": False})
+        layer = models["student"].model.layers[0]
+        layer.self_attn.register_forward_pre_hook(lambda *_, count=count: count.append(1))
         t = trainer(tmp_path / str(again), objective="distilled", models=models)
         losses = [t.step() for _ in range(2)]
         weights.append((losses, [p.detach().clone() for p in t.trained.values()]))
@@ -201,7 +202,7 @@ def test_what_is_frozen_is_in_the_dtype_of_the_forwards(command, parent, tmp_pat
         for parameter in made[-1].objective.parameters():
             kinds[parameter.requires_grad].add(parameter.dtype)
         assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
-    with_lora, without = (t.objective.student.is_gradient_checkpointing for t in made)
+    with_lora, without = (t.objective.student.is_activation_checkpointing for t in made)
     assert with_lora and not without
 
 

@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from omegaconf import DictConfig
 
 from unmask.configuration.composition import composed
-from unmask.configuration.settings import typed
+from unmask.configuration.settings import machinery_of, typed
 from unmask.evaluation.lm import text_stop
 from unmask.evaluation.prompts import PromptBuilder
 from unmask.evaluation.recorded_lm import RecordedLM
@@ -90,21 +90,22 @@ class Evaluation(Setup):
         kinds = [here, *ACCELERATORS] if cfg.device == "auto" and here == "cpu" else [cfg.device]
         sizes = SIZES if auto else [cfg.batch_size]
         if cfg.show is None and len(kinds) * len(sizes) > 1:
-            asked = cfg.device, cfg.batch_size
+            asked, identity = (cfg.device, cfg.batch_size), self.identity
             for cfg.device, cfg.batch_size in [*product(kinds, sizes), asked]:
-                if cfg.batch_size != "auto" and self._exists():
+                if cfg.batch_size != "auto" and self._begun(identity | machinery_of(cfg)):
                     break
         self.device = choose_device(cfg.device)
         self.dtype = choose_dtype(cfg.dtype, self.device)
-        if cfg.batch_size == "auto":
+        if cfg.batch_size == "auto" and cfg.show is None:
             cfg.batch_size = self.rows_that_fit(longest, cfg.task.max_new_tokens)
         self.lm.batch_size, self.lm.may_halve = cfg.batch_size, auto
 
-    def _exists(self) -> bool:
-        """Whether a run of this identity, or a shard of it, has been begun."""
-        folders = [self.whole, *(info.parent for info in self.shards.glob("*/run.json"))]
+    def _begun(self, identity: dict) -> bool:
+        """Whether there is a run of this identity, or a shard of it."""
+        whole = self._whole(identity)
+        folders = [whole, *(info.parent for info in _shards(whole).glob("*/run.json"))]
         found = filter(None, map(Run.find, folders))
-        return any(config_hash(run.config) == config_hash(self.identity) for run in found)
+        return any(config_hash(run.config) == config_hash(identity) for run in found)
 
     # Identity
 
@@ -124,13 +125,17 @@ class Evaluation(Setup):
     @property
     def whole(self) -> Path:
         """Where the shards join."""
+        return self._whole(self.identity)
+
+    def _whole(self, identity: dict) -> Path:
+        if self.cfg.run_folder:
+            return Path(self.cfg.run_folder)
         name = f"{self.cfg.task.name}-{self.cfg.model.name}-{self.cfg.decoder['name']}"
-        folder = ROOT / self.cfg.results / f"{name}-{config_hash(self.identity)}"
-        return Path(self.cfg.run_folder) if self.cfg.run_folder else folder
+        return ROOT / self.cfg.results / f"{name}-{config_hash(identity)}"
 
     @property
     def shards(self) -> Path:
-        return self.whole.with_name(f"{self.whole.name}.shards")
+        return _shards(self.whole)
 
     @property
     def circumstances(self) -> dict:
@@ -311,6 +316,11 @@ class Evaluation(Setup):
         names += ["tokens_per_second", "exact", "accuracy_per_task", "accuracy_per_metric"]
         found = {name: summary[name] for name in names if summary.get(name) is not None}
         return {"run": str(self.folder), "decoded_now": self.lm.decoded} | found
+
+
+def _shards(whole: Path) -> Path:
+    """Where the shards of a run lie."""
+    return whole.with_name(f"{whole.name}.shards")
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:

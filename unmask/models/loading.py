@@ -210,9 +210,10 @@ class Source:
         """
         key = (self.folder, self.fingerprint, str(device), dtype)
         if module is not None:
-            if (key, module) not in _loaded:
-                _loaded[key, module] = on_same_weights(self.load(device, dtype))
-            return _loaded[key, module]
+            found = _loaded.get((key, module))
+            if found is None:
+                found = _loaded[key, module] = on_same_weights(self.load(device, dtype))
+            return found
         model = None if private else _loaded.get(key)
         if model is None:
             for line in self.announced(device, dtype):

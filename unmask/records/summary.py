@@ -56,7 +56,7 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None, counts: Mapp
     acceptance_unweighted         mean over answers of an answer's mean tokens a step, without its first step,
                                   which reads the prompt (DFlash); None without a drafter or such a step
     flops_per_useful_token        estimated (`flops.flops_of`); None without shapes or useful tokens
-    exact                         [claimed, identical], see below; None where nothing is claimed
+    exact                         [checked, identical], see below; None where nothing is claimed or checked
     machines, commits             that made the samples, sorted; "unknown" for one without a commit
     sessions                      of turns, that the samples were made in; "alone" for none
     times_void                    why the times do not count, else None. All below are None then:
@@ -75,7 +75,8 @@ def summarise(scored: Sequence[dict], shapes: Shapes | None = None, counts: Mapp
     writes_per_useful             tokens written, those taken back included, for every useful one; both of
                                   decoders that revise alone
 
-    exact: answers of a decoder that claims to be lossless, and how many are the baseline's id for id.
+    exact: answers of a decoder that claims to be lossless that were checked (`check_lossless`), and how many
+    are the baseline's id for id.
 
     Intervals are [low, high] at 95 %, None where too few documents (for times: turns) leave nothing to
     resample. RecordError without samples, or where samples are of several metrics or roles.

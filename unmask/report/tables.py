@@ -108,8 +108,8 @@ def forwards(summary: Mapping) -> str:
 
 
 def exactness(exact: Sequence[int] | None) -> str:
-    """Answers that are the baseline's id for id, of those of a decoder that claims it; empty where none is
-    claimed. exact: (claimed, identical)."""
+    """Answers that are the baseline's id for id, of those of a lossless decoder that were checked; empty
+    where none was. exact: (checked, identical)."""
     if exact is None:
         return ""
     claimed, identical = exact

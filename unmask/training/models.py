@@ -80,8 +80,11 @@ def build_models(
             models[role] = copy.deepcopy(student).to(device, dtype)
     if cfg.lora is not None:
         add_adapter(student, cfg.lora)
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     if cfg.checkpointing if cfg.checkpointing is not None else cfg.lora is not None:
-        student.gradient_checkpointing_enable({"use_reentrant": False})
+        student.activation_checkpointing_enable({"use_reentrant": False})
     return models
 
 
