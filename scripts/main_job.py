@@ -18,7 +18,7 @@ from unmask.configuration.command_line import refusals
 from unmask.paths import ROOT
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.several import answer
-from unmask.report.tables import summary_table, with_interval
+from unmask.report.tables import print_table, summary_table, with_interval
 from unmask.report.tradeoff import tradeoff
 from unmask.records.comparing import compare
 
@@ -58,7 +58,7 @@ def main(
     summaries = {name: arm.summary for name, arm in arms.items()}
 
     baseline, apd, *_ = arms.values()
-    console = Console(width=max(100, Console().width))
+    console = Console()
     console.print(
         f"\n{apd.cfg.model.name} on {documents} held-out {apd.cfg.task.name} problems, auxiliary "
         f"{apd.cfg.models['auxiliary'].name}, {apd.run.info['cpu']}",
@@ -66,7 +66,7 @@ def main(
         highlight=False,
     )
     device = baseline.device.type
-    console.print(summary_table(summaries, {name: arm.scored for name, arm in arms.items()}, device))
+    print_table(summary_table(summaries, {name: arm.scored for name, arm in arms.items()}, device), console)
     for name, other in list(arms.items())[1:]:
         c = compare(baseline.scored, other.scored, in_turns=device == "cpu")
         speedup = with_interval(c, "speedup", "{:.1f} times", "{:.1f}").replace("\n", " ")

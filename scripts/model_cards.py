@@ -18,7 +18,9 @@ from unmask.tasks import problems
 from unmask.configuration.command_line import refusals
 from unmask.paths import ROOT
 from unmask.evaluation.evaluation import Evaluation
+from unmask.report.learning import learning_curves
 from unmask.report.tables import summary_table
+from unmask.training.export import curve_of, documents
 from unmask.records.comparing import compare
 
 DOCUMENTS = 500
@@ -34,7 +36,7 @@ WHAT = {
     ),
     "tiny_llada": (
         "LLaDA's layout (bidirectional, unshifted), adapted from tiny_qwen_large, where LLaDA 8B was trained "
-        "from nothing. Stands for LLaDA 8B."
+        "from scratch. Stands for LLaDA 8B."
     ),
     **{
         f"tiny_dparallel_{base}": f"tiny_{base} after certainty forcing (dParallel, arXiv 2509.26488)."
@@ -129,7 +131,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     main_evaluation = next(iter(measured.values()))
     main = {key: evaluation.summary for key, evaluation in measured.items()}
     Console().print(summary_table({f"{name}, {t}, {label}": s for (t, label), s in main.items()}))
-    starts = [s for stage in stages for s in stage.get("sessions") or stage["sittings"]]  # older models' word
+    starts = [s for stage in stages for s in stage["sessions"]]
     sessions = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in starts]
     tokens, steps, seconds = (sum(stage[key] for stage in stages) for key in ("tokens", "steps", "seconds"))
     lines = [
@@ -143,7 +145,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         f"| parameters | {story['parameters']:,} |",
         f"| layout | {layout(stages)} |",
         f"| objective | {settings['objective']} {json.dumps(settings['objective_options'] or {})} |",
-        f"| starts from | {stages[0]['settings']['init_from'] or 'nothing'} |",
+        f"| starts from | {stages[0]['settings']['init_from'] or 'scratch'} |",
         f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; "
         "shares of the tokens over "
         f"training: {', then '.join(map(mixture, stages))} |",
@@ -159,7 +161,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "| retrain | "
         f"{', then '.join('`python train.py recipe=' + s.get('recipe', name) + '`' for s in stages)} |",
         "",
-        "![learning curve](learning_curve.png)",
+        "[Learning curve](../learning_curves.png)",
         "",
         f"Held-out problems, zero-shot, chat template{'' if name in TARGETS else ', one token a forward'}, "
         "95% intervals (Wilson):",
@@ -275,6 +277,15 @@ def main(arguments: list[str]) -> None:
     for name in named or [n for n in WHAT if (ROOT / "checkpoints" / n).is_dir()]:
         (ROOT / "checkpoints" / name / "README.md").write_text(card(name, documents, overrides))
         print(f"wrote checkpoints/{name}/README.md")
+    draw_curves()
+
+
+def draw_curves() -> None:
+    """The learning curves of all checkpoints, in one picture."""
+    files = sorted((ROOT / "checkpoints").glob("*/training.json"))
+    curves = {file.parent.name: curve_of(json.loads(file.read_text())) for file in files}
+    picture = ROOT / "checkpoints" / "learning_curves.png"
+    learning_curves({name: (curve, documents(curve)) for name, curve in curves.items()}, picture)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from unmask.configuration.settings import identity_of
 from unmask.configuration.sweeps import arm_choices, as_word, expand, is_list, settings
-from unmask.paths import ROOT
-from unmask.report.definition import define
-
-FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 
 
 def test_a_grid_is_every_combination():
@@ -83,6 +78,7 @@ def test_an_arms_lists_are_swept():
         (["decoder.no_such=1"], "no_such"),
         (["seed=interval(0,1)"], "sweep"),
         (["seed=[1"], "seed=[1"),
+        (["seed=range(0)"], "sweeps no value"),
         (["arms=3"], "arms"),
         (["figure=fig3", "arms.apd=3"], "must be settings"),
     ],
@@ -90,16 +86,6 @@ def test_an_arms_lists_are_swept():
 def test_what_is_wrong_is_said(given, word):
     with pytest.raises(ValueError, match=word.replace("[", r"\[")):
         settings(given)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "board")) for name in FIGURES]
-)
-def test_every_figure_composes_has_its_runs_once_and_can_be_drawn(name):
-    configs = settings([f"figure={name}"])
-    identities = [str(identity_of(cfg)) for cfg in configs]
-    assert len(set(identities)) == len(identities) > 1
-    assert define(name, OmegaConf.to_container(configs[0].draw)).name == name
 
 
 def test_lists_are_told_from_values():

@@ -65,6 +65,7 @@ def test_files_that_the_documents_link_to_exist():
         ROOT / "README.md",
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / "results").rglob("README.md"),
+        *(ROOT / "checkpoints").rglob("README.md"),
     ]:
         for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if "://" not in link:

@@ -58,3 +58,9 @@ def test_another_prompt_and_another_order(run_demo):
 def test_a_document_that_is_not_there(run_demo):
     code, _, err = run_demo("document=5000")
     assert code == 2 and "document=5000 must be from 0 to" in err
+
+
+@pytest.mark.parametrize("name", ["answer", "answer.nope", "README.md/answer.png", "x" * 300 + ".png"])
+def test_a_picture_that_cannot_be_written(run_demo, name):
+    code, _, err = run_demo(f"save={name}")
+    assert code == 2 and "must be the name of a picture" in err

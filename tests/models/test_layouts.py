@@ -18,6 +18,7 @@ from unmask.models.loading import Source, check_block_origin
 from unmask.models.settings import ModelConfig, RandomModel
 from unmask.paths import ROOT
 from unmask.testing import logits as golden_logits
+from unmask.testing.logits import expected_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "block_models"
 NAMES = {
@@ -43,7 +44,7 @@ def load(folder, **options):
 @pytest.fixture(scope="module", params=NAMES)
 def golden(request):
     """(model, expected tensors) of a tiny model."""
-    return load(request.param), load_file(GOLDEN / request.param / "expected.safetensors")
+    return load(request.param), expected_of(GOLDEN / request.param)
 
 
 def blocks_mask(block, columns=COLUMNS, end=24):
@@ -91,7 +92,7 @@ def test_the_last_block_over_a_cache_equals_no_cache(golden, block):
 
 @pytest.mark.parametrize("folder", ["a2d_qwen2", "a2d_qwen3", "llada_moe"])
 def test_right_padding_is_invisible(folder):
-    model, expected = load(folder), load_file(GOLDEN / folder / "expected.safetensors")
+    model, expected = load(folder), expected_of(GOLDEN / folder)
     ids = expected.get("right_padding.input_ids", expected["input_ids"])
     mask, wanted = expected["right_padding.attention_mask"], expected["right_padding.aligned_logits"]
     torch.testing.assert_close(model(ids, mask).logits[:, : wanted.size(1)], wanted, **CLOSE)
@@ -100,7 +101,7 @@ def test_right_padding_is_invisible(folder):
 @pytest.mark.parametrize("folder", ["a2d_qwen2", "a2d_qwen3"])
 def test_bd3lms_left_padded_blocks(folder):
     """7 pads, 9 columns of prompt, 8 new ones, blocks of 8: pads are no keys and no positions."""
-    model, expected = load(folder), load_file(GOLDEN / folder / "expected.safetensors")
+    model, expected = load(folder), expected_of(GOLDEN / folder)
     ids, mask = expected["block.input_ids"], expected["block.attention_mask"][None, None]
     positions = expected["block.position_ids"]
     assert (mask[0, 0, 7:, 7:] == blocks_mask(8)[0, 0, 7:, 7:]).all()  # columns of the padded row
@@ -113,7 +114,7 @@ def test_bd3lms_left_padded_blocks(folder):
 
 
 def test_fast_dllm_v2_predicts_the_token_after_a_block_and_takes_subblocks():
-    model, expected = load("fast_dllm_v2"), load_file(GOLDEN / "fast_dllm_v2" / "expected.safetensors")
+    model, expected = load("fast_dllm_v2"), expected_of(GOLDEN / "fast_dllm_v2")
     ids = expected["input_ids"]
     raw = model(ids, blocks_mask(8), aligned=False).logits
     torch.testing.assert_close(raw, expected["block8.logits"], **CLOSE)
@@ -127,7 +128,7 @@ def test_fast_dllm_v2_predicts_the_token_after_a_block_and_takes_subblocks():
 
 
 def test_llada2_selects_the_published_experts():
-    model, expected = load("llada2"), load_file(GOLDEN / "llada2" / "expected.safetensors")
+    model, expected = load("llada2"), expected_of(GOLDEN / "llada2")
     chosen = []
     gate = model.model.layers[1].mlp.gate
     gate.register_forward_hook(lambda _, inputs, outputs: chosen.append(outputs[2]))
@@ -137,7 +138,7 @@ def test_llada2_selects_the_published_experts():
 
 def test_diffusion_gemma_is_transformers_own():
     layout, folder = LAYOUTS["diffusion_gemma"], GOLDEN / "diffusion_gemma"
-    model, expected = layout.model.from_pretrained(folder).eval(), load_file(folder / "expected.safetensors")
+    model, expected = layout.model.from_pretrained(folder).eval(), expected_of(folder)
     prompt, canvas = expected["prompt_ids"], expected["canvas_ids"]
     with torch.no_grad():
         first = model(input_ids=prompt, decoder_input_ids=canvas).logits
@@ -241,7 +242,7 @@ def test_a_published_folder_is_loaded_as_what_it_is(folder, tmp_path):
     found = source(published_folder(tmp_path, folder), attention=layout.attention, **named)
     model = found.load(torch.device("cpu"), torch.float32)
     assert found.layout is layout and type(model) is layout.model
-    expected = load_file(GOLDEN / folder / "expected.safetensors")["input_ids"]
+    expected = expected_of(GOLDEN / folder)["input_ids"]
     assert torch.equal(model(expected).logits, load(folder)(expected).logits)
     assert found.shape["body_parameters"] > 0
 

@@ -1,9 +1,20 @@
-"""Names that stay apart, and figure 1."""
+"""Names that stay apart, figure 1, and the learning curve."""
 
+from io import StringIO
+
+import pandas as pd
+import pytest
 from matplotlib.text import Text
 
+from unmask.report.learning import learning_curve, learning_curves
 from unmask.report.style import DECODERS, name_points, plt, spread_names
 from unmask.report.trace import Trace, draw
+
+CURVE = """step,tokens,seconds,loss,lr,accuracy
+1,1000000,1,2.0,0.1,
+2,2000000,2,1.5,0.1,0.5
+3,3000000,3,1.2,0.1,0.64
+"""
 
 
 def test_decoders_are_told_apart_by_their_colours():
@@ -36,3 +47,42 @@ def test_a_trace_knows_the_step_of_every_token(tmp_path):
     assert trace.cells() == [("a$", 1), (" b", 1), ("c\n", 0)] and trace.steps == 2
     draw([trace], "why?", tmp_path / "figure.png", "one answer")
     assert (tmp_path / "figure.png").exists() and "one answer" in (tmp_path / "figure.svg").read_text()
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """drawn(n) -> the panels."""
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+
+    def draw(n):
+        learning_curve(pd.read_csv(StringIO(CURVE)), tmp_path / "curve.png", n)
+        return plt.gcf().axes
+
+    yield draw
+    monkeypatch.undo()
+    plt.close("all")
+
+
+def test_accuracies_have_n_and_wilsons_interval(drawn):
+    axes = drawn(50)[1]
+    assert axes.get_title() == "n = 50, bands: 95% intervals"
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(36.6, abs=0.1) and heights.max() == pytest.approx(75.9, abs=0.1)
+
+
+def test_curves_of_several_models_are_rows_of_one_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    curve = pd.read_csv(StringIO(CURVE))
+    learning_curves({"one": (curve, 50), "two": (curve.drop(columns="accuracy"), None)}, tmp_path / "all.png")
+    axes = plt.gcf().axes
+    monkeypatch.undo()
+    plt.close("all")
+    assert (tmp_path / "all.png").stat().st_size > 5_000
+    assert [axis.get_title() for axis in axes[::3]] == ["one", "two"]
+    assert [axis.axison for axis in axes] == [True, True, False, True, False, False]
+
+
+def test_a_curve_of_unknown_n_says_so(drawn):
+    axes = drawn(None)[1]
+    assert "not recorded" in axes.get_title() and not axes.collections

@@ -1,11 +1,13 @@
 """Tables of the terminal: one rule for times, ratios by turn, labels as text."""
 
+import re
+
 import pytest
 from rich.console import Console
 
 from unmask.records.summary import summarise
 from unmask.report.listing import markdown
-from unmask.report.tables import summary_table
+from unmask.report.tables import print_table, summary_table
 from unmask.report.trace import Trace, closing_line
 from unmask.report.tradeoff import tradeoff
 
@@ -44,9 +46,10 @@ def faster(scored, times):
     return [sample | {"seconds": sample["seconds"] / times} for sample in scored]
 
 
-def printed(runs, device="cpu"):
-    console = Console(width=140, record=True)
-    console.print(summary_table({name: summarise(scored) for name, scored in runs.items()}, runs, device))
+def printed(runs, device="cpu", width=140):
+    console = Console(width=width, record=True)
+    table = summary_table({name: summarise(scored) for name, scored in runs.items()}, runs, device)
+    print_table(table, console)
     return console.export_text()
 
 
@@ -117,3 +120,14 @@ def test_the_tradeoff_names_the_other_models_forwards_and_no_speeds_that_do_not_
 def test_the_demo_puts_no_seconds_side_by_side():
     line = closing_line([Trace("a", [None], steps=3, seconds=1.5), Trace("b", [None], steps=9, seconds=2.5)])
     assert "a: 3 steps; b: 9 steps" in line and "1.5" not in line and "2.5" not in line
+
+
+def test_a_terminal_of_80_columns_cuts_no_number():
+    forwards = {"forwards": {"denoiser": 5, "auxiliary": 7}, "positions": {"denoiser": 50, "auxiliary": 70}}
+    slow = documents(**forwards, exact=True)
+    runs = {"apd, R = 0.7, W = 16, M = 40 on tiny_dream": slow, "fast": faster(slow, 2)}
+    wide, narrow = printed(runs), printed(runs, width=80)
+    assert max(map(len, narrow.splitlines())) <= 80 and "…" not in narrow
+    numbers = r"\[[\d., ]+\]|\d+ of \d+|(?:denoiser|auxiliary) [\d.]+|[\d.]{3,}"
+    assert sorted(re.findall(numbers, wide)) == sorted(re.findall(numbers, narrow))
+    assert narrow.count("fast") == 2 and wide.count("fast") == 1, "each part names its rows"

@@ -198,7 +198,7 @@ def test_a_drafter_that_goes_on_keeps_the_ids_that_it_drafts():
         build_drafter(cfg, None, None)
 
 
-def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path, tokenizer):
+def test_train_command_makes_a_drafter_that_loads(run_command, tmp_path, tokenizer, small_chunks):
     code, _, err = run_command(
         train,
         "recipe=tiny_dflash",

@@ -112,7 +112,7 @@ def test_the_curve_has_a_column_for_each_decoder(trainer, tmp_path):
     assert list(curve)[-2:] == ["accuracy", "accuracy_random"]
     assert set(curve.accuracy) == {0.25, 0.5} and curve.accuracy_random.isna().any()
     assert curve.accuracy_random.dropna().eq(0.75).all()
-    learning_curve(tmp_path / "curve.csv", tmp_path / "curve.png")
+    learning_curve(pd.read_csv(tmp_path / "curve.csv"), tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 

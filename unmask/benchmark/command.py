@@ -18,10 +18,11 @@ from unmask.configuration.composition import composed
 from unmask.configuration.sweeps import arm_choices, product
 from unmask.decoding.sampling import at_least_one
 from unmask.output import print_json
+from unmask.paths import may_be_file
 from unmask.progress import progress_bar
 from unmask.records import environment
 from unmask.report.scaling import curves
-from unmask.report.tables import profile_table, speed_table
+from unmask.report.tables import print_table, profile_table, speed_table
 
 
 def bench(given: Sequence[str]) -> None:
@@ -38,6 +39,8 @@ def bench(given: Sequence[str]) -> None:
         raise ValueError(
             f"sweep={cfg.sweep} and points={list(cfg.points)} go together: what varies, and its values"
         )
+    if cfg.report is not None and not may_be_file(Path(cfg.report)):
+        raise ValueError(f"report={cfg.report[:100]}: must be the name of a file, as in report=growth.json")
     settings = arm_settings(cfg)
     torch.set_num_threads(cfg.threads)
 
@@ -75,18 +78,18 @@ def arm_settings(cfg: DictConfig) -> dict[str, list[str]]:
 
 def comparison(cfg: DictConfig, arms: list[Arm]) -> dict:
     """Race the arms, look into each, print; returns everything that is printed."""
-    console, base = Console(width=max(110, Console().width)), arms[0].name
+    base = arms[0].name
     blocks = cfg.prompts // max(arm.batch_size for arm in arms)
     with progress_bar() as bar:
         task = bar.add_task("racing", total=len(arms) * (1 + cfg.rounds * blocks))
         rows = race(arms, cfg.rounds, lambda: bar.advance(task))
     report = {arm.name: measures(rows, arm.name, base) for arm in arms}
-    console.print(speed_table(report))
+    print_table(speed_table(report))
     if cfg.profile:
         with progress_bar() as bar:
             for arm in bar.track(arms, description="looking inside"):
                 report[arm.name] |= profile(arm, max(arm.batch_size, min(2, cfg.prompts)))
-        console.print(profile_table(report))
+        print_table(profile_table(report))
     return {"arms": report}
 
 

@@ -3,11 +3,11 @@
 This file imports no torch, so that `--help` answers at once.
 """
 
-import copy
+import pickle
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, lru_cache
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -34,21 +34,26 @@ def composed(config_name: str, words: Sequence[str]) -> DictConfig:
     values = [o for o in overrides if _is_value(o)]
     choices = [o.input_line for o in overrides if not _is_value(o)]
     try:
-        cfg = copy.deepcopy(_composed(config_name, tuple(choices)))
+        cfg = pickle.loads(_composed(config_name, tuple(choices)))
         for override in values:
-            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+            key, value = override.key_or_group, override.value()
+            if isinstance(OmegaConf.select(cfg, key), bool) and type(value) in (int, float):
+                raise ValueError(f"{key} must be true or false")  # OmegaConf takes 7 for true
+            OmegaConf.update(cfg, key, value, merge=True)
     except Exception as error:  # Hydra lets through whatever a strange setting makes it stumble over
         raise ValueError(f"{' '.join(words)}: {_reason(error)}") from error
     return cfg
 
 
 @cache
-def _composed(config_name: str, choices: tuple[str, ...]) -> DictConfig:
+def _composed(config_name: str, choices: tuple[str, ...]) -> bytes:
+    """Pickled: that is copied in a tenth of the time of `copy.deepcopy`."""
     ready = GlobalHydra.instance().is_initialized()  # as in a job of a sweep
     with nullcontext() if ready else initialize_config_dir(str(CONFIGURATIONS), version_base=None):
-        return compose(config_name, list(choices))
+        return pickle.dumps(compose(config_name, list(choices)))
 
 
+@lru_cache(maxsize=10_000)  # the words of a sweep come again in each of its settings
 def parsed(word: str) -> Override:
     """A word of a command as Hydra reads it; ValueError where it is no setting."""
     try:
@@ -92,7 +97,7 @@ def _spelled(word: str, known: frozenset[str]) -> str:
 @cache
 def _top_level_keys() -> frozenset[str]:
     """What a command's words may begin with: keys of its configuration, groups, and Hydra's own."""
-    keys = {key for name in ("eval", "report", "bench", "demo") for key in _composed(name, ())}
+    keys = {key for name in ("eval", "report", "bench", "demo") for key in composed(name, ())}
     groups = {path.name for path in CONFIGURATIONS.iterdir() if path.is_dir()}
     return frozenset(keys | groups | {"hydra"})
 

@@ -5,7 +5,7 @@ Nothing here loads a model, reads weights or writes; whatever is wrong is a Valu
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from hydra.utils import get_class
@@ -16,9 +16,11 @@ from unmask.configuration.composition import CONFIGURATIONS, SPELLED
 from unmask.configuration.schema import EvalConfig
 from unmask.decoding import Decoder
 from unmask.decoding.sampling import at_least_one
+from unmask.decoding.unmasking import SCHEDULES
 from unmask.models.loading import identity_of_model
 from unmask.models.resources import choose_device, choose_dtype
 from unmask.models.settings import ModelConfig
+from unmask.paths import ROOT, may_be_folder
 from unmask.records.naming import check_name
 
 ATTENTIONS = ("full", "block_causal")
@@ -41,6 +43,11 @@ def typed(cfg: DictConfig) -> EvalConfig:
         found = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    _check_keys(cfg)
+    for key, folder in {"results": found.results, "run_folder": found.run_folder}.items():
+        whole = folder is None or folder.endswith(".parquet")  # an archive is a file
+        if not whole and not (folder.strip() and may_be_folder(ROOT / folder)):
+            raise ValueError(f"{key}={folder[:100]!r}: is no folder, and none can be made there")
     for role, settings in list(found.models.items()):
         if not settings:  # ROLE=none
             del found.models[role]
@@ -67,6 +74,16 @@ def typed(cfg: DictConfig) -> EvalConfig:
             f"compile=true takes one row at a time, and batch_size={found.batch_size}: give up one of the two"
         )
     return found
+
+
+def _check_keys(cfg: DictConfig) -> None:
+    """ValueError for a key that no dataclass has: Hydra's + and ++ add any."""
+    nodes = {"": cfg, "model.": cfg.model, "task.": cfg.task}
+    nodes |= {f"{role}.": settings for role, settings in cfg.models.items()}
+    for prefix, node in nodes.items():
+        kind = OmegaConf.get_type(node)
+        if unknown := is_dataclass(kind) and set(node) - {field.name for field in fields(kind)}:
+            raise ValueError(f"{prefix}{min(map(str, unknown))}: is no setting")
 
 
 def build_decoder(settings: Any) -> Decoder:
@@ -113,6 +130,8 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
             raise ValueError(f"decoder={name} needs a {kind} model as {role}: {key}={_models_of(kind)}")
         if settings.attention not in ATTENTIONS:
             raise ValueError(f"{key}.attention={settings.attention!r}: must be {' or '.join(ATTENTIONS)}")
+        if settings.schedule not in SCHEDULES:
+            raise ValueError(f"{key}.schedule={settings.schedule!r}: must be one of {', '.join(SCHEDULES)}")
         if settings.kind != kind:
             keep = f", or keep the model and take decoder={FITTING.get(settings.kind)}"
             raise ValueError(

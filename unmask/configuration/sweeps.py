@@ -111,6 +111,11 @@ def is_list(word: str) -> bool:
     return not word.startswith("-") and parsed(word).is_sweep_override()
 
 
+def of_arms(word: str) -> bool:
+    """Whether a word says which arms there are, or takes some of them."""
+    return key_of(word).partition(".")[0] in ("arm", "arms", "grid")
+
+
 def key_of(word: str) -> str:
     """The key of a word of a command."""
     return word.partition("=")[0].lstrip("+~")
@@ -141,11 +146,14 @@ def _values(override: Override) -> list[str | None]:
         _, equals, value = override.input_line.partition("=")
         return [value if equals else None]
     try:
-        return list(override.sweep_string_iterator())
+        found = list(override.sweep_string_iterator())
     except HydraException as error:
         raise ValueError(
             f"{override.input_line}: a sweep takes a,b, choice() and range() ({error})"
         ) from error
+    if not found:
+        raise ValueError(f"{override.input_line}: sweeps no value")
+    return found
 
 
 def _names(words: Sequence[Override], key: str) -> list[str]:

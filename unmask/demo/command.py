@@ -19,7 +19,7 @@ from unmask.configuration.sweeps import key_of
 from unmask.decoding import Stop
 from unmask.demo.race import Pass, Race
 from unmask.evaluation.evaluation import Evaluation
-from unmask.paths import ROOT
+from unmask.paths import ROOT, may_be_file
 from unmask.records import environment
 from unmask.records.naming import label
 from unmask.report.trace import Trace, closing_line, draw
@@ -37,8 +37,8 @@ def demo(given: Sequence[str]) -> None:
     first = evaluations[0]
     if type(cfg.document) is not int or not 0 <= cfg.document < len(first.requests):
         raise ValueError(f"document={cfg.document} must be from 0 to {len(first.requests) - 1}")
-    if cfg.save and not Path(cfg.save).suffix:
-        raise ValueError(f"save={cfg.save}: must be the name of a picture, as in save=answer.png")
+    if cfg.save is not None and (Path(cfg.save).suffix != ".png" or not may_be_file(ROOT / cfg.save)):
+        raise ValueError(f"save={cfg.save[:100]}: must be the name of a picture, as in save=answer.png")
     requests = [request_of(evaluation) for evaluation in evaluations]
     question = cfg.prompt or str(first.requests[cfg.document].doc.get("question", ""))
     several = len({e.cfg.model.name for e in evaluations}) > 1

@@ -6,10 +6,9 @@ from contextlib import redirect_stdout
 from io import StringIO
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from unmask.configuration.composition import composed
-from unmask.configuration.sweeps import figures_named, is_list, key_of, settings
+from unmask.configuration.sweeps import figures_named, is_list, key_of, of_arms, settings
 from unmask.evaluation.choices import Choices
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.prompts import shown
@@ -20,7 +19,7 @@ from unmask.records import Run
 from unmask.records.naming import labels
 from unmask.report.command import show_beside
 from unmask.report.lookup import runs_of
-from unmask.report.tables import likelihood_table, summary_table
+from unmask.report.tables import likelihood_table, print_table, summary_table
 
 
 def evaluate(given: Sequence[str], single: bool = False) -> None:
@@ -52,7 +51,7 @@ def together(given: Sequence[str], single: bool) -> None:
 
 def evaluate_here(given: Sequence[str], single: bool = False) -> None:
     """`evaluate`, in one process."""
-    several = not single and (figures_named(given) or any(map(is_list, given)))
+    several = not single and (figures_named(given) or any(is_list(word) or of_arms(word) for word in given))
     configs = settings(given) if several else [composed("eval", given)]
     if any(cfg.show is not None for cfg in configs):
         show(configs)
@@ -85,7 +84,7 @@ def by_likelihoods(evaluations: Sequence[Choices]) -> None:
             evaluation.score()
             evaluation.lm.release()
     found = dict(zip(_names(evaluations), evaluations, strict=True))
-    Console().print(likelihood_table({name: each.summary for name, each in found.items()}))
+    print_table(likelihood_table({name: each.summary for name, each in found.items()}))
     headlines = {name: each.headline(each.summary) for name, each in found.items()}
     print_json(headlines if len(found) > 1 else evaluations[0].headline(evaluations[0].summary))
 
@@ -110,7 +109,7 @@ def one(evaluation: Evaluation) -> None:
         if not evaluation.missing:
             print(f"all {len(evaluation.requests)} documents are in {evaluation.folder}: nothing to decode")
         summary = evaluation.score()
-    Console().print(summary_table({evaluation.label: summary}))
+    print_table(summary_table({evaluation.label: summary}))
     print_json(evaluation.headline(summary))
 
 
@@ -141,7 +140,7 @@ def sweep(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     found = dict(zip(_names(evaluations), evaluations, strict=True))
     summaries = {name: evaluation.summary for name, evaluation in found.items()}
     scored = {name: evaluation.scored for name, evaluation in found.items()}
-    Console().print(summary_table(summaries, scored, evaluations[0].device.type))
+    print_table(summary_table(summaries, scored, evaluations[0].device.type))
     if any(cfg.draw and cfg.draw.get("beside") for cfg in configs):
         beside(given, [evaluation.run for evaluation in evaluations])
     print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})

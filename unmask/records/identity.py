@@ -27,7 +27,14 @@ def differences(theirs: Mapping, ours: Mapping) -> dict[str, tuple[object, objec
     left, right = flatten(theirs), flatten(ours)
     keys = sorted(left.keys() | right.keys())
     pairs = {key: (left.get(key, ABSENT), right.get(key, ABSENT)) for key in keys}
-    return {key: pair for key, pair in pairs.items() if canonical(pair[0]) != canonical(pair[1])}
+    return {key: pair for key, pair in pairs.items() if not _same(*pair)}
+
+
+def _same(left: object, right: object) -> bool:
+    """Whether two settings are one JSON text; 1, 1.0 and true are three."""
+    if type(left) is type(right) and isinstance(left, str | int | None):  # most are, and need no writing
+        return left == right
+    return canonical(left) == canonical(right)
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:

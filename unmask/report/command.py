@@ -7,11 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from unmask.configuration.sweeps import expand, figures_named, key_of
 from unmask.output import print_json
-from unmask.paths import ROOT
+from unmask.paths import ROOT, may_be_folder
 from unmask.records import Run, find_runs
 from unmask.records.collection import Collection
 from unmask.records.files import RecordError
@@ -36,12 +35,15 @@ from unmask.report.lookup import (
 )
 from unmask.report.published import for_terminal
 from unmask.report.published import table_of as table_of_published
+from unmask.report.tables import print_table
 
 
 def report(given: Sequence[str]) -> None:
     """Draw the figures that the words of a command name, or all that there are runs of."""
     cfg = own_settings(given)
     results = results_of(cfg)
+    if cfg.pictures is not None and not may_be_folder(ROOT / cfg.pictures):
+        raise ValueError(f"pictures={cfg.pictures[:100]}: is no folder, and none can be made there")
     if cfg.page:
         return page(cfg, given, results)
     wanted = figures_named(given)
@@ -83,7 +85,7 @@ def report(given: Sequence[str]) -> None:
 def show_beside(definition: Definition, found: Collection) -> None:
     """Print the published rows of a figure, ours beside them."""
     found = prepared(definition, found) if len(found.rows) else found
-    Console().print(for_terminal(definition, table_of_published(definition, found)))
+    print_table(for_terminal(definition, table_of_published(definition, found)), keep=2)
 
 
 def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:

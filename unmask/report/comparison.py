@@ -13,7 +13,7 @@ from unmask.records.comparing import Pair, changed, check_same_prompts, common, 
 from unmask.records.identity import ABSENT, canonical, differences
 from unmask.records.naming import label, main_model, telling
 from unmask.records.summary import positions_per_useful_token, summarise
-from unmask.report.tables import empty_table, forwards, with_interval
+from unmask.report.tables import empty_table, forwards, print_table, with_interval
 
 Scored = tuple[Run, list[dict]]  # a run and its documents, from `Run.scored`
 
@@ -39,7 +39,7 @@ def show(a: Scored, b: Scored, limit: int | None = None) -> dict:
         _say(console, f"   {label(run.config)} on {where}, n = {len({s['doc_id'] for s in scored})}")
     differing = _differing(run_a.config, run_b.config)
     console.print(differing if differing.rows else "\nTheir settings do not differ.")
-    console.print(_measures(*summaries, change))
+    print_table(_measures(*summaries, change), console)
     if void := change["speedup_void"]:
         _say(console, f"tokens/s do not compare: {void} (docs/sweeps.md says how settings take turns).")
     _answers(console, better, limit, "became right", "A, wrong", "B, right")

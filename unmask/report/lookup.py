@@ -11,7 +11,7 @@ from unmask.configuration.settings import identity_of, typed
 from unmask.configuration.sweeps import key_of, settings
 from unmask.models.loading import Source
 from unmask.models.resources import ACCELERATORS, choose_device
-from unmask.paths import ROOT
+from unmask.paths import ROOT, may_be_file, may_be_folder
 from unmask.records import Run
 from unmask.records.archive import overrides_of
 from unmask.records.collection import Collection, Setting, collect
@@ -34,8 +34,8 @@ def own_settings(given: Sequence[str]) -> DictConfig:
 def results_of(cfg: DictConfig) -> Path:
     """The folder of runs; ValueError where there is none."""
     results = ROOT / cfg.results
-    if not results.exists():
-        raise ValueError(f"results={cfg.results}: no such folder; run something first (python eval.py)")
+    if not (may_be_folder(results) or may_be_file(results)) or not results.exists():
+        raise ValueError(f"results={cfg.results[:100]}: no such folder; run something first (python eval.py)")
     return results
 
 

@@ -262,7 +262,7 @@ def for_terminal(definition: Definition, table: pd.DataFrame) -> Table:
     }
     for column, name in names.items():
         text = column in ("task", "method")
-        shown.add_column(Text(name), justify="left" if text else "right", overflow="fold")
+        shown.add_column(Text(name), justify="left" if text else "right", overflow="fold", no_wrap=not text)
     several = table.duplicated(["table", "task", "method"], keep=False)  # told apart by their settings
     for at, line in table.iterrows():
         setting = f"{line.method}, {line['published with']}" if several[at] else line.method

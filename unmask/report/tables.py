@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 
 from rich import box
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from unmask.records.comparing import compare
 from unmask.report.measures import comparable_summaries
+
+WRAPS = 18  # characters of a column of words, at least, where it has more
 
 
 def summary_table(
@@ -83,6 +87,43 @@ def _times(first: Sequence[dict], other: Sequence[dict], device: str) -> str:
     if other is first:
         return "1"
     return with_interval(compare(first, other, in_turns=device == "cpu"), "speedup", "{:.2f}", "{:.2f}")
+
+
+def print_table(table: Table, console: Console | None = None, keep: int = 1) -> None:
+    """Print a table; where the terminal is too narrow for it, its columns in several tables, each with the
+    first `keep` columns."""
+    console = console or Console()
+    groups, used = [[]], 0
+    room = console.width - 2 - sum(_width(column) for column in table.columns[:keep])
+    for column in table.columns[keep:]:
+        if used + _width(column) > room and groups[-1]:
+            groups.append([])
+            used = 0
+        groups[-1].append(column)
+        used += _width(column)
+    if len(groups) == 1:
+        console.print(table)
+        return
+    for group in groups:
+        columns = [*table.columns[:keep], *group]
+        part = Table(box=table.box, padding=table.padding, title=table.title if group is groups[0] else None)
+        for column in columns:
+            as_there = {
+                name: getattr(column, name) for name in ("justify", "no_wrap", "min_width", "overflow")
+            }
+            part.add_column(column.header, **as_there)
+        for row, *cells in zip(table.rows, *(column.cells for column in columns), strict=True):
+            part.add_row(*cells, style=row.style)
+        if group is groups[-1]:
+            part.caption, part.caption_justify = table.caption, table.caption_justify
+        console.print(part)
+
+
+def _width(column: Column) -> int:
+    """Characters that a column needs: its lines whole, or if it wraps, a reasonable part of them."""
+    lines = [line for cell in (column.header, *column.cells) for line in str(cell).split("\n")]
+    longest = max(map(cell_len, lines))
+    return 2 + (longest if column.no_wrap else min(longest, max(WRAPS, column.min_width or 0)))
 
 
 def empty_table(first: str, width: int, names: Sequence[str]) -> Table:

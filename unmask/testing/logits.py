@@ -5,19 +5,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from unmask.decoding.visibility import attention_mask, block_causal
 from unmask.models.layouts import LAYOUTS, layout_of
 
+EXPECTED = "expected.safetensors"
 CLOSE = 1e-4  # the largest difference that is rounding
 MASK = 319
 
 
 def expected_in(folder: Path) -> list[Path]:
-    """The models in a folder that come with expected logits."""
-    return sorted(path.parent for path in folder.glob("*/expected.safetensors"))
+    """The models in a folder that come with expected logits: in their own file, or in one beside them."""
+    found = {path.parent for path in folder.glob(f"*/{EXPECTED}")}
+    if (shared := folder / EXPECTED).exists():
+        with safe_open(shared, "pt") as tensors:
+            found |= {folder / name.partition("/")[0] for name in tensors.keys()}  # noqa: SIM118
+    return sorted(found)
+
+
+def expected_of(folder: Path) -> dict[str, Tensor]:
+    """What the published code computed on a model; in a file of several models names are MODEL/TENSOR."""
+    if (own := folder / EXPECTED).exists():
+        return load_file(own)
+    shared, mine = load_file(folder.parent / EXPECTED), f"{folder.name}/"
+    return {name.removeprefix(mine): tensor for name, tensor in shared.items() if name.startswith(mine)}
 
 
 def blocks_mask(block: int, columns: Tensor, end: int) -> Tensor:
@@ -32,7 +46,7 @@ def check_logits(folder: Path) -> tuple[float, str]:
     layout = layout_of(raw, folder.name if folder.name in LAYOUTS else None)
     options = {"mask_token_id": MASK} if layout.mask_id else {}
     model = layout.model.from_pretrained(folder, dtype=torch.float32, **options).eval()
-    expected = load_file(folder / "expected.safetensors")
+    expected = expected_of(folder)
     ours = dict(
         _diffusion_gemma(model, expected) if layout.name == "diffusion_gemma" else _rows(model, expected)
     )

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
 from unmask.decoding.sampling import at_least_one
-from unmask.paths import ROOT
+from unmask.paths import ROOT, may_be_folder
 from unmask.records import config_hash
 from unmask.tasks import problems
 from unmask.training import objectives
@@ -103,17 +103,8 @@ def check(cfg: TrainConfig) -> None:
     for key in ("folder", "output"):
         if getattr(cfg, key) is None:
             continue
-        if not _may_be_folder(ROOT / getattr(cfg, key)):
+        if (path := ROOT / getattr(cfg, key)) == ROOT or not may_be_folder(path):
             raise ValueError(f"{key}={getattr(cfg, key)[:100]!r}: is no folder of its own; name one")
-
-
-def _may_be_folder(path: Path) -> bool:
-    """Whether a folder is there, or could be made: not the project's own, and no file on the way."""
-    try:
-        found = next(each for each in (path, *path.parents) if each.exists())
-        return path != ROOT and found.is_dir()
-    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
-        return False
 
 
 def check_mixture(key: str, mixture: Mapping[str, float]) -> None:

@@ -22,20 +22,19 @@ TOTALS = ["step", "tokens", "seconds"]  # columns of the curve that a second rec
 
 
 def earlier(init_from: Path | str | None, name: str) -> dict | None:
-    """training.json and curve of the recipe before this one, where init_from is this same model after it."""
+    """training.json of the recipe before this one, where init_from is this same model after it."""
     if init_from is None or not (Path(init_from) / "training.json").exists():
         return None
     record = json.loads((init_from / "training.json").read_text())
-    if record["settings"]["name"] != name:
-        return None
-    return {"training": record, "curve": (init_from / "learning_curve.csv").read_text()}
+    return record if record["settings"]["name"] == name else None
 
 
 def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, output: Path) -> None:
     """Write the student, its tokenizer (a drafter has none), training.json, the learning curve to `output`.
 
-    The weights are float16 on disk: small, and loaded as float32 on a CPU. An adapter is merged into them.
-    Each file replaces the one that was there when all are written.
+    training.json holds the curve too, as lines of CSV. The weights are float16 on disk: small, and loaded as
+    float32 on a CPU. An adapter is merged into them. Each file replaces the one that was there when all are
+    written.
     """
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as partial:
@@ -52,8 +51,9 @@ def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, fo
         for k, v in model.state_dict().items()
     }
     model.save_pretrained(folder, state_dict=weights)
+    (folder / "generation_config.json").unlink(missing_ok=True)  # it says what config.json does
     if trainer.objective.roles[STUDENT] != "drafter":  # a drafter's is its target's
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, save_jinja_files=False)
     record = {
         "recipe": recipe,
         "settings": trainer.settings,
@@ -67,15 +67,18 @@ def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, fo
     }
     curve = pd.read_csv(trainer.folder / "curve.csv")
     if trainer.earlier:
-        record["earlier"], before = (
-            trainer.earlier["training"],
-            pd.read_csv(StringIO(trainer.earlier["curve"])),
-        )
+        record["earlier"] = {key: value for key, value in trainer.earlier.items() if key != "curve"}
+        before = curve_of(trainer.earlier)
         curve[TOTALS] += before[TOTALS].iloc[-1]
-        curve = pd.concat([before, curve])
+        curve = pd.concat([before, curve], ignore_index=True)
+    record["curve"] = curve.to_csv(index=False).splitlines()
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    curve.to_csv(folder / "learning_curve.csv", index=False)
-    learning_curve(folder / "learning_curve.csv", folder / "learning_curve.png", documents(curve))
+    learning_curve(curve, folder / "learning_curve.png", documents(curve))
+
+
+def curve_of(record: dict) -> pd.DataFrame:
+    """The curve in a training.json: step, tokens, seconds, loss, lr, and what validation measured."""
+    return pd.read_csv(StringIO("\n".join(record["curve"])))
 
 
 def documents(curve: pd.DataFrame) -> int | None:

@@ -55,7 +55,7 @@ class Trainer:
     accumulate: int = 1
     processes: Processes = field(default_factory=Processes)
     dtype: torch.dtype = torch.float32
-    earlier: dict | None = None  # training.json and curve of the recipe before this one
+    earlier: dict | None = None  # training.json of the recipe before this one
     # progress, saved with the weights
     seen: int = 0
     steps: int = 0
