@@ -83,7 +83,8 @@ def report(given: Sequence[str]) -> None:
 def show_beside(definition: Definition, found: Collection) -> None:
     """Print the published rows of a figure, ours beside them."""
     found = prepared(definition, found) if len(found.rows) else found
-    Console().print(for_terminal(definition, table_of_published(definition, found)))
+    console = Console()
+    console.print(for_terminal(definition, table_of_published(definition, found), console.width))
 
 
 def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:
