@@ -29,7 +29,7 @@ from unmask.report.definition import Beside, define
 from unmask.report.published import ALONE, _is_of, _nearest, for_terminal, note_of, points, table_of
 
 TEXT = (ROOT / "docs" / "papers.md").read_text()
-FIGURES = re.findall(r"`python eval\.py figure=(\w+)", TEXT)
+FIGURES = re.findall(r"^\|.*`python eval\.py figure=(\w+)", TEXT, re.MULTILINE)
 EVERY = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 OURS = {"dflash_smollm2"}  # a model that is neither tiny nor of a paper
 
@@ -143,7 +143,7 @@ def test_the_hours_are_told_before_a_figure_starts():
     dflash = help_text("eval", "", ["figure=dflash_table1"])
     assert "all documents - / 16; limit=12 - / 0.4" in " ".join(dflash.split())
     for name in FIGURES:  # the page says the same
-        (row,) = re.findall(rf"figure={name}[` ].*", TEXT)
+        (row,) = re.findall(rf"^\|.*figure={name}[` ].*", TEXT, re.MULTILINE)
         draw = settings([f"figure={name}"])[0].draw
         hours = OmegaConf.to_container(draw).get("beside", {}).get("hours", {})
         for of in hours.get("all documents", []):
@@ -294,3 +294,28 @@ def test_the_whole_table_of_a_paper_is_drawn_from_the_hub(hub, tmp_path):
     for line in ours.itertuples():
         mine = float(line.ours.split()[0])
         assert float(line.difference) == pytest.approx(mine - float(line.published), abs=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_arm_of_every_figure_runs_from_the_hub(hub, tmp_path, name):
+    """The last one, on all of its tasks: it is the paper's own method."""
+    arm = list(settings([f"figure={name}"])[0].arms)[-1]
+    short = [] if name.startswith("fast_dllm") else ["task.max_new_tokens=32"]  # there it is the row's own
+    words = [f"figure={name}", f"arm={arm}", *small(tmp_path), *short, f"task.data={hub}/rows"]
+    done = run(hub, *words, "allow_code_execution=true")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Beside" in done.stdout or name == "apd_tab1"
+    assert json.loads(done.stdout.splitlines()[-1])
+
+
+GPU = re.findall(r"^python eval\.py (.*?)(?: +#.*)?$", (ROOT / "docs" / "gpu.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", GPU)
+def test_a_command_of_the_gpu_page_runs_from_the_hub(hub, tmp_path, command):
+    words = [*command.split(), *small(tmp_path), "task.max_new_tokens=32", f"task.data={hub}/rows"]
+    done = run(hub, *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["n"] == 2
