@@ -1,4 +1,4 @@
-"""Where this project lies on disk, and what could lie where."""
+"""Where things lie and what could lie where; and what to do about what the Hub does not give."""
 
 from pathlib import Path
 
@@ -19,3 +19,19 @@ def may_be_file(path: Path) -> bool:
         return not path.is_dir() and may_be_folder(path.parent)
     except (OSError, ValueError):
         return False
+
+
+def hub_reason(error: BaseException, page: str) -> str:
+    """Why something cannot be had from the Hub, in one line, from what its client raised. page: the name of a
+    model's repository; of a data set, datasets/NAME.
+
+    One that is gated is said to be, with what to do.
+    """
+    chain, causes = error, []
+    while chain and chain not in causes:
+        causes.append(chain)
+        chain = chain.__cause__ or chain.__context__
+    gated = any("gated" in type(cause).__name__.lower() or "is a gated" in str(cause) for cause in causes)
+    if gated:
+        return f"gated: accept its terms at https://huggingface.co/{page}, then log in with `hf auth login`"
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

@@ -12,7 +12,8 @@ import warnings
 for _name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "TQDM_DISABLE"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its import sets its logger's level anew
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler
 warnings.filterwarnings("ignore", category=FutureWarning)
-for _name in ("lm_eval", "lm-eval", "datasets", "httpx", "huggingface_hub"):
+for _name in ("lm_eval", "lm-eval", "datasets", "httpx"):
     logging.getLogger(_name).setLevel(logging.ERROR)

@@ -3,7 +3,11 @@
 Published repositories, file names, fields of config.json, tensor names and special tokens; a small vocabulary
 and small random weights, so that answers are noise.
 
-    python tests/hub/make_hub.py FOLDER    # then HF_HUB_OFFLINE=1 HF_HOME=FOLDER python eval.py figure=...
+    python tests/hub/make_hub.py FOLDER [DATA]
+    HF_HUB_OFFLINE=1 HF_HOME=FOLDER python eval.py figure=dparallel_table1 limit=2 task.data=FOLDER/rows ...
+
+DATA: a folder with the files of REAL, which rows/ then links to (MATH-500 stands for MATH too). All other
+rows are made here.
 """
 
 import hashlib
@@ -14,12 +18,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from dream import DreamConfig
 from llada import BLOCK_NAMES, LLaDAConfig
 from unmask.models.drafter import DFlashDraftModel
 from unmask.paths import ROOT
+from unmask.tasks.documents import SUBJECTS
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 DREAM = [*SPECIAL, "<|beginoftext|>", "<|mask|>"]
@@ -42,6 +47,7 @@ HEADERS = (
     "<|end_header_id|>\n\n{{ message.content | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
+LLAMA = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 SHAPE = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
 SHAPE |= {"intermediate_size": 64, "max_position_embeddings": 32768}
 REMOTE = "raise SystemExit('remote code ran')"
@@ -87,7 +93,8 @@ def tokenizer(kind: str, names: list[str], template: str | None, **fields) -> tu
     vocabulary, merges = words()
     special = {name: len(vocabulary) + i for i, name in enumerate(names)}
     added = {str(i): {"content": name, "special": True} for name, i in special.items()}
-    settings = {"tokenizer_class": kind, "added_tokens_decoder": added, "pad_token": "<|endoftext|>"}
+    settings = {"tokenizer_class": kind, "added_tokens_decoder": added}
+    settings |= {"pad_token": "<|endoftext|>"} if "<|endoftext|>" in names else {}
     settings |= {"chat_template": template} if template else {}
     files = {"tokenizer_config.json": settings | fields, "tokenizer.json": tokenizer_json(special)}
     if kind == "DreamTokenizer":  # its repository has no tokenizer.json
@@ -122,6 +129,21 @@ def causal(home: Path, name: str, config_class: type, template: str, eos: str, *
         eos_token_id=special[eos],
         tie_word_embeddings=False,
         architectures=["Qwen3ForCausalLM" if config_class is Qwen3Config else "Qwen2ForCausalLM"],
+    )
+    snapshot = repository(home, name, files | {"config.json": config.to_dict()})
+    save(AutoModelForCausalLM.from_config(config), snapshot)
+
+
+def llama(home: Path, name: str) -> None:
+    files, special = tokenizer(
+        "PreTrainedTokenizerFast", LLAMA, HEADERS, bos_token=LLAMA[0], eos_token="<|eot_id|>"
+    )
+    config = LlamaConfig(
+        **SHAPE,
+        vocab_size=max(special.values()) + 1,
+        bos_token_id=special[LLAMA[0]],
+        eos_token_id=special["<|end_of_text|>"],
+        architectures=["LlamaForCausalLM"],
     )
     snapshot = repository(home, name, files | {"config.json": config.to_dict()})
     save(AutoModelForCausalLM.from_config(config), snapshot)
@@ -236,6 +258,7 @@ def make(home: Path) -> None:
     dream(home, "Zigeng/dParallel_Dream_7B_Instruct")
     for name, eos in (("0.5B", SPECIAL[0]), ("7B", SPECIAL[0]), ("7B-Instruct", SPECIAL[2])):
         causal(home, f"Qwen/Qwen2.5-{name}", Qwen2Config, CHATML, eos)
+    llama(home, "meta-llama/Meta-Llama-3-8B-Instruct")
     for name in ("4B", "8B"):
         deep = {"num_hidden_layers": 4, "head_dim": 16}
         causal(home, f"Qwen/Qwen3-{name}", Qwen3Config, THINKING, SPECIAL[2], **deep)
@@ -257,16 +280,46 @@ def make(home: Path) -> None:
     )
 
 
-def write_rows(folder: Path) -> Path:
-    """Rows made here, in the data sets' columns: a file or folder for the `task.data` of each task."""
+REAL = {  # a file of rows/ -> of the folder of published rows
+    "gsm8k/test.jsonl": "gsm8k_test.jsonl",
+    "gsm8k/train.jsonl.gz": "gsm8k/train.jsonl.gz",
+    "math/test.jsonl": "math500/test.jsonl",
+    "math500/test.jsonl": "math500/test.jsonl",
+    "humaneval.jsonl.gz": "HumanEval.jsonl.gz",
+    "mbpp/test.jsonl": "mbpp/test.jsonl",
+    "mbpp_sanitized/test.jsonl": "mbpp_sanitized/test.jsonl",
+    "mt_bench/test.jsonl": "mt_bench/test.jsonl",
+}
+
+
+def write_rows(folder: Path, data: Path | None = None) -> Path:
+    """A folder for `task.data`, of every data set that a published figure reads: rows made here, in the data
+    sets' columns, or links to those of `data`."""
+    files = made_rows()
+    for name, source in REAL.items() if data else ():
+        files.pop(name.removesuffix(".gz").removesuffix(".jsonl"), None)
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to((data / source).resolve())
+    for name, rows in files.items():
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def made_rows() -> dict[str, list[dict]]:
+    """name of a file -> its rows."""
     sums = [
         (f"Ann has {i} pens and buys {i + 2}. How many?", f"{i} + {i + 2}\n#### {2 * i + 2}")
         for i in range(9)
     ]
     numbers = [{"question": q, "answer": a} for q, a in sums]
     formulas = [
-        {"problem": f"What is ${i}+{i}$?", "solution": f"\\boxed{{{2 * i}}}", "subject": "Algebra"}
+        {"problem": f"What is ${i}+{i}$?", "solution": f"\\boxed{{{2 * i}}}", "subject": subject}
         for i in range(ROWS)
+        for subject in SUBJECTS
     ]
     signature = "def double(x):\n"
     programs = [
@@ -285,14 +338,16 @@ def write_rows(folder: Path) -> Path:
     ]
     clean = [row | {"prompt": asked, "test_imports": []} for row in short]
     boxes = [{"problem": "What is 3?", "answer": "3"}] * ROWS
-    files = {
+    return {
         "gsm8k/test": numbers[:ROWS],
         "gsm8k/train": numbers,
         "math500/test": formulas,
-        "humaneval/test": programs,
+        "math/test": formulas,
+        "humaneval": programs,
         "mbpp/test": short,
         "mbpp_sanitized/test": clean,
-        "aime/test": boxes,
+        "aime24/test": boxes,
+        "aime25/test": boxes,
         "livecodebench/test": [{"question_content": "Double.", "starter_code": ""}] * ROWS,
         "mt_bench/test": [{"turns": ["Say one.", "Say two."]}] * ROWS,
         "gpqa/test": [
@@ -301,12 +356,9 @@ def write_rows(folder: Path) -> Path:
             for i in range(ROWS)
         ],
     }
-    for name, rows in files.items():
-        path = folder / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    home = Path(sys.argv[1])
+    make(home)
+    write_rows(home / "rows", Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -2,31 +2,38 @@
 and one cell runs from a fake Hub to the table."""
 
 import importlib.util
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from huggingface_hub import constants
 from omegaconf import OmegaConf
+from rich.console import Console
 
 import eval as eval_door
 import report
+from unmask.configuration.command_line import refusals
+from unmask.configuration.help import help_text
 from unmask.configuration.settings import identity_of
 from unmask.configuration.sweeps import settings
 from unmask.paths import ROOT
 from unmask.records.collection import Collection
 from unmask.records.identity import canonical
 from unmask.report.definition import Beside, define
-from unmask.report.published import ALONE, _is_of, points, table_of
+from unmask.report.published import ALONE, _is_of, _nearest, for_terminal, note_of, points, table_of
 
 TEXT = (ROOT / "docs" / "papers.md").read_text()
-FIGURES = re.findall(r"`python eval\.py figure=(\w+)", TEXT)
+FIGURES = re.findall(r"^\|.*`python eval\.py figure=(\w+)", TEXT, re.MULTILINE)
 EVERY = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 OURS = {"dflash_smollm2"}  # a model that is neither tiny nor of a paper
 
@@ -71,8 +78,9 @@ def test_settings_of_a_table_are_published_rows(name):
     configs, identities = composed_figure(name)
     definition = define(name, OmegaConf.to_container(configs[0].draw))
     beside = Beside(**definition.beside)
-    if not beside.series:
+    if "beside" not in configs[0].draw:
         return
+    assert beside.series
     every = points()
     theirs = every[(every.source == beside.paper) & every.figure.isin(beside.tables)]
     unmatched = []
@@ -80,7 +88,8 @@ def test_settings_of_a_table_are_published_rows(name):
         row = pd.Series({"arm": cfg.arm, "task": cfg.task.name})
         named = beside.series.keys() & {cfg.arm, cfg.arm.partition("_")[2]}
         fitting = [p for _, p in theirs.iterrows() if _is_of(row, p, beside, identity)]
-        assert len({(p.figure, p.x_name) for p in fitting}) == len(fitting), cfg.arm
+        if not beside.nearest:
+            assert len({(p.figure, p.x_name) for p in fitting}) == len(fitting), cfg.arm
         if named and not fitting:
             unmatched.append(cfg.arm)
     assert set(unmatched) <= {"one"} or not unmatched, unmatched
@@ -92,6 +101,59 @@ def test_published_rows_stand_alone_without_runs():
     table = table_of(definition, Collection(pd.DataFrame()))
     assert len(table) == 24 and set(table.ours) == {ALONE}
     assert table.published.tolist()[:2] == ["75.7", "72.9"] and table["published cost"][0] == "256 steps"
+
+
+def test_a_point_of_unstated_settings_has_the_run_of_the_nearest_cost():
+    roles = {"step_role": "denoiser", "max_new_tokens": 256}
+    rows = [pd.Series(roles | {"forwards_per_answer": {"denoiser": steps}}) for steps in (128, 64, 32)]
+    for ratio, nearest in ((1.0, 0), (3.5, 1), (7.9, 2), (50, 2)):  # theirs: 256 slots over steps
+        (found,) = _nearest(rows, pd.Series({"x_name": "step ratio", "x": ratio}))
+        assert found is rows[nearest]
+    assert not _nearest(rows, pd.Series({"x_name": "tok/s", "x": 3}))  # times are of other machines
+    (cfg,) = settings(["figure=dparallel_fig4", "arm=gsm8k_llada", "decoder.threshold=0.5"])
+    assert "nearest cost" in note_of(*table_without_runs("dparallel_fig4")) and cfg.draw.beside.nearest
+
+
+def table_without_runs(name):
+    definition = define(name, OmegaConf.to_container(settings([f"figure={name}"])[0].draw))
+    return definition, table_of(definition, Collection(pd.DataFrame()))
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "apd_tab1"])
+def test_a_terminal_breaks_no_word_and_no_number(name, width):
+    definition, table = table_without_runs(name)
+    ours, difference = "100.0 [34.2, 100.0]", "-23.4"
+    table = table.assign(ours=ours, difference=difference)
+    table["in half intervals"], table["our cost"] = "-1.2", "256.0"
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(for_terminal(definition, table, width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count(ours) == text.count("-23.4 (-1.2)") == len(table)
+    words = " ".join([*table.method, *table.task, *table.published]).split()
+    assert set(words) <= set(text.replace(",", "").split()) | set(text.split())
+    costs = any(table["published cost"])
+    assert ("256.0" in text) or "Costs: in" in " ".join(text.split()) or not costs
+    if width == 140 and costs:
+        assert text.count("256.0") == len(table)
+
+
+def test_the_hours_are_told_before_a_figure_starts():
+    text = help_text("eval", "", ["figure=dparallel_table1", "limit=2"])
+    assert "hours on one A100 / H100, computed and not measured: all documents 94 / 43" in " ".join(
+        text.split()
+    )
+    assert "Consistency distillation has no published weights" in " ".join(text.split())
+    assert "arm=" in text and "mbpp_dparallel" in text
+    dflash = help_text("eval", "", ["figure=dflash_table1"])
+    assert "all documents - / 16; limit=12 - / 0.4" in " ".join(dflash.split())
+    for name in FIGURES:  # the page says the same
+        (row,) = re.findall(rf"^\|.*figure={name}[` ].*", TEXT, re.MULTILINE)
+        draw = settings([f"figure={name}"])[0].draw
+        hours = OmegaConf.to_container(draw).get("beside", {}).get("hours", {})
+        for of in hours.get("all documents", []):
+            assert (f"{of:g}" if of else "-") in row
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +174,13 @@ def offline(monkeypatch):
         monkeypatch.setenv("COLUMNS", "160")
 
     return at
+
+
+def run(hub, *words, program="eval.py", **environment):
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(hub), "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *([program] if isinstance(program, str) else program), *words]
+    env = os.environ | offline | environment
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=env)
 
 
 def small(tmp_path):
@@ -135,35 +204,138 @@ def test_a_cell_runs_from_the_hub_to_the_table(hub, offline, run_command, tmp_pa
     assert row.difference == pytest.approx(ours - 76.1) and row.n == 2 and (table.ours == ALONE).sum() == 23
 
 
-def test_without_the_network_one_line(offline, run_command, tmp_path):
-    offline(tmp_path / "empty")
-    words = ["model=llada", "task=gsm8k", "decoder=confidence", *small(tmp_path)]
-    code, _, err = run_command(eval_door, *words)
-    error, hint = err.strip().splitlines()[-2:]
-    assert code == 2 and "cannot be read from the Hub" in error and "--help" in hint
-    assert not list(tmp_path.glob("*/run.json"))
+# --- what a newcomer is told ---
+
+
+def refused(done, folder):
+    """The one line that a refused command says, with nothing written."""
+    assert done.returncode == 2, done.stderr
+    error, hint = [line for line in done.stderr.splitlines() if line.strip()]
+    assert error.startswith("error: ") and "--help" in hint
+    assert not list(folder.glob("*/run.json"))
+    return error
+
+
+@pytest.fixture
+def gate():
+    """The address of a server that answers as the Hub does for what is gated, without a login."""
+
+    class Gate(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+UNREACHABLE = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1"}  # tried for half a minute
+
+
+@pytest.mark.parametrize("environment", [{}, pytest.param(UNREACHABLE, marks=pytest.mark.slow)])
+def test_without_the_network_one_line(tmp_path, environment):
+    words = ["task=gsm8k", "decoder=confidence", *small(tmp_path)]
+    error = refused(run(tmp_path / "empty", "model=llada", *words, **environment), tmp_path)
+    assert "model llada" in error and "cannot be read from the Hub" in error and "connect" in error
+    error = refused(run(tmp_path / "empty", "model=tiny_llada", *words, **environment), tmp_path)
+    assert "openai/gsm8k: cannot be read from the Hub" in error and "set task.data to a local copy" in error
+
+
+def test_without_the_login_one_line(hub, tmp_path, gate):
+    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": gate}
+    model = run(tmp_path / "empty", "figure=d2f_fig2", "arm=gsm8k_llama", *small(tmp_path), **environment)
+    words = ["model=tiny_dream", "task=gpqa", *small(tmp_path)]
+    task = run(tmp_path / "empty", *words, **environment)
+    for done, page in ((model, "meta-llama/Meta-Llama-3-8B-Instruct"), (task, "datasets/Idavidrein/gpqa")):
+        error = refused(done, tmp_path)
+        assert f"gated: accept its terms at https://huggingface.co/{page}, then log in with `hf auth" in error
+
+
+@pytest.mark.parametrize("command", [["figure=board", "interleave=true"], []])
+def test_with_too_little_memory_one_line(tmp_path, command):
+    """Less than the models of one setting weigh, or than those of all that take turns."""
+    memory = 25 if command else 5
+    program = f"""
+import runpy, sys
+from unmask.models import resources
+resources.memory_of = lambda device: {memory} * 10**6
+sys.argv[0] = "eval.py"
+runpy.run_path("eval.py", run_name="__main__")
+"""
+    error = refused(run(tmp_path, *command, *small(tmp_path), program=["-c", program]), tmp_path)
+    assert re.search(rf"tiny_dream.*weights of .* GB in float32 do not fit in the 0.0{memory:02} GB", error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ...")],
+)
+def test_memory_that_ends_on_the_way_is_one_line_too(error, capsys):
+    with pytest.raises(SystemExit) as ended, refusals():
+        raise error
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1 and line.startswith("error: out of memory") and "batch_size=1" in line
+    with pytest.raises(RuntimeError, match="other"), refusals():
+        raise RuntimeError("other")
+
+
+def test_a_data_set_that_a_folder_lacks_is_named(hub, tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "gsm8k.jsonl").write_text('{"question": "?", "answer": "#### 1"}\n')
+    words = [*small(tmp_path), f"task.data={tmp_path}/rows", "allow_code_execution=true"]
+    error = refused(run(hub, "figure=dparallel_table1", *words), tmp_path)
+    assert "math/test.jsonl or math_test.jsonl or math.jsonl" in error
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "arm"),
-    [
-        ("d2f_table1", "gsm8k_d2f"),
-        ("d2f_table2", "math_d2f"),
-        ("dflash_table1", "4b_autoregressive,4b_dflash"),
-        ("fast_dllm_table2", "mbpp_both"),
-        ("apd_fig3", "apd"),
-    ],
-)
-def test_arms_of_every_paper_run_from_the_hub(hub, tmp_path, name, arm):
-    """As typed: in a process of its own, with the variables of huggingface_hub."""
-    data = {"gsm8k": "gsm8k", "math": "math500", "4b": "gsm8k", "mbpp": "mbpp", "apd": "gsm8k"}
-    more = ["task=speed_gsm8k"] if name == "dflash_table1" else []
-    words = [f"figure={name}", f"arm={arm}", *small(tmp_path), *more, "allow_code_execution=true"]
-    words += ["task.max_new_tokens=64"] if name != "d2f_table2" else []
-    words.append(f"task.data={hub}/rows/{data[arm.partition('_')[0]]}")
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(hub), "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "eval.py", *words]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=os.environ | offline)
+def test_the_whole_table_of_a_paper_is_drawn_from_the_hub(hub, tmp_path):
+    """All arms on all tasks: no published row that an arm names stays alone."""
+    words = [*small(tmp_path), f"task.data={hub}/rows", "allow_code_execution=true"]
+    done = run(hub, "figure=dparallel_table1", *words)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "Beside" in done.stdout
+    assert "Beside dParallel 2509.26488" in done.stdout
+    assert len(json.loads(done.stdout.splitlines()[-1])) == 20
+    drawn = run(hub, "figure=dparallel_table1", *words, program="report.py")
+    assert drawn.returncode == 0, drawn.stderr[-2000:]
+    table = pd.read_csv(tmp_path / "figures" / "dparallel_table1_published.csv", dtype=str)
+    alone = table[table.ours == ALONE]
+    assert len(table) == 24 and set(alone.method) == {"consistency distillation LLaDA-8B-Instruct"}
+    ours = table.drop(alone.index)
+    assert set(ours.n) == {"2"} and not ours.difference.isna().any()
+    for line in ours.itertuples():
+        mine = float(line.ours.split()[0])
+        assert float(line.difference) == pytest.approx(mine - float(line.published), abs=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_arm_of_every_figure_runs_from_the_hub(hub, tmp_path, name):
+    """The last one, on all of its tasks: it is the paper's own method."""
+    arm = list(settings([f"figure={name}"])[0].arms)[-1]
+    short = [] if name.startswith("fast_dllm") else ["task.max_new_tokens=32"]  # there it is the row's own
+    words = [f"figure={name}", f"arm={arm}", *small(tmp_path), *short, f"task.data={hub}/rows"]
+    done = run(hub, *words, "allow_code_execution=true")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Beside" in done.stdout or name == "apd_tab1"
+    assert json.loads(done.stdout.splitlines()[-1])
+
+
+GPU = re.findall(r"^python eval\.py (.*?)(?: +#.*)?$", (ROOT / "docs" / "gpu.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", GPU)
+def test_a_command_of_the_gpu_page_runs_from_the_hub(hub, tmp_path, command):
+    words = [*command.split(), *small(tmp_path), "task.max_new_tokens=32", f"task.data={hub}/rows"]
+    done = run(hub, *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["n"] == 2

@@ -92,6 +92,38 @@ def test_a_file_is_the_wanted_split_and_a_folder_has_one_file_of_each(tmp_path, 
         prepare("gsm8k", str(tmp_path), split="train")
 
 
+@pytest.mark.parametrize("file", ["gsm8k/test.jsonl", "gsm8k_test.jsonl", "GSM8K.jsonl"])
+def test_a_folder_of_several_data_sets_gives_each_task_its_own(tmp_path, write, file):
+    (tmp_path / "gsm8k").mkdir()
+    row = {"question": "?", "answer": "#### 1"}
+    write(tmp_path / file, [row])
+    write(tmp_path / "gsm8k" / "train.jsonl", [row | {"question": "train?"}] * 2)
+    write(tmp_path / "math500.jsonl", [{"problem": "?", "solution": "1", "subject": "Algebra"}])
+    write(tmp_path / "aime25.jsonl", [{"problem": "25?", "answer": 1}])
+    write(tmp_path / "aime24.jsonl", [{"problem": "24?", "answer": 1}])
+    for name in ("gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot", "speed_gsm8k"):
+        (task,) = prepare(name, str(tmp_path))[1].values()
+        assert list(task.eval_docs) == [row]
+    (task,) = prepare("gsm8k", str(tmp_path), num_fewshot=2)[1].values()
+    assert task.fewshot_docs()["question"] == ["train?"] * 2
+    for name in ("aime24", "aime25"):
+        (task,) = prepare(name, str(tmp_path))[1].values()
+        assert task.eval_docs["problem"] == [f"{name[-2:]}?"]
+    for name, wanted in (("minerva_math", "math"), ("math", "math"), ("gpqa", "gpqa")):
+        with pytest.raises(
+            ValueError, match=rf"{wanted}/test.jsonl or {wanted}_test.jsonl or {wanted}.jsonl"
+        ):
+            prepare(name, str(tmp_path))
+    (tmp_path / "gsm8k" / "train.jsonl").unlink()  # gsm8k.jsonl is no train split
+    with pytest.raises(ValueError, match=r"gsm8k/train.jsonl or gsm8k_train.jsonl \("):
+        prepare("gsm8k", str(tmp_path), num_fewshot=1)
+
+
+def test_a_generated_task_reads_no_folder_either(tmp_path):
+    with pytest.raises(ValueError, match="is generated and reads no file"):
+        prepare("chain_sum", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [("gsm8k", "validation"), ("math", "validation"), ("gpqa", "train"), ("humaneval", "train")],

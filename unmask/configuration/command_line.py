@@ -62,9 +62,9 @@ def command(config_name: str, doc: str, sweeps: bool = False) -> Callable:
 def refusals(interrupted: str = RESUMES) -> Iterator[None]:
     """Whatever is wrong with the input (a ValueError) becomes one message on stderr and exit code 2.
 
-    What the system refuses (an OSError: a full disk, a folder that may not be written) becomes one with exit
-    code 1. A reader that closed its pipe (`| head`) ends the command with code 1 and no message. Ctrl-C
-    becomes `interrupted`, with exit code 130. HYDRA_FULL_ERROR=1 shows the traceback, as it does for
+    What the system refuses (an OSError: a full disk, a folder that may not be written; memory) becomes one
+    with exit code 1. A reader that closed its pipe (`| head`) ends the command with code 1 and no message.
+    Ctrl-C becomes `interrupted`, with exit code 130. HYDRA_FULL_ERROR=1 shows the traceback, as it does for
     Hydra's own messages.
     """
     try:
@@ -85,9 +85,25 @@ def refusals(interrupted: str = RESUMES) -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         print(f"({os.path.basename(sys.argv[0])} --help lists every choice and setting)", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if TRACEBACKS or not _is_of_memory(error):
+            raise
+        why = (str(error).splitlines() or ["no more is known"])[0]
+        print(
+            f"error: out of memory ({why}): try batch_size=1, a smaller model or interleave=false; "
+            "what was finished is kept",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether memory was refused: by Python, by a GPU's allocator or by torch's of a CPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
 
 
 def _silenced() -> bool:

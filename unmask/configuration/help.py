@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from unmask.configuration.composition import CONFIGURATIONS, composed
-from unmask.configuration.sweeps import is_list
+from unmask.configuration.sweeps import figures_named, is_list
 from unmask.paths import ROOT
 
 WIDTH = 110
@@ -48,7 +48,8 @@ def help_text(config_name: str, doc: str, words: list[str]) -> str:
     """What `python COMMAND.py WORDS --help` prints: for the decoder, model, task and recipe that the words
     choose."""
     cfg = composed(config_name, [word for word in words if "=" in word and not is_list(word)])
-    sections = [doc.strip(), *_choices(config_name)]
+    figures = map(_figure, figures_named([word for word in words if "=" in word]))
+    sections = [doc.strip(), *figures, *_choices(config_name)]
     if config_name == "train":
         rows = _settings(cfg, "", _comments(config_name))
         return "\n\n".join([*sections, _section("Settings of this recipe", rows), *_objectives()])
@@ -103,6 +104,19 @@ def _comments(config_name: str) -> dict[str, str]:
     for file, name in SETTINGS[config_name]:
         found = found | {k: told for k, told in class_comments(file, name).items() if k not in found}
     return found
+
+
+def _figure(name: str) -> str:
+    """What a figure's file says of it, its arms, and how long it takes."""
+    from unmask.report.definition import Beside  # takes a moment: only where it is used
+
+    cfg = composed("eval", [f"figure={name}"])
+    text = (CONFIGURATIONS / "figure" / f"{name}.yaml").read_text(encoding="utf-8")
+    head = " ".join(re.findall(r"# (?!@)(.+)", re.match(r"(#.*\n)*", text)[0]))
+    rows = [("arm=", " ".join(map(str, cfg.arms)))]
+    if hours := Beside(**(cfg.draw or {}).get("beside", {})).duration:
+        rows.append(("takes", hours))
+    return _section(textwrap.fill(f"figure={name}: {head}", WIDTH, subsequent_indent="  "), rows)
 
 
 def _choices(config_name: str) -> list[str]:

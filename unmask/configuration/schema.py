@@ -40,7 +40,9 @@ class TaskConfig:
     # document numbers, in this order; or "permutation": the order of datasets.shuffle(seed=subset_seed)
     documents: Any = None
     stop: list[str] = field(default_factory=list)  # strings that end an answer
-    data: str | None = None  # local file instead of the Hub, or a folder with a file per split
+    # local file instead of the Hub, a folder with a file per split, or a folder of several data sets:
+    # gsm8k/test.jsonl, math500.jsonl, ... (docs/papers.md)
+    data: str | None = None
     # folder of lm-eval task files, looked up among lm-eval's own too, of a task that is scored by likelihoods
     yaml: str | None = None
 

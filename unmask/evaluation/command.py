@@ -18,6 +18,7 @@ from unmask.processes import Processes, started
 from unmask.records import Run
 from unmask.records.naming import labels
 from unmask.report.command import show_beside
+from unmask.report.definition import Beside
 from unmask.report.lookup import runs_of
 from unmask.report.tables import likelihood_table, print_table, summary_table
 
@@ -133,6 +134,8 @@ def sweep(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     evaluations = distinct(map(Evaluation, configs))
     for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.remarks):
         print(remark, file=sys.stderr)
+    for hours in dict.fromkeys(filter(None, map(duration_of, configs))):
+        print(hours, file=sys.stderr)
     answer(evaluations, f"{len(evaluations)} settings")
     if shard := evaluations[0].cfg.shard:
         print_json({"shard": shard, "settings": len(evaluations)})
@@ -144,6 +147,11 @@ def sweep(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     if any(cfg.draw and cfg.draw.get("beside") for cfg in configs):
         beside(given, [evaluation.run for evaluation in evaluations])
     print_json({name: evaluation.headline(evaluation.summary) for name, evaluation in found.items()})
+
+
+def duration_of(cfg: DictConfig) -> str:
+    """The hours that a published figure takes, in words; empty where nothing says."""
+    return Beside(**(cfg.draw or {}).get("beside", {})).duration
 
 
 def beside(given: Sequence[str], runs: list[Run]) -> None:

@@ -75,6 +75,7 @@ class Evaluation(Setup):
         self.lm.prompts(self.requests)  # a prompt that is too long is found now
         if cfg.show:
             return  # a record is named by its weights, and these are not read
+        self.check_memory()
         self.lm.run = self.run = Run.open(self.folder, self.identity, self.circumstances)
         if cfg.shard and (joined := Run.find(self.whole)):  # what is there is not decoded again
             self.requests = [r for r in self.requests if self.lm.key(r) not in joined.done]

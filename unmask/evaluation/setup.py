@@ -6,7 +6,7 @@ from unmask.configuration.schema import EvalConfig
 from unmask.configuration.settings import build_decoder, identity_of, models_by_role, remarks
 from unmask.decoding import Models
 from unmask.models.loading import Source, check_block_length, check_block_origin, check_same_vocabulary
-from unmask.models.resources import check_device, choose_device, choose_dtype, rows_that_fit
+from unmask.models.resources import check_device, check_memory, choose_device, choose_dtype, rows_that_fit
 from unmask.models.settings import RandomModel
 
 
@@ -49,6 +49,12 @@ class Setup:
         return identity_of(self.cfg) | {
             "models": {role: source.identity for role, source in self.sources.items()}
         }
+
+    def check_memory(self, *others: "Setup") -> None:
+        """ValueError where the models do not fit in memory, together with those of `others`."""
+        every = [source for setup in (self, *others) for source in setup.sources.values()]
+        distinct = {(source.folder, source.settings.adapter): source for source in every}
+        check_memory(list(distinct.values()), self.device, self.dtype)
 
     def rows_that_fit(self, width: int, max_new_tokens: int) -> int:
         """The largest batch of rows of `width` tokens, `max_new_tokens` of them new, that fits in memory."""

@@ -21,11 +21,13 @@ def answer(evaluations: Sequence[Evaluation], what: str) -> None:
 
     One progress bar for all, named `what`. Models are let go of when no evaluation needs them any more.
     """
+    turns = [evaluation for evaluation in evaluations if evaluation.cfg.interleave]
+    if turns:
+        turns[0].check_memory(*turns[1:])
     for evaluation in evaluations:
         evaluation.gather()
     total = sum(len(evaluation.requests) for evaluation in evaluations)
     missing = sum(len(evaluation.missing) for evaluation in evaluations)
-    turns = [evaluation for evaluation in evaluations if evaluation.cfg.interleave]
     groups = [turns] * bool(turns) + [[one] for one in evaluations if not one.cfg.interleave]
     with progress_bar() as bar:
         task = bar.add_task(what, total=total, completed=total - missing)

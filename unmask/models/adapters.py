@@ -12,6 +12,8 @@ import torch
 from safetensors import safe_open
 from transformers.utils.hub import cached_file
 
+from unmask.paths import hub_reason
+
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -27,10 +29,9 @@ def adapter_folder(adapter: str, root: Path) -> Path:
         cached_file(adapter, WEIGHTS)
         return Path(cached_file(adapter, "adapter_config.json")).parent
     except Exception as error:  # missing repository, no network: each its own type
-        reason = str(error).splitlines()[0]
         raise ValueError(
             f"adapter={adapter}: is no folder with an adapter_config.json and cannot be read from the "
-            f"Hub ({reason})"
+            f"Hub ({hub_reason(error, adapter)})"
         ) from error
 
 

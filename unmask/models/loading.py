@@ -26,7 +26,7 @@ from unmask.models.heads import use_row_products
 from unmask.models.layouts import LAYOUTS, built_by, layout_of
 from unmask.models.settings import ModelConfig
 from unmask.models.weights import check_weights, load_weights
-from unmask.paths import ROOT
+from unmask.paths import ROOT, hub_reason
 
 LARGE = 10**9  # parameters, from which on loading takes minutes
 PACKAGE = "package:"
@@ -64,11 +64,10 @@ class Source:
             self.options["revision"] = self.revision
             raw, _ = PretrainedConfig.get_config_dict(self.folder, **self.options)
         except Exception as error:  # missing folder, no network, damaged file: each its own type
-            reason = str(error).splitlines()[0]
             raise ValueError(
                 f"model {settings.name}: {settings.path} is no local folder and cannot be read from "
-                "the Hub, or is "
-                f"damaged ({reason}). Give model.path=FOLDER, or connect and try again"
+                f"the Hub, or is damaged ({hub_reason(error, settings.path)}). Give model.path=FOLDER, or "
+                "connect and try again"
             ) from error
         try:
             self._stored = raw.keys()

@@ -1,4 +1,4 @@
-"""What a machine has: device, number format, and how many rows fit in memory."""
+"""What a machine has: device, number format, and what fits in memory."""
 
 import os
 from collections.abc import Sequence
@@ -45,6 +45,18 @@ def rows_that_fit(
             f"{memory / 1e9:.0f} GB; batch_size=1 tries it all the same"
         )
     return fit[0]
+
+
+def check_memory(sources: Sequence[Source], device: torch.device, dtype: torch.dtype) -> None:
+    """ValueError where the weights of models that are at work together exceed the device's memory."""
+    needed = sum(source.parameters for source in sources) * dtype.itemsize
+    if needed > (memory := memory_of(device)):
+        names = " and ".join(dict.fromkeys(source.settings.name for source in sources))
+        half = "dtype=bfloat16 halves that, " if dtype.itemsize > 2 else ""
+        raise ValueError(
+            f"{names}: weights of {needed / 1e9:.3g} GB in {str(dtype).removeprefix('torch.')} do not fit in "
+            f"the {memory / 1e9:.3g} GB of device={device.type}: {half}a smaller model needs less"
+        )
 
 
 def memory_of(device: torch.device) -> int:

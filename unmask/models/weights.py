@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from transformers.utils import logging
 
+from unmask.paths import hub_reason
+
 DERIVED = ("rotary_emb.inv_freq", "attn.masked_bias")  # tables that old files store and models compute
 SHOWN = 3  # tensors that a message names
 # what transformers reports of a loading, in words
@@ -32,8 +34,7 @@ def load_weights(loader: type, folder: str, **options) -> torch.nn.Module:
                 output_loading_info=True,
             )
     except Exception as error:  # no such file, a damaged one: each its own type
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{folder}: its weights cannot be loaded ({reason})") from error
+        raise ValueError(f"{folder}: its weights cannot be loaded ({hub_reason(error, folder)})") from error
     # A tied model may store its head, and a stored rotary table is computed anew.
     known = DERIVED + (("lm_head.weight",) if model.config.tie_word_embeddings else ())
     unexpected = {name for name in info["unexpected_keys"] if not name.endswith(known)}

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.console import Console
 
 from unmask.configuration.sweeps import expand, figures_named, key_of
 from unmask.output import print_json
@@ -35,7 +36,6 @@ from unmask.report.lookup import (
 )
 from unmask.report.published import for_terminal
 from unmask.report.published import table_of as table_of_published
-from unmask.report.tables import print_table
 
 
 def report(given: Sequence[str]) -> None:
@@ -85,7 +85,8 @@ def report(given: Sequence[str]) -> None:
 def show_beside(definition: Definition, found: Collection) -> None:
     """Print the published rows of a figure, ours beside them."""
     found = prepared(definition, found) if len(found.rows) else found
-    print_table(for_terminal(definition, table_of_published(definition, found)), keep=2)
+    console = Console()
+    console.print(for_terminal(definition, table_of_published(definition, found), console.width))
 
 
 def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:

@@ -31,8 +31,9 @@ class Beside:
     paper: their column source. tables: of their column figure, in this order. tasks: our task's name -> their
     column task. series: our arm, or what follows its first "_" -> their column series. setting: key of a
     configuration -> a pattern; a setting of ours that has the key is of the points whose column setting has
-    the pattern, with our value as its number. hours: documents -> (on one A100, on one H100), computed, not
-    measured; None where nothing says.
+    the pattern, with our value as its number. nearest: of the settings that are left, the one whose cost is
+    nearest to the point's. hours: documents -> (on one A100, on one H100), computed, not measured; None where
+    nothing says.
     """
 
     paper: str = ""
@@ -40,7 +41,18 @@ class Beside:
     tasks: dict[str, str] = field(default_factory=dict)
     series: dict[str, str] = field(default_factory=dict)
     setting: dict[str, str] = field(default_factory=dict)
+    nearest: bool = False
     hours: dict[str, list[float | None]] = field(default_factory=dict)
+
+    @property
+    def duration(self) -> str:
+        """The hours in words; empty where nothing says."""
+        said = (
+            f"{documents} {' / '.join('-' if of is None else f'{of:g}' for of in both)}"
+            for documents, both in self.hours.items()
+        )
+        words = "; ".join(said)
+        return words and f"hours on one A100 / H100, computed and not measured: {words}"
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,13 @@ COSTS = {  # x_name of a published point -> (ours, whether it is a time)
     "speed-up over autoregressive": ("speedup", True),
     "acceptance length": ("tokens_per_step", False),
 }
+ACCURACY = "accuracy %"
 COLUMNS = [  # of the table
     "table",
     "task",
     "method",
     "published with",
+    "measure",
     "published",
     "ours",
     "difference",
@@ -49,6 +51,8 @@ COLUMNS = [  # of the table
     "our setting",
     "n",
 ]
+NEAREST = "No source states the settings of these points: ours is the run of the nearest cost. "
+METHOD = 28  # characters that a method has on a terminal
 
 
 @cache
@@ -126,8 +130,8 @@ def points_of(figure: str | None) -> pd.DataFrame:
 def table_of(definition: Definition, found: Collection) -> pd.DataFrame:
     """Every published row of `definition.beside`, ours beside it, and below those of ours that no row has.
 
-    Accuracies in percent. A difference is ours less theirs: in points of accuracy, or where accuracy was not
-    published in units of the cost; then in half widths of our 95% interval (beyond 1: not within it). found:
+    A difference is ours less theirs, in units of the measure (accuracy in percent, or where that was not
+    published the cost), and in half widths of our 95% interval (beyond 1: not within it). found:
     `figures.prepared`, or without rows.
     """
     beside = Beside(**definition.beside)
@@ -144,6 +148,8 @@ def table_of(definition: Definition, found: Collection) -> pd.DataFrame:
     used, lines = set(), []
     for _, point in theirs.iterrows():
         fitting = [row for row in ours if _is_of(row, point, beside, found.configs[row.run])]
+        if beside.nearest:
+            fitting = _nearest(fitting, point)
         used.update(row.run for row in fitting)
         lines += [_line(point, row, timed) for row in fitting or [None]]
     for row in ours:
@@ -167,6 +173,15 @@ def _is_of(row: pd.Series, point: pd.Series, beside: Beside, config: Mapping) ->
     return True
 
 
+def _nearest(rows: list[pd.Series], point: pd.Series) -> list[pd.Series]:
+    """Of runs the one whose cost is nearest to a published point's, in a list; none where none has that
+    cost."""
+    name, time = COSTS.get(point.x_name, (None, False))
+    costs = [] if name is None or time else [(_ours(row, name)[0], row) for row in rows]
+    costs = [(abs(cost - point.x), row) for cost, row in costs if cost is not None]
+    return [min(costs, key=lambda one: one[0])[1]] if costs else []
+
+
 def _value(text: str) -> float | str | None:
     try:
         return float(text)
@@ -175,30 +190,31 @@ def _value(text: str) -> float | str | None:
 
 
 def _line(point: pd.Series | None, row: pd.Series | None, timed: Mapping[str, bool]) -> dict:
-    line = {}
+    """A row of the table: of a published point, of a run of ours, or of both."""
+    scored = point is None or pd.notna(point.accuracy)
+    line = {"measure": ACCURACY if scored else point.x_name, "published": "-", "ours": ALONE}
     if point is not None:
-        line |= {"table": point.figure, "task": point.task, "method": point.series}
-        scored = pd.notna(point.accuracy)
         cost = f"{point.x:g} {point.x_name}" if pd.notna(point.x) else ""
         line |= {
+            "table": point.figure,
+            "task": point.task,
+            "method": point.series,
             "published with": point.setting,
-            "published": f"{point.accuracy:.1f}" if scored else cost,
-            "ours": ALONE,
+            "published": f"{point.accuracy:.1f}" if scored else f"{point.x:g}",
             "published cost": cost if scored else "",
         }
     if row is None:
         return line
     line |= {"our setting": f"{row.model}: {row.plain}", "n": str(row.n)}
+    accuracy = _ours(row, "accuracy", 100)
     if point is None:
-        accuracy = _ours(row, "accuracy", 100)
-        return line | {"method": row.arm or row.label, "published": "-", "ours": _words(*accuracy, ".1f")}
+        return line | {"method": row.arm or row.label, "ours": _words(*accuracy, ".1f")}
     name, time = COSTS.get(point.x_name, (None, False))
-    value, ends = (None, None) if name is None or (time and not timed[row.run]) else _ours(row, name)
+    cost = (None, None) if name is None or (time and not timed[row.run]) else _ours(row, name)
     if not scored:
-        return line | {"ours": _words(value, ends, ".2f")} | _difference(value, ends, point.x)
-    line["our cost"] = _words(value, None, ".1f")
-    value, ends = _ours(row, "accuracy", 100)
-    return line | {"ours": _words(value, ends, ".1f")} | _difference(value, ends, point.accuracy)
+        return line | {"ours": _words(*cost, ".2f")} | _difference(*cost, point.x)
+    line |= {"our cost": _words(cost[0], None, ".1f"), "ours": _words(*accuracy, ".1f")}
+    return line | _difference(*accuracy, point.accuracy)
 
 
 def _ours(row: pd.Series, name: str, scale: float = 1) -> tuple[float | None, list[float] | None]:
@@ -239,35 +255,51 @@ def note_of(definition: Definition, table: pd.DataFrame) -> str:
     alone = int((table.ours == ALONE).sum())
     return (
         f"Published: {Beside(**definition.beside).paper}. Ours with 95% intervals over documents; a "
-        "difference is ours less published, in points of accuracy (or of the cost, where that is what was "
-        "published), and in half widths of our interval: between -1 and 1 the published number lies "
-        "within it. "
+        "difference is ours less published, in units of the measure, and in half widths of our interval: "
+        "between -1 and 1 the published number lies within it. "
+        f"{NEAREST * Beside(**definition.beside).nearest}"
         f"{ALONE}: {alone} of {len(table)} rows have no run of ours."
     )
 
 
-def for_terminal(definition: Definition, table: pd.DataFrame) -> Table:
-    """The table's main columns."""
-    beside = Beside(**definition.beside)
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(f"Beside {beside.paper}"))
-    names = {
-        "task": "task",
-        "method": "method",
-        "published": "published",
-        "ours": "ours",
-        "difference": "difference",
-        "in half intervals": "in half\nintervals",
-        "published cost": "published\ncost",
-        "our cost": "our\ncost",
+def for_terminal(definition: Definition, table: pd.DataFrame, width: int) -> Table:
+    """The table's main columns for a terminal of `width` characters, a heading above each task.
+
+    Costs are left out where a method would have fewer than METHOD characters; no number and no word breaks.
+    """
+    several = table.duplicated(["table", "task", "method", "measure"], keep=False)
+    methods = [
+        ", ".join(
+            [line.method]
+            + [line["published with"]] * bool(several[at] and line["published with"])
+            + [line.measure] * (line.measure != ACCURACY)
+        )
+        for at, line in table.iterrows()
+    ]
+    halves = table["in half intervals"].map(lambda half: f" ({half})" if half else "")
+    cells = {
+        "published": table.published,
+        "ours": table.ours,
+        "difference\n(in half\nintervals)": table.difference + halves,
+        "published\ncost": table["published cost"],
+        "our\ncost": table["our cost"],
     }
-    for column, name in names.items():
-        text = column in ("task", "method")
-        shown.add_column(Text(name), justify="left" if text else "right", overflow="fold", no_wrap=not text)
-    several = table.duplicated(["table", "task", "method"], keep=False)  # told apart by their settings
-    for at, line in table.iterrows():
-        setting = f"{line.method}, {line['published with']}" if several[at] else line.method
-        cells = [setting if column == "method" else str(line[column]) for column in names]
-        shown.add_row(*map(Text, cells), style="dim" if line.ours == ALONE else "")
-    shown.caption = Text(note_of(definition, table))
+    taken = {name: max(map(len, [*name.split("\n"), *texts])) for name, texts in cells.items()}
+    wanted = METHOD + sum(taken.values()) + 2 * len(cells) + 3  # with the gaps
+    costs = any(table["published cost"]) and wanted <= width
+    names = list(cells)[: None if costs else 3]
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.title = Text(f"Beside {Beside(**definition.beside).paper}")
+    shown.add_column(Text("method"))
+    for name in names:
+        shown.add_column(Text(name), justify="right", no_wrap=True)
+    for task, rows in table.groupby("task", sort=False):
+        shown.add_row(Text(task, style="bold"))
+        for at in rows.index:
+            numbers = [str(cells[name][at]) for name in names]
+            style = "dim" if table.ours[at] == ALONE else ""
+            shown.add_row(*map(Text, [methods[at], *numbers]), style=style)
+    left_out = "" if costs or not any(table["published cost"]) else f" Costs: in {wanted} columns."
+    shown.caption = Text(note_of(definition, table) + left_out, justify="left")
     shown.caption_justify = "left"
     return shown

@@ -3,7 +3,8 @@
 lm-eval calls each with the task manager's metadata, which `prepare` fills:
 
     data          a local file, taken as the wanted split; a folder with a file per split (test.jsonl,
-                  train.jsonl); or None: the Hub, or the generator
+                  train.jsonl); a folder of several data sets, see `_located`; or None: the Hub, or the
+                  generator
     split         test | validation | train; not every task has each
     num_fewshot   worked examples that stand before every question
     shots         first | drawn | drawn_twice: which ones, see evaluation/prompts.py
@@ -35,6 +36,7 @@ import pandas as pd
 import yaml
 from lm_eval.tasks.gpqa.generative.utils import preprocess
 
+from unmask.paths import hub_reason
 from unmask.tasks import problems, scoring
 
 GPQA_COLUMNS = [
@@ -83,10 +85,11 @@ def _is_texts(value: object) -> bool:
     return several and all(isinstance(text, str) for text in value)
 
 
-def of_splits(*known: str, shots: Callable[[], Rows] | None = None) -> Callable:
+def of_splits(*known: str, shots: Callable[[], Rows] | None = None, named: str | None = None) -> Callable:
     """Make `read(split, data, ...)`, which gives the rows of one split, the function that lm-eval calls.
 
-    shots: the task's own worked examples, where it has some.
+    shots: the task's own worked examples, where it has some. named: the data set, a format of the task's
+    options; None: it has the function's name; empty: there are no files of it.
     """
     own_shots = shots
 
@@ -106,12 +109,16 @@ def of_splits(*known: str, shots: Callable[[], Rows] | None = None) -> Callable:
                 raise ValueError(f"task.shots={shots}: task {name} has its own examples; set it to first")
             if num_fewshot and not own_shots:
                 _refuse_shots(name, known, split, num_fewshot)
-            documents = list(read(split, data, **options))
+            dataset = (read.__name__ if named is None else named).format(**options)
+
+            def rows(split: str) -> Rows:
+                return read(split, _located(data, split, dataset) if dataset else data, **options)
+
+            documents = list(rows(split))
             if own_shots:
                 pool = _taken(name, own_shots(), num_fewshot)
             else:
-                train = partial(read, data=data, **options)
-                pool = _shots(name, train, split, num_fewshot, data, shots != "first")
+                pool = _shots(name, rows, split, num_fewshot, data, shots != "first")
             found = {"documents": documents, "shots": pool}
             return {key: datasets.Dataset.from_list(rows) for key, rows in found.items()}
 
@@ -211,7 +218,7 @@ def mbpp_shots() -> Rows:
 # --- documents ---
 
 
-@of_splits("test", "validation", "train")
+@of_splits("test", "validation", "train", named="")
 def embedded(split: str, data: str | None, task: str, **_) -> Rows:
     """Generated problems: question, solution, answer, template. See problems.py for the splits."""
     if data:
@@ -223,21 +230,21 @@ def embedded(split: str, data: str | None, task: str, **_) -> Rows:
 def gsm8k(split: str, data: str | None, **_) -> Rows:
     """GSM8K: question, answer (a worked solution that ends in "#### number")."""
     columns = ["question", "answer"]
-    return _file(data, split, columns) if data else _hub("openai/gsm8k", "main", split, columns)
+    return _file(data, columns) if data else _hub("openai/gsm8k", "main", split, columns)
 
 
-@of_splits("test", shots=gsm8k_cot_shots)
+@of_splits("test", shots=gsm8k_cot_shots, named="gsm8k")
 def gsm8k_cot(split: str, data: str | None, **_) -> Rows:
     """GSM8K's test split with worked examples of its own."""
     return gsm8k.read(split, data)
 
 
-@of_splits("test", shots=minerva_shots)
+@of_splits("test", shots=minerva_shots, named="math")
 def minerva_math(split: str, data: str | None, **_) -> Rows:
     """MATH, the 5,000 problems of all subjects: problem, solution, template (the subject)."""
     scoring.check_math_verify()
     if data:
-        return _math_file(data, split)
+        return _math_file(data)
     return [
         {"problem": row["problem"], "solution": row["solution"], "template": subject}
         for subject in SUBJECTS
@@ -250,13 +257,13 @@ def math500(split: str, data: str | None, **_) -> Rows:
     """MATH-500: problem, solution, template (the subject)."""
     scoring.check_math_verify()
     if data:
-        return _math_file(data, split)
+        return _math_file(data)
     rows = _hub("HuggingFaceH4/MATH-500", None, split, ["problem", "solution", "subject"])
     return [{"template": row.pop("subject")} | row for row in map(dict, rows)]
 
 
-def _math_file(data: str, split: str) -> Rows:
-    rows = _file(data, split, ["problem", "solution", "subject"], {"type": "subject"})
+def _math_file(data: str) -> Rows:
+    rows = _file(data, ["problem", "solution", "subject"], {"type": "subject"})
     return [{"template": row.pop("subject")} | row for row in rows]
 
 
@@ -269,7 +276,7 @@ def math(split: str, data: str | None, subject: str, **_) -> Rows:
     """
     columns = ["problem", "solution"]
     if data:
-        rows = _file(data, split, [*columns, "subject"], {"type": "subject"})
+        rows = _file(data, [*columns, "subject"], {"type": "subject"})
         named = [row["subject"].lower().replace("&", "and").replace(" ", "_") for row in rows]
         rows = [row for row, name in zip(rows, named, strict=True) if name == subject]
         if not rows:
@@ -290,10 +297,9 @@ def gpqa(split: str, data: str | None, **_) -> Rows:
 
     The choices are shuffled by a generator seeded with the question: their order depends on nothing else.
     """
-    if data:
-        rows = _file(data, split, GPQA_COLUMNS)
-    else:  # the Hub calls its only split "train"
-        rows = _hub("Idavidrein/gpqa", "gpqa_main", "train", GPQA_COLUMNS)
+    # The Hub calls its only split "train".
+    hub = ("Idavidrein/gpqa", "gpqa_main", "train", GPQA_COLUMNS)
+    rows = _file(data, GPQA_COLUMNS) if data else _hub(*hub)
     for row in rows:
         question, *choices = (preprocess(row[c]) for c in GPQA_COLUMNS)
         order = random.Random(question).sample(range(4), 4)
@@ -305,14 +311,14 @@ def gpqa(split: str, data: str | None, **_) -> Rows:
 def humaneval(split: str, data: str | None, **_) -> Rows:
     """HumanEval: task_id, prompt, entry_point, test."""
     columns = ["task_id", "prompt", "entry_point", "test"]
-    return _file(data, split, columns) if data else _hub("openai/openai_humaneval", None, split, columns)
+    return _file(data, columns) if data else _hub("openai/openai_humaneval", None, split, columns)
 
 
 @of_splits("test")
 def humaneval_plus(split: str, data: str | None, **_) -> Rows:
     """HumanEval+ (EvalPlus): HumanEval's columns, with more tests."""
     columns = ["task_id", "prompt", "entry_point", "test"]
-    return _file(data, split, columns) if data else _hub("evalplus/humanevalplus", None, split, columns)
+    return _file(data, columns) if data else _hub("evalplus/humanevalplus", None, split, columns)
 
 
 MBPP = {"text": TEXT, "code": TEXT, "test_list": TEXTS}
@@ -321,14 +327,14 @@ MBPP = {"text": TEXT, "code": TEXT, "test_list": TEXTS}
 @of_splits("test", shots=mbpp_shots)
 def mbpp(split: str, data: str | None, **_) -> Rows:
     """MBPP, the 500 test problems: text, code, test_list (three asserts)."""
-    return _file(data, split, MBPP) if data else _hub("google-research-datasets/mbpp", "full", split, MBPP)
+    return _file(data, MBPP) if data else _hub("google-research-datasets/mbpp", "full", split, MBPP)
 
 
 @of_splits("test", shots=mbpp_shots)
 def mbpp_plus(split: str, data: str | None, **_) -> Rows:
     """MBPP+ (EvalPlus): MBPP's columns and `test`, a program that runs all of its tests."""
     columns = {"prompt": TEXT, "code": TEXT, "test_list": TEXTS, "test": TEXT}
-    rows = _file(data, split, columns) if data else _hub("evalplus/mbppplus", None, split, columns)
+    rows = _file(data, columns) if data else _hub("evalplus/mbppplus", None, split, columns)
     return [{"text": row.pop("prompt")} | row for row in map(dict, rows)]
 
 
@@ -337,15 +343,15 @@ def mbpp_sanitized(split: str, data: str | None, **_) -> Rows:
     """MBPP (sanitized), 257 problems: prompt, code, test_imports, test_list."""
     columns = {"prompt": TEXT, "code": TEXT, "test_imports": TEXTS, "test_list": TEXTS}
     name = "google-research-datasets/mbpp"
-    return _file(data, split, columns) if data else _hub(name, "sanitized", split, columns)
+    return _file(data, columns) if data else _hub(name, "sanitized", split, columns)
 
 
-@of_splits("test")
+@of_splits("test", named="aime{year}")
 def aime(split: str, data: str | None, year: int, **_) -> Rows:
     """The 30 problems of one year's AIME: problem, answer (a whole number)."""
     columns = {"problem": TEXT, "answer": NUMBER}
-    name = {2024: "HuggingFaceH4/aime_2024", 2025: "MathArena/aime_2025"}[year]
-    return _file(data, split, columns) if data else _hub(name, None, "train", columns)
+    name = {24: "HuggingFaceH4/aime_2024", 25: "MathArena/aime_2025"}[year]
+    return _file(data, columns) if data else _hub(name, None, "train", columns)
 
 
 @of_splits("test")
@@ -353,7 +359,7 @@ def livecodebench(split: str, data: str | None, **_) -> Rows:
     """LiveCodeBench, 1,055 problems: question_content, starter_code (may be blank)."""
     columns = {"question_content": TEXT, "starter_code": MAYBE_BLANK}
     if data:
-        return _file(data, split, columns)
+        return _file(data, columns)
     urls = [f"{LIVECODEBENCH}test{part}.jsonl" for part in ("", *range(2, 7))]
     return _hub("json", None, split, columns, data_files={split: urls})
 
@@ -362,7 +368,7 @@ def livecodebench(split: str, data: str | None, **_) -> Rows:
 def alpaca(split: str, data: str | None, **_) -> Rows:
     """Alpaca, 52,002 instructions: instruction, input (may be blank)."""
     columns = {"instruction": TEXT, "input": MAYBE_BLANK}
-    return _file(data, split, columns) if data else _hub("tatsu-lab/alpaca", None, "train", columns)
+    return _file(data, columns) if data else _hub("tatsu-lab/alpaca", None, "train", columns)
 
 
 @of_splits("test")
@@ -372,7 +378,7 @@ def mt_bench(split: str, data: str | None, **_) -> Rows:
     Turn t of conversation c is document 2 c + t: it is asked after the model's own answer to turn t - 1.
     """
     if data:
-        rows = _file(data, split, {"turns": TEXTS}, {"prompt": "turns"})
+        rows = _file(data, {"turns": TEXTS}, {"prompt": "turns"})
         conversations = [row["turns"] for row in rows]
     else:
         rows = _hub("HuggingFaceH4/mt_bench_prompts", None, "train", {"prompt": TEXTS})
@@ -395,19 +401,20 @@ def _hub(path: str, name: str | None, split: str, columns: Columns, **options) -
         found = datasets.load_dataset(path, name, split=split, **options).select_columns(list(columns))
     except Exception as error:  # unreachable, gated, renamed: the hub client has a dozen kinds
         where = "livecodebench/code_generation_lite" if path == "json" else path
+        reason = hub_reason(error, f"datasets/{where}")
         raise ValueError(
-            f"{where}: cannot be read from the Hub ({error}); set data to a local copy"
+            f"{where}: cannot be read from the Hub ({reason}); set task.data to a local copy"
         ) from error
     return _checked(path, found, columns)
 
 
-def _file(data: str, split: str, columns: Columns, aliases: dict[str, str] | None = None) -> list[dict]:
-    """The rows of a local file, or of a split's file in a local folder, reduced to `columns`.
+def _file(data: str, columns: Columns, aliases: dict[str, str] | None = None) -> list[dict]:
+    """The rows of a local file, reduced to `columns`.
 
     `aliases`: other names that columns may have.
     """
     names = list(columns)
-    path = _path(data, split, names)
+    path = _path(data, names)
     try:
         frame = READERS[_kind(path)](path)
     except Exception as error:  # every reader has its own kinds of errors
@@ -438,17 +445,45 @@ def _checked(source: object, rows: Rows, columns: Columns) -> list[dict]:
     return found
 
 
-def _path(data: str, split: str, columns: list[str]) -> Path:
-    """The file that holds the split: `data` itself, or the one of that name in the folder `data`."""
-    wanted = f"wanted: {', '.join(READERS)} with the columns {', '.join(columns)}"
+def _located(data: str | None, split: str, dataset: str) -> str | None:
+    """The file that holds a split: `data` itself, or in the folder `data` the split's file (test.jsonl), or
+    that of a folder of several data sets: math500/test.jsonl, math500_test.jsonl, or math500.jsonl, which is
+    its test split. Capitals do not matter. None stays None.
+    """
+    if not data or not os.path.isdir(os.path.expanduser(data)):
+        return data
+    folder = Path(os.path.expanduser(data))
+    several = [f"{dataset}/{split}", f"{dataset}_{split}", *([dataset] if split == "test" else [])]
+    for stems in ([split], several):
+        found = [path for path in _tables(folder) if _stem(path.relative_to(folder)) in stems]
+        if len(found) == 1:
+            return str(found[0])
+        if found:
+            names = ", ".join(str(path.relative_to(folder)) for path in found)
+            raise ValueError(f"{data}: needs one file {' or '.join(stems)}.jsonl or alike, but has {names}")
+    raise ValueError(
+        f"{data}: needs one file {split}.jsonl or alike, but has none; or, as a folder of several data sets, "
+        f"{' or '.join(f'{stem}.jsonl' for stem in several)} ({', '.join(READERS)}; text also as .gz)"
+    )
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The files that READERS know in a folder and in its folders, by name."""
+    return [
+        p for p in sorted([*folder.glob("*"), *folder.glob("*/*")]) if _kind(p) in READERS and p.is_file()
+    ]
+
+
+def _stem(path: Path) -> str:
+    """The path without what names its kind, in small letters."""
+    return str(path).removesuffix(".gz").removesuffix(_kind(path)).lower()
+
+
+def _path(data: str, columns: list[str]) -> Path:
+    """The file `data`; ValueError where it is none that READERS know."""
     path = Path(os.path.expanduser(data))
-    if os.path.isdir(path):
-        found = [p for p in sorted(path.glob(f"{split}.*")) if _kind(p) in READERS]
-        if len(found) != 1:
-            names = ", ".join(p.name for p in found) or "none"
-            raise ValueError(f"{data}: needs one file {split}.jsonl or alike, but has {names} ({wanted})")
-        return found[0]
     if not os.path.isfile(path):
+        wanted = f"wanted: {', '.join(READERS)} with the columns {', '.join(columns)}"
         raise ValueError(f"{data}: no such file ({wanted})")
     if _kind(path) not in READERS:
         raise ValueError(f"{data}: unknown kind of file (wanted: {', '.join(READERS)}; text also as .gz)")
