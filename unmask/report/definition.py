@@ -10,7 +10,8 @@
       beside: {...}                    # a published table whose rows stand beside ours: see published.Beside
 
 `kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind: board`
-does both for many methods; `kind: acceptance` shows how much of a draft is taken. So a new figure is a file
+does both for many methods; `kind: acceptance` shows how much of a draft is taken; `kind: parallel` draws
+what an ideal model scores beside ours. So a new figure is a file
 of settings: the code knows kinds, and no figure by name.
 """
 
@@ -135,7 +136,24 @@ class Board(Pareto):
         return self.one_token, self.parents
 
 
-KINDS = {"curve": Curve, "pareto": Pareto, "table": Listing, "acceptance": Acceptance, "board": Board}
+@dataclass(frozen=True)
+class Parallel(Definition):
+    """Accuracy over tokens a step for each task of ParallelBench, beside what an ideal model scores.
+
+    levels: percent of right answers at which the table gives the most tokens a step (PB).
+    """
+
+    levels: list[float] = field(default_factory=lambda: [90, 80, 70])
+
+
+KINDS = {
+    "curve": Curve,
+    "pareto": Pareto,
+    "table": Listing,
+    "acceptance": Acceptance,
+    "board": Board,
+    "parallel": Parallel,
+}
 
 
 def define(name: str, draw: Any) -> Definition:

@@ -9,10 +9,10 @@ import pandas as pd
 from unmask.records.collection import Collection
 from unmask.records.identity import flatten
 from unmask.records.stats import Interval
-from unmask.report import acceptance, board, curves, listing, pareto
+from unmask.report import acceptance, board, curves, listing, parallel, pareto
 from unmask.report.baselines import with_changes
 from unmask.report.choice import validation_of
-from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Pareto
+from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Parallel, Pareto
 from unmask.report.fronts import aups
 from unmask.report.measures import comparable, every
 from unmask.report.messages import message
@@ -45,6 +45,7 @@ def draw(
     published = points_of(definition.published if with_published else None)
     definition = replace(definition, title="\n".join([definition.title, *message(definition, found)]))
     kinds = {Listing: listing, Pareto: pareto, Board: board, Acceptance: acceptance, Curve: curves}
+    kinds |= {Parallel: parallel}
     kind = kinds[type(definition)]
     draws = kind.draw
     if kind is board:
@@ -55,10 +56,13 @@ def draw(
 
 
 def prepared(definition: Definition, found: Collection) -> Collection:
-    """The collection with what each setting is against its baseline and, for a board, the methods' AUP."""
+    """The collection with what each setting is against its baseline and, for a board, the methods' AUP, of
+    ParallelBench's tasks what an ideal model scores."""
     found = with_changes(definition, found)
     if isinstance(definition, Board):
         found = with_areas(found, aups(found.rows, found.scored, *definition.first_points))
+    if isinstance(definition, Parallel):
+        found = parallel.with_bounds(found)
     return found
 
 

@@ -53,11 +53,40 @@ PUZZLES = {  # puzzle -> how it is said
 GAPS = range(4, 9)  # of the 16 cells of a puzzle
 LINES = [f"line_{rule}" for rule in RULES]
 TASKS = [*LINES, *PUZZLES, *(f"{line}_long" for line in LINES)]
-NAMES = (
-    "Amelia Ava Barbara Catherine Charlotte Craig David Dorothy Elijah Elizabeth Emily Emma Isabella Jack James "
-    "Jennifer John Joseph Liam Mary Mia Michael Noah Olivia Patricia Richard Robert Sarah Sophia Susan Thomas "
-    "William"
-).split()  # in the order of the alphabet
+NAMES = [
+    "Amelia",
+    "Ava",
+    "Barbara",
+    "Catherine",
+    "Charlotte",
+    "Craig",
+    "David",
+    "Dorothy",
+    "Elijah",
+    "Elizabeth",
+    "Emily",
+    "Emma",
+    "Isabella",
+    "Jack",
+    "James",
+    "Jennifer",
+    "John",
+    "Joseph",
+    "Liam",
+    "Mary",
+    "Mia",
+    "Michael",
+    "Noah",
+    "Olivia",
+    "Patricia",
+    "Richard",
+    "Robert",
+    "Sarah",
+    "Sophia",
+    "Susan",
+    "Thomas",
+    "William",
+]  # in the order of the alphabet
 
 Line = Sequence[str]
 
@@ -87,7 +116,8 @@ def _line(task: str, rng: random.Random) -> tuple[str, str, str]:
     rule, n = rule_of(task), rng.choice(LONG if task.endswith("_long") else SHORT)
     *line, new = rng.sample(NAMES, n + 1)
     k = rng.randint(1, n + (rule == "insert_index"))
-    question = f"Line: {' '.join(line)}\n{RULES[rule].format(new=new, k=k)}"
+    numbered = "".join(f"{number} {name}\n" for number, name in enumerate(line, start=1))
+    question = f"Line:\n{numbered}{RULES[rule].format(new=new, k=k)}"
     if rule == "shuffle":
         answer = line
         while answer == line:
@@ -117,10 +147,10 @@ def right_answers(rule: str, line: Line, new: str | None = None, k: int | None =
 
 def read_line(question: str) -> tuple[list[str], str | None, int | None]:
     """(line, new name, number) of a question; None where it has no such thing."""
-    first, _, instruction = question.partition("\n")
+    _, *line, instruction = question.split("\n")
     new = [word for word in re.findall(r"\w+", instruction) if word in NAMES]
     k = re.findall(r"\d+", instruction)
-    return first.split()[1:], *(new or [None]), *(map(int, k) if k else [None])
+    return [name.split()[1] for name in line], *(new or [None]), *(map(int, k) if k else [None])
 
 
 # --- puzzles ---
@@ -192,7 +222,7 @@ class Right:
 
     def __init__(self, question: str):
         self.line, self.new, self.k = read_line(question)
-        said = question.partition("\n")[2]
+        said = question.rpartition("\n")[2]
         words = {"new": self.new, "k": self.k}
         (self.rule,) = (rule for rule, text in RULES.items() if text.format(**words) == said)
 
