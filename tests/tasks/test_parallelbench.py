@@ -1,4 +1,4 @@
-"""ParallelBench: generated lines and puzzles, their scores, and what an ideal model scores, on exact ground."""
+"""ParallelBench: generated lines and puzzles, their scores, and what an ideal model scores."""
 
 import math
 import random

@@ -5,7 +5,8 @@ likely, and those that fit the canvas are left. What it loses by writing several
 decoder's doing alone; what a measured model scores below it is the model's. Closed forms, where n names are
 shuffled with the input counted as right (a line's own is not, so its numbers differ a little):
 
-    K names a step          product over the steps of m (m - 1) ... (m - k + 1) / m^k, m names left, k = min(K, m)
+    K names a step          product over the steps of m (m - 1) ... (m - k + 1) / m^k; m names are left, k of
+                            them fall
     threshold               the last m names fall at once where 1/m >= tau: m! / m^m
     APD, judged by the joint of the same law, R < 1: what is accepted is possible, so 1
 

@@ -1,5 +1,5 @@
-"""Numbers that sum up a sweep: the Pareto front, accuracy under parallelism (AUP), tokens a step at an accuracy
-of at least so much (PB).
+"""Numbers that sum up a sweep: the Pareto front, accuracy under parallelism (AUP), tokens a step at an
+accuracy (PB).
 
 All are over the settings of one named sweep, never over whatever lies in a folder: another setting moves
 them.

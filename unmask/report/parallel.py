@@ -1,7 +1,7 @@
-"""Kind `parallel`: ParallelBench's tasks, a panel each: accuracy over tokens a step, and what an ideal model scores.
+"""Kind `parallel`: ParallelBench's tasks, a panel each: accuracy over tokens a step, beside an ideal model's.
 
-The dotted line of a decoder has its bounds (bounds.py) at the tokens a step that were measured: what it loses to
-1 is the decoder's, what the measured line loses to it is the model's.
+The dotted line of a decoder has its bounds (bounds.py) at the tokens a step that were measured: what it loses
+to 1 is the decoder's, what the measured line loses to it is the model's.
 """
 
 from dataclasses import replace
@@ -27,8 +27,8 @@ from unmask.tasks import parallelbench, problems
 COLUMNS = 4  # of panels
 ALL = "all tasks"
 PB_WORDS = (
-    "PBx: tokens a step of the fastest measured setting that is right in at least x percent, with its setting; "
-    "a dash where none is. Over all tasks: plain means over tasks, of the settings that all tasks have"
+    "PBx: tokens a step of the fastest measured setting that is right in at least x percent, with that "
+    "setting; a dash where none is. Over all tasks: plain means over tasks, of the settings that all have"
 )
 BOUND_WORDS = (
     "Dotted: what an ideal model scores under that setting, exact; a line is left out where none is known"

@@ -53,40 +53,11 @@ PUZZLES = {  # puzzle -> how it is said
 GAPS = range(4, 9)  # of the 16 cells of a puzzle
 LINES = [f"line_{rule}" for rule in RULES]
 TASKS = [*LINES, *PUZZLES, *(f"{line}_long" for line in LINES)]
-NAMES = [
-    "Amelia",
-    "Ava",
-    "Barbara",
-    "Catherine",
-    "Charlotte",
-    "Craig",
-    "David",
-    "Dorothy",
-    "Elijah",
-    "Elizabeth",
-    "Emily",
-    "Emma",
-    "Isabella",
-    "Jack",
-    "James",
-    "Jennifer",
-    "John",
-    "Joseph",
-    "Liam",
-    "Mary",
-    "Mia",
-    "Michael",
-    "Noah",
-    "Olivia",
-    "Patricia",
-    "Richard",
-    "Robert",
-    "Sarah",
-    "Sophia",
-    "Susan",
-    "Thomas",
-    "William",
-]  # in the order of the alphabet
+NAMES = """
+    Amelia Ava Barbara Catherine Charlotte Craig David Dorothy Elijah Elizabeth Emily Emma Isabella Jack
+    James Jennifer John Joseph Liam Mary Mia Michael Noah Olivia Patricia Richard Robert Sarah Sophia Susan
+    Thomas William
+""".split()  # noqa: SIM905  (in the order of the alphabet)
 
 Line = Sequence[str]
 

@@ -2,8 +2,8 @@
 
 `gsm_symbolic`, `chain_sum` and `several_kinds` come from the reasoning-gym package. The first two have
 worked solutions and are what the tiny family learns; the third, questions of eleven kinds with bare answers,
-is for asking a pretrained model. The tasks of parallelbench.py have the same splits. This module fixes what the package leaves open, once, for training and
-testing alike:
+is for asking a pretrained model. The tasks of parallelbench.py have the same splits. This module fixes what
+the package leaves open, once, for training and testing alike:
 
 * the filter: every number in the question and in the worked solution is a whole number from 0 to
   `MAX_NUMBER`, and the texts fit a laptop's canvas (`MAX_QUESTION`, `MAX_SOLUTION` characters). About 16% of
