@@ -3,7 +3,7 @@ arXiv 2510.04767).
 
 The first half enumerates: a rule is a distribution over commits, and a recursion over canvases adds up all
 paths. It shares no code with the decoders, nor with the oracles, which it checks by counting answers. The
-second half decodes.
+second half decodes. The bounds of report/bounds.py are enumerated by other code: decoding checks them too.
 """
 
 import math
@@ -21,7 +21,9 @@ from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
-from unmask.testing.oracle import NEVER, Oracle, ReplaceRandom, Shuffle
+from unmask.report import bounds
+from unmask.report.bounds import answers_of, bound
+from unmask.testing.oracle import NEVER, Listed, Oracle, ReplaceRandom, Shuffle
 
 NAMES, DOCUMENTS, BATCH = 9, 2000, 500
 HAIR = 1e-6  # a threshold that equals a probability lies a hair below it: float32 rounds
@@ -462,3 +464,38 @@ def test_a_cache_hides_nothing_from_an_oracle(lab, task, plain, cached):
     prompts = documents(task, 50)
     full, kept = (decode(lab, decoder, task, prompts) for decoder in (plain, replace(plain, **cached)))
     assert [generation.ids for generation in full] == [generation.ids for generation in kept]
+
+
+# What an ideal model scores on the tasks as they are asked (report/bounds.py): the canvas has ends, and the
+# line's own order is no shuffle
+
+SEVERAL = [f"line_{rule}" for rule in ("shuffle", "insert_random", "remove_random", "replace_random")]
+RULES = [
+    *(LeftRight(tokens_per_step=k, temperature=1.0) for k in (1, 2, 4)),
+    *(Unmasking(rank="random", steps=steps, temperature=1.0) for steps in (4, 3)),
+    *(Unmasking(steps=steps, temperature=1.0) for steps in (8, 4, 3)),
+    Unmasking(steps=3, block_length=4, temperature=1.0),
+    Unmasking(rank="margin", steps=4, temperature=1.0),
+    *(Unmasking(quota="threshold", threshold=tau, temperature=1.0) for tau in (0.9, 0.45, 0.28)),
+    Unmasking(quota="threshold", threshold=0.3, block_length=2, temperature=1.0),
+    *(Unmasking(quota="factor", factor=f, temperature=1.0) for f in (0.7, 1.9)),
+    Unmasking(rank="entropy", quota="threshold", threshold=0.8, temperature=1.0),
+    *(Unmasking(rank="entropy", quota="entropy_bound", bound=b, temperature=1.0) for b in (0.3, 1.2)),
+    Unmasking(rank="entropy", quota="entropy_sum", bound=1.3, temperature=1.0),
+]
+
+
+@pytest.mark.parametrize("task", SEVERAL)
+@pytest.mark.parametrize("decoder", RULES, ids=str)
+def test_decoders_score_the_bound_on_an_ideal_model(lab, task, decoder):
+    n = 4
+    end = n + 1
+    answers = tuple(tuple(end if t == bounds.END else t for t in answer) for answer in answers_of(task, n))
+    law = Listed(answers)
+    models = lab.models_for(decoder, Oracle(law, end + 1), None)
+    prompts = [torch.tensor([0])] * DOCUMENTS
+    found = decoder.decode(models, prompts, law.n, lab.Stop(frozenset({end})), list(range(DOCUMENTS)))
+    texts = [answer[: answer.index(end)] for answer in answers]
+    right = sum(tuple(answer.ids[: answer.useful]) in texts for answer in found)
+    low, high = binom.interval(0.999, DOCUMENTS, min(1.0, bound(decoder, task, [n])))
+    assert low <= right <= high

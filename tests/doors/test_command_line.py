@@ -41,7 +41,8 @@ CHOICES = {
         open_dcoder qwen3_4b qwen3_8b qwen_0.5b qwen_7b dream_base
         llama3_8b qwen_7b_base random random_causal sdar_1.7b sdar_4b
         smollm2 tiny_d2f_dream tiny_d2f_llada tiny_dflash tiny_dparallel_dream
-        tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
+        tiny_dparallel_llada tiny_dream tiny_llada tiny_parallel_dream tiny_parallel_llada tiny_qwen
+        tiny_qwen_large"""
     ),
     "decoder": words(
         """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright
@@ -51,7 +52,7 @@ CHOICES = {
     "task": words(
         """lm_eval mmlu
         aime24 aime25 chain_sum gpqa gsm8k gsm8k_boxed gsm8k_cot gsm8k_cot_zeroshot gsm8k_shots
-        gsm_symbolic
+        gsm_symbolic parallelbench
         humaneval humaneval_begun humaneval_plain humaneval_plus humaneval_wrapped math math500 mbpp
         mbpp_begun mbpp_plus mbpp_sanitized minerva_math several_kinds speed_aime24 speed_aime25 speed_alpaca
         speed_gsm8k speed_humaneval speed_livecodebench speed_math500 speed_mbpp speed_mt_bench"""
@@ -61,7 +62,7 @@ CHOICES = {
         dflash_smollm2 dflash_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding
         fig2 fig3 fig4 fig5 fig6 tab1 apd_fig2 apd_fig3 apd_fig4 apd_fig5 apd_fig6 apd_tab1 d2f_fig2 d2f_fig5
         d2f_table1 d2f_table2 d2f_table3 dflash_table1 dparallel_fig4 dparallel_table1 dparallel_table2
-        fast_dllm_table1 fast_dllm_table2 decoders_2026"""
+        fast_dllm_table1 fast_dllm_table2 decoders_2026 parallelbench"""
     ),
 }
 SETTINGS = {

@@ -23,6 +23,16 @@ CONFIGURATIONS = ROOT / "eval_config"
 SPELLED = ("auxiliary", "drafter")  # roles that every configuration has a default for
 
 
+def _canvas(name: str) -> int:
+    """${canvas:TASK}: tokens of the longest right answer of a task of ParallelBench."""
+    from unmask.tasks.parallelbench import canvas  # lm-eval is behind it
+
+    return canvas(name)
+
+
+OmegaConf.register_new_resolver("canvas", _canvas, replace=True)
+
+
 def composed(config_name: str, words: Sequence[str]) -> DictConfig:
     """The configuration that a command composes from its words; ValueError where there is none.
 

@@ -11,7 +11,8 @@
 
 `kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind: board`
 does both for many methods; `kind: rivals` puts every setting beside a plain one of equal cost; `kind:
-acceptance` shows how much of a draft is taken. So a new figure is a file
+acceptance` shows how much of a draft is taken; `kind: parallel` draws what an ideal model scores beside ours.
+So a new figure is a file
 of settings: the code knows kinds, and no figure by name.
 """
 
@@ -167,6 +168,16 @@ class Rivals(Pareto):
                 _refuse(self.name, "costs", cost, f"choose of {', '.join(MEASURES)}")
 
 
+@dataclass(frozen=True)
+class Parallel(Definition):
+    """Accuracy over tokens a step for each task of ParallelBench, beside what an ideal model scores.
+
+    levels: percent of right answers at which the table gives the most tokens a step (PB).
+    """
+
+    levels: list[float] = field(default_factory=lambda: [90, 80, 70])
+
+
 KINDS = {
     "curve": Curve,
     "pareto": Pareto,
@@ -174,6 +185,7 @@ KINDS = {
     "acceptance": Acceptance,
     "board": Board,
     "rivals": Rivals,
+    "parallel": Parallel,
 }
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 from unmask.records.collection import Collection
 from unmask.records.identity import flatten
 from unmask.records.stats import Interval
-from unmask.report import acceptance, board, curves, listing, pareto, rivals
+from unmask.report import acceptance, board, curves, listing, parallel, pareto, rivals
 from unmask.report.baselines import with_changes
 from unmask.report.choice import validation_of
-from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Pareto, Rivals
+from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Parallel, Pareto, Rivals
 from unmask.report.fronts import aups
 from unmask.report.measures import comparable, every
 from unmask.report.messages import message
@@ -49,6 +49,7 @@ def draw(
         Pareto: pareto,
         Board: board,
         Rivals: rivals,
+        Parallel: parallel,
         Acceptance: acceptance,
         Curve: curves,
     }
@@ -62,10 +63,13 @@ def draw(
 
 
 def prepared(definition: Definition, found: Collection) -> Collection:
-    """The collection with what each setting is against its baseline and, for a board, the methods' AUP."""
+    """The collection with what each setting is against its baseline and, for a board, the methods' AUP, of
+    ParallelBench's tasks what an ideal model scores."""
     found = with_changes(definition, found)
     if isinstance(definition, Board):
         found = with_areas(found, aups(found.rows, found.scored, *definition.first_points))
+    if isinstance(definition, Parallel):
+        found = parallel.with_bounds(found)
     return found
 
 

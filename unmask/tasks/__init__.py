@@ -4,6 +4,8 @@
     gsm_symbolic, chain_sum generated    test, validation, train  exact_match,strict-match
                                                                   exact_match,flexible-extract
     several_kinds           generated    the same                 the same two
+    parallelbench (line_*,  generated    the same                 rule,answer
+    latin_square, sudoku)
     gsm8k                   Hub or file  test, train              the same two
     gsm8k_cot, _zeroshot    Hub or file  test                     the same two
     math (seven math_*)     Hub or file  test, train              exact_match,boxed
@@ -33,9 +35,11 @@ from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from unmask.paths import ROOT
 from unmask.records.documents import PERMUTATION
+from unmask.tasks import parallelbench
 from unmask.tasks.problems import SPLITS
 from unmask.tasks.scoring import INVALID
 
@@ -121,13 +125,23 @@ def prepare(
     """
     # lm-eval's own tasks stay out: ours are named like some of them, and indexing thousands of files takes
     # seconds.
+    folder = ROOT / "eval_config" / "tasks"
     manager = TaskManager(
-        include_path=ROOT / "eval_config" / "tasks",
+        include_path=folder,
         include_defaults=False,
         metadata={"data": data, "split": split, "num_fewshot": num_fewshot, "shots": shots},
     )
-    if name not in manager.all_tasks:
-        raise ValueError(f"unknown task {name!r}; there are {', '.join(manager.all_tasks)}")
+    generated = parallelbench.tasks_of(name)
+    if name not in manager.all_tasks and not generated:
+        known = ", ".join([*manager.all_tasks, parallelbench.GROUP, *parallelbench.TASKS])
+        raise ValueError(f"unknown task {name!r}; there are {known}")
+    if generated:  # one file for all of them
+        shared = load_yaml(folder / "_parallelbench.yaml")
+        wanted = [{**shared, "task": each, "dataset_kwargs": {"task": each}} for each in generated]
+        tasks = manager.load(wanted)["tasks"]
+        for task in tasks.values():
+            task.set_config("num_fewshot", num_fewshot)
+        return manager, tasks
     if manager.task_index[name].cfg.get("unsafe_code") and not allow_code_execution:
         raise ValueError(
             f"task {name} runs code that a model wrote, in a subprocess with limits on time and memory, "

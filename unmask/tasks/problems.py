@@ -2,8 +2,8 @@
 
 `gsm_symbolic`, `chain_sum` and `several_kinds` come from the reasoning-gym package. The first two have
 worked solutions and are what the tiny family learns; the third, questions of eleven kinds with bare answers,
-is for asking a pretrained model. This module fixes what the package leaves open, once, for training and
-testing alike:
+is for asking a pretrained model. The tasks of parallelbench.py have the same splits. This module fixes what
+the package leaves open, once, for training and testing alike:
 
 * the filter: every number in the question and in the worked solution is a whole number from 0 to
   `MAX_NUMBER`, and the texts fit a laptop's canvas (`MAX_QUESTION`, `MAX_SOLUTION` characters). About 16% of
@@ -32,6 +32,8 @@ from functools import cache
 import reasoning_gym
 from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.factory import ProceduralDataset
+
+from unmask.tasks import parallelbench
 
 MAX_NUMBER = 100
 MAX_QUESTION = 440
@@ -72,8 +74,8 @@ WORKED = ("gsm_symbolic", "chain_sum")  # with worked solutions
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the question, a solution that ends in `#### answer` (worked out, of tasks in WORKED), the
-    answer alone, and what it was made from (`template_of`)."""
+    """One problem: the question, a solution that ends in `#### answer` (worked out, of tasks in WORKED; of
+    parallelbench's the answer), the answer alone, and what it was made from (`template_of`)."""
 
     question: str
     solution: str
@@ -129,6 +131,9 @@ def admitted(task: str, problem: Problem) -> bool:
 
 def generate(task: str, seed: int) -> Iterator[Problem]:
     """All admitted problems of a seed, in order, without end."""
+    if task in parallelbench.TASKS:
+        for question, answer, made_from in parallelbench.generate(task, seed):
+            yield Problem(question, answer, answer, made_from)
     if task not in OPTIONS:
         raise ValueError(f"unknown embedded task {task!r}; there are {', '.join(OPTIONS)}")
     for start in itertools.count(seed, CHUNK):

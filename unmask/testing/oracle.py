@@ -1,5 +1,4 @@
-"""Oracles: models of two tasks whose every distribution is exact, so that what a decoder must score is a
-formula.
+"""Oracles: models of tasks whose every distribution is exact, so that what a decoder must score is a formula.
 
 The tasks are ParallelBench's waiting lines (arXiv 2510.04767): n names, one token each, ids below `names`. An
 answer holds n tokens that depend on one another. A denoiser gives only the marginals, so what a decoder loses
@@ -83,6 +82,32 @@ class ReplaceRandom:
         return answer in [[*old[:i], new, *old[i + 1 :]] for i in range(self.n)]
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A task by its right answers, which are equally likely whatever the prompt is: rows of ids, all of one
+    length. For other laws than those above; its marginals take time and memory for every answer."""
+
+    answers: tuple[tuple[int, ...], ...]
+    prompt_length: int = 1
+
+    @property
+    def n(self) -> int:
+        return len(self.answers[0])
+
+    def marginals(self, prompts: Tensor, canvases: Tensor, positions: Tensor, mask: int) -> Tensor:
+        """By counting the answers that fit, or all of them where none does. Arguments as of Shuffle."""
+        answers = torch.tensor(self.answers)
+        seen = canvases[:, :, None]  # beside every answer: (rows, queries, answers, n)
+        fits = ((seen == answers) | (seen == mask)).all(-1).double()
+        fits = torch.where(fits.any(-1, keepdim=True), fits, 1.0)
+        theirs = one_hot(answers.T[positions], mask + 1).double()  # (rows, queries, answers, mask + 1)
+        return (fits[..., None] * theirs).sum(2) / fits.sum(-1, keepdim=True)
+
+    def score(self, prompt: list[int], answer: list[int]) -> bool:
+        """Whether it is one of the right answers."""
+        return tuple(answer) in self.answers
+
+
 class Oracle(nn.Module):
     """A task's exact denoiser or, if `causal`, its exact joint: a causal model of the same law.
 
@@ -97,7 +122,7 @@ class Oracle(nn.Module):
     device = torch.device("cpu")
     lookback = 0
 
-    def __init__(self, task: Shuffle | ReplaceRandom, names: int, causal: bool = False):
+    def __init__(self, task: Shuffle | ReplaceRandom | Listed, names: int, causal: bool = False):
         super().__init__()
         self.task, self.mask, self.causal = task, names, causal
         self.config = SimpleNamespace(

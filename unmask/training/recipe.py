@@ -29,8 +29,9 @@ class TrainConfig:
     # {role: model} of the objective's teacher or target: a folder, hub:NAME, or model:NAME (eval.py's
     # model=NAME). Left out: a frozen copy of the start (with LoRA: the model without its adapter)
     frozen: dict[str, str | None] = field(default_factory=dict)
-    # {source: share of the tokens}: gsm_symbolic, chain_sum, drill; run:FOLDER (the answers of a run),
-    # correct:FOLDER (the right ones), all:FOLDER (also those that were cut off); hub:NAME (a data set)
+    # {source: share of the tokens}: gsm_symbolic, chain_sum, drill, line_shuffle and others of parallelbench;
+    # run:FOLDER (the answers of a run), correct:FOLDER (the right ones), all:FOLDER (also those that were cut
+    # off); hub:NAME (a data set)
     mixture: dict[str, float] = MISSING
     final_mixture: dict[str, float] | None = None  # what the mixture becomes by the end, linearly
     # diffusion models: tokens of an answer and the end padding after it; of hub:NAME, longer

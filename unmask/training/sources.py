@@ -1,8 +1,9 @@
 """Where training examples come from: generated problems, drills, or the answers of a run.
 
-A recipe's `mixture` names its sources: `gsm_symbolic`, `chain_sum` (problems), `drill`; `run:FOLDER`, the
-answers that a model gave to the training split, recorded like any other run; `correct:FOLDER`, the right ones
-of them; `all:FOLDER`, also those that the limit cut off; `hub:NAME`, questions and answers of a data set.
+A recipe's `mixture` names its sources: `gsm_symbolic`, `chain_sum`, a task of parallelbench.py (problems),
+`drill`; `run:FOLDER`, the answers that a model gave to the training split, recorded like any other run;
+`correct:FOLDER`, the right ones of them; `all:FOLDER`, also those that the limit cut off; `hub:NAME`,
+questions and answers of a data set.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from unmask.evaluation.prompts import prompt_ids, prompt_text, text_ids
 from unmask.paths import ROOT
 from unmask.records import Run
 from unmask.records.identity import prompt_hash
-from unmask.tasks import problems
+from unmask.tasks import parallelbench, problems
 from unmask.training.refusal import reason
 
 DRILL_LINES = (4, 11)  # drills are as long as word problems, so that batches mix both
@@ -90,6 +91,22 @@ class Problems(Source):
             for problem in found:
                 answer = text_ids(self.tokenizer, problem.solution + self.tokenizer.eos_token)
                 yield Example([(prompt_ids(self.tokenizer, problem.question), answer)])
+
+
+@dataclass
+class Parallel(Problems):
+    """Problems of parallelbench.py. Their answers fill the task's own canvas with end tokens, all of which
+    are predicted, whatever the recipe's canvas is."""
+
+    def examples(self, chunk: int, rng: random.Random) -> Iterator[Example]:
+        canvas, end = parallelbench.canvas(self.task), self.tokenizer.eos_token_id
+        for example in super().examples(chunk, rng):
+            ((prompt, answer),) = example.exchanges
+            yield Example([(prompt, answer + [end] * (canvas - len(answer)))])
+
+    @property
+    def fingerprint(self) -> str:
+        return problems.fingerprint(self.task)
 
 
 @dataclass
@@ -250,9 +267,10 @@ def check_runs(names: Iterable[str]) -> None:
 def check_name(name: str) -> None:
     """ValueError for a source that there is not."""
     named = any(name.startswith(prefix) and name != prefix for prefix in (*OF_RUNS, HUB))
-    if name not in problems.WORKED and name != "drill" and not named:
+    known = (*problems.WORKED, "drill", *parallelbench.TASKS)
+    if name not in known and not named:
         raise ValueError(
-            f"mixture: unknown source {name!r}; there are {', '.join(problems.WORKED)}, drill, "
+            f"mixture: unknown source {name!r}; there are {', '.join(known)}, "
             f"{', '.join(f'{prefix}FOLDER' for prefix in OF_RUNS)} and {HUB}NAME"
         )
 
@@ -270,7 +288,7 @@ def source(
     for prefix in OF_RUNS:
         if name.startswith(prefix):
             return Answers(name.removeprefix(prefix), tokenizer, prefix)
-    return Problems(name, tokenizer, seed)
+    return (Parallel if name in parallelbench.TASKS else Problems)(name, tokenizer, seed)
 
 
 def _chat_options(config: Mapping) -> dict:
