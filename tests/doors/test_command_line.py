@@ -30,7 +30,7 @@ TASK = words(
 )
 MORE = {
     "report": words("published pictures changed page"),
-    "bench": words("prompts prompt_length rounds tokens profile sweep points report"),
+    "bench": words("acceptance prompts prompt_length rounds tokens profile sweep points report"),
     "demo": words("prompt document compare save"),
 }
 CHOICES = {
@@ -39,14 +39,14 @@ CHOICES = {
         dflash_qwen3_8b dflash_smollm2 diffusion_gemma dparallel_dream dparallel_llada dream
         dream_coder fast_dllm_v2_1.5b llada llada2.1_mini llada2_mini llada_1.5 llada_moe none
         open_dcoder qwen3_4b qwen3_8b qwen_0.5b qwen_7b dream_base
-        llama3_8b qwen_7b_base random random_causal sdar_1.7b sdar_4b
+        llama3_8b qwen_7b_base random random_causal random_drafter sdar_1.7b sdar_4b
         smollm2 tiny_d2f_dream tiny_d2f_llada tiny_dflash tiny_dparallel_dream
         tiny_dparallel_llada tiny_dream tiny_llada tiny_qwen tiny_qwen_large"""
     ),
     "decoder": words(
         """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright
         llada margin multiblock random speculative threshold transformers transformers_dflash
-        transformers_speculative"""
+        transformers_diffusion transformers_speculative"""
     ),
     "task": words(
         """lm_eval mmlu
@@ -70,6 +70,9 @@ SETTINGS = {
     "autoregressive": words(SAMPLING),
     "transformers": [],
     "transformers_dflash": ["block_length"],
+    "transformers_diffusion": words(
+        "confidence_threshold entropy_bound max_denoising_steps stability_threshold t_max t_min"
+    ),
     "transformers_speculative": ["block_length"],
     "dflash": words(f"block_length verify {SAMPLING}"),
     "speculative": words(f"block_length verify {SAMPLING}"),

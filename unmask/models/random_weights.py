@@ -3,14 +3,19 @@
 import os
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwen3Config
 
+from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
 from unmask.models.layout import Proportions
 from unmask.models.layouts import LAYOUTS
 from unmask.models.settings import RandomModel
 
-# Causal ones: Qwen2.5 0.5B.
-CAUSAL = {"qwen2": Proportions(151_936, {"intermediate_size": 4864 / 896}, 7)}
+# Causal ones: Qwen2.5 0.5B and Qwen3 0.6B, whose heads are their embeddings.
+CAUSAL = {
+    "qwen2": Proportions(151_936, {"intermediate_size": 4864 / 896}, 7),
+    "qwen3": Proportions(151_936, {"intermediate_size": 3}, 2, head_dim=128, heads_width=2),
+}
+DRAFTER = "dflash"  # of Qwen3's blocks (models/drafter.py)
 LARGEST = {"width": 2**16, "depth": 2**10, "vocabulary": 2**20}
 
 
@@ -25,12 +30,19 @@ def random_model(settings: RandomModel) -> torch.nn.Module:
             f"this machine has {memory / 1e9:,.0f} GB"
         )
     torch.manual_seed(0)
+    return _built(config)
+
+
+def _built(config: PretrainedConfig) -> torch.nn.Module:
+    if is_drafter(config):
+        return DFlashDraftModel(config)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def random_config(settings: RandomModel) -> PretrainedConfig:
     """The configuration of such a model; ValueError naming the setting that is wrong."""
     known = {name: layout.proportions for name, layout in LAYOUTS.items() if layout.proportions} | CAUSAL
+    known[DRAFTER] = CAUSAL["qwen3"]
     if settings.layout not in known:
         raise ValueError(f"layout={settings.layout} must be one of {', '.join(known)}")
     shape = known[settings.layout]
@@ -61,10 +73,21 @@ def random_config(settings: RandomModel) -> PretrainedConfig:
     if settings.vocabulary:  # published ids may lie beyond it
         fields |= dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"))
     if settings.layout in CAUSAL:
-        return AutoConfig.for_model(settings.layout, **fields)
+        return AutoConfig.for_model(settings.layout, tie_word_embeddings=True, **fields)
+    if settings.layout == DRAFTER:
+        return _drafter_config(fields)
     if settings.vocabulary:
         fields["mask_token_id"] = settings.vocabulary - 1
     return LAYOUTS[settings.layout].config(**fields)
+
+
+def _drafter_config(fields: dict) -> PretrainedConfig:
+    """Blocks of 16, and features of as many of the target's layers as the drafter has: published are five
+    (z-lab/Qwen3-4B-DFlash-b16). Which ones does not change the cost: the first."""
+    depth = fields["num_hidden_layers"]
+    dflash = {"mask_token_id": fields["vocab_size"] - 1, "target_layer_ids": list(range(depth))}
+    shape = {"block_size": 16, "num_target_layers": depth, "dflash_config": dflash}
+    return Qwen3Config(architectures=[ARCHITECTURE], **shape, **fields)
 
 
 def parameters_of(config: PretrainedConfig) -> int:
@@ -73,7 +96,7 @@ def parameters_of(config: PretrainedConfig) -> int:
     for layers in {min(depth, 2), min(depth, 3)}:
         config.num_hidden_layers = layers
         with torch.device("meta"):
-            counts[layers] = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+            counts[layers] = sum(p.numel() for p in _built(config).parameters())
     config.num_hidden_layers = depth
     few, more = min(counts), max(counts)
     return counts[more] + (depth - more) * (counts[more] - counts[few])
