@@ -9,13 +9,20 @@ import torch
 import bench
 from unmask.benchmark import profile as profiles
 from unmask.benchmark.arms import Arm
+from unmask.benchmark.command import arm_settings
+from unmask.benchmark.given import given
 from unmask.benchmark.timing import race, ratio, speed
+from unmask.configuration.composition import composed
+from unmask.configuration.settings import build_decoder, models_by_role, typed
 from unmask.decoding import Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
+from unmask.decoding.blocks import Blocks
+from unmask.decoding.leftright import LeftRight
+from unmask.decoding.speculative import DFlash
 from unmask.decoding.transformers_generate import TransformersGenerate
 from unmask.decoding.unmasking import Unmasking
-from unmask.models.random_weights import random_model
+from unmask.models.random_weights import parameters_of, random_config, random_model
 from unmask.models.settings import RandomModel
 
 SHAPE = {"width": 64, "depth": 2, "vocabulary": 512}
@@ -155,6 +162,64 @@ def test_speed_is_tokens_over_seconds_and_ratios_are_paired_by_prompts():
     assert speed(alone, "slow") == pytest.approx((2.5, 2.5, 2.5))  # one block: the rounds
 
 
+GIVEN = [  # a decoder that accepts; tokens of its steps on a canvas of 24 in blocks of 8, at 3 a step
+    (Unmasking(quota="threshold", threshold=1.0, block_length=8), [3, 3, 2] * 3),
+    (Unmasking(quota="threshold", threshold=1.0, block_length=8, cache="dual"), [1, 3, 3, 1] * 3),
+    (Unmasking(rank="entropy", quota="threshold", threshold=0.0, block_length=24), [3] * 8),
+    (Blocks(quota="dynamic", threshold=1.0, block_length=8), [3, 3, 2] * 3),
+    (APD(mixture_weight=0.1), [3] * 8),
+    (APD(mixture_weight=0.1, chunk=2, kv_window=4, max_lookahead=8), [3] * 8),
+    (LeftRight(), [3] * 8),
+]
+
+
+@pytest.mark.parametrize(("decoder", "steps"), GIVEN, ids=lambda value: type(value).__name__)
+def test_acceptance_can_be_given(models, decoder, steps):
+    free, fixed = (arm(models, each).answer(0, 2) for each in (decoder, given(decoder, 3)))
+    assert [g.steps for g in fixed] == [steps] * 2
+    assert free[0].steps != steps  # what random weights accept
+    # All else is done: the judge is fed every draft, and a step feeds as much as it did.
+    if "auxiliary" in decoder.roles:
+        assert all(g.forwards["auxiliary"] >= len(steps) for g in fixed)
+    assert fixed[0].positions["denoiser"] / len(steps) <= 24 + 10
+
+
+@pytest.mark.parametrize("block_length", [4, 16])
+def test_acceptance_of_a_draft_can_be_given(target, block_length):
+    shape = RandomModel(name="random", layout="dflash", width=64, depth=2, vocabulary=512)
+    both = Models({"target": target["target"], "drafter": random_model(shape).eval()})
+    decoder = DFlash(block_length=block_length)
+    assert [g.steps for g in arm(both, decoder).answer(0, 2)] == [[1] * 24] * 2
+    fixed = arm(both, given(decoder, 3)).answer(0, 2)
+    assert [g.steps for g in fixed] == [[1, *[3] * 7, 2]] * 2  # the first step reads the prompt
+    assert all(g.forwards == {"target": 9, "drafter": 8} for g in fixed)
+    assert all(g.positions["drafter"] > 7 * min(block_length, 3) for g in fixed)
+
+
+def test_a_decoder_that_accepts_nothing_is_refused():
+    for decoder in (Autoregressive(), TransformersGenerate()):
+        with pytest.raises(ValueError, match="acceptance=2: .* has none that could be given"):
+            given(decoder, 2)
+
+
+def test_the_laptop_bench_is_of_the_published_sizes():
+    cfg = composed("bench", ["bench=laptop"])
+    shapes = {"0.6B": 596_049_920, "0.5B": 494_032_768}
+    for name, words in arm_settings(cfg).items():
+        own = typed(composed("bench", ["bench=laptop", *words]))
+        decoder = build_decoder(own.decoder)
+        by_role = models_by_role(own, decoder)
+        size = parameters_of(random_config(next(iter(by_role.values()))))
+        assert size == shapes[name[:4]], name
+        if own.acceptance:
+            assert given(decoder, own.acceptance).acceptance == own.acceptance
+        if "drafter" in by_role:
+            assert by_role["drafter"].width == own.model.width and by_role["drafter"].depth == 5
+        if "auxiliary" in by_role:
+            assert parameters_of(random_config(by_role["auxiliary"])) == shapes["0.5B"]
+        assert own.tokens <= own.task.max_new_tokens
+
+
 @pytest.fixture
 def run_bench(run_command):
     return lambda *arguments: run_command(bench, "threads=1", *arguments)
@@ -180,6 +245,12 @@ def test_bench_from_the_command_line(run_bench, tmp_path):
     assert 0 < lazy["head_rows_per_step"]["denoiser"] <= 16 and lazy["per_answer"]["positions denoiser"] > 0
     assert "everything" in out
 
+    words = ["auxiliary=random_causal", *tiny[2:], "profile=memory", "acceptance=2", "rounds=1"]
+    code, out, err = run_bench("bench=none", "model=random", *words, "+arms={apd: {}}")
+    assert code == 0, err
+    (apd,) = json.loads(out.splitlines()[-1])["arms"].values()
+    assert apd["tokens_per_step"] == 2 and apd["peak_mb"] > 0 and "shares" not in apd and "peak MB" in out
+
     output = tmp_path / "growth.json"
     code, out, err = run_bench("bench=growth", *tiny, "points=[16,32]", "tokens=4", f"report={output}")
     assert code == 0, err
@@ -198,6 +269,22 @@ def test_bench_from_the_command_line(run_bench, tmp_path):
         (["model=random", "auxiliary=random_causal", "model.layout=gpt"], "layout=gpt must be one of"),
         (["model=random"], "auxiliary=tiny_qwen: model=random goes with auxiliary=random_causal"),
         (["bench=none"], "nothing to compare"),
+        (["model=random", "auxiliary=random_causal", "acceptance=0"], "acceptance=0"),
+        (["model=random", "auxiliary=random_causal", "profile=all"], "profile=all: must be"),
+        (
+            [
+                "model=random_causal",
+                "decoder=dflash",
+                "drafter=random_drafter",
+                "bench=none",
+                "+arms={a: {}}",
+            ],
+            "drafter.width=512 must be the target's 256",
+        ),
+        (
+            ["model=random_causal", "decoder=dflash", "drafter=tiny_dflash", "bench=none", "+arms={a: {}}"],
+            "goes with drafter=random_drafter",
+        ),
         (["sweep=batch_size"], "go together"),
         (["rounds=0"], "rounds=0"),
         (["report=README.md/x"], "report=README.md/x: must be the name of a file"),

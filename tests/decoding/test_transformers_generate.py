@@ -1,4 +1,4 @@
-"""decoder=transformers: the ids of the autoregressive decoder, and costs that are what a hook sees."""
+"""transformers' own loops: the ids of the autoregressive decoder, and costs that are what a hook sees."""
 
 import pytest
 import torch
@@ -6,7 +6,9 @@ from transformers import GenerationConfig
 
 from unmask.decoding import Stop
 from unmask.decoding.autoregressive import Autoregressive
-from unmask.decoding.transformers_generate import TransformersGenerate
+from unmask.decoding.transformers_generate import TransformersDiffusion, TransformersGenerate
+from unmask.models.layouts import LAYOUTS
+from unmask.paths import ROOT
 
 PROMPTS = [torch.tensor(ids) for ids in ([1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 0], [3, 1, 4, 1])]
 BUDGET = 12
@@ -88,3 +90,83 @@ def test_a_text_stop_ends_generate(lab, qwen):
     assert (generation.useful, generation.finish, generation.ids) == (3, "stop", whole.ids[:5])
     assert generation.forwards == {"target": 5} and whole.forwards == {"target": BUDGET}
     assert steps == [([i], [token]) for i, token in enumerate(whole.ids[:5])]
+
+
+# DiffusionGemma (its published traces: tests/decoding/test_blocks.py)
+
+
+@pytest.fixture(scope="module")
+def gemma():
+    """Canvases of 8."""
+    folder = ROOT / "tests" / "golden" / "block_models" / "diffusion_gemma"
+    return LAYOUTS["diffusion_gemma"].model.from_pretrained(folder).eval()
+
+
+QUICK = {"max_denoising_steps": 4, "entropy_bound": 1.0}
+
+
+def test_diffusion_gemmas_work_is_what_hooks_see(lab, gemma):
+    fed = {"encoder": [], "decoder": []}
+    hooks = [
+        gemma.model.encoder.register_forward_pre_hook(
+            lambda module, args, kwargs: fed["encoder"].append(kwargs["input_ids"].size(1)), with_kwargs=True
+        ),
+        gemma.model.decoder.register_forward_pre_hook(
+            lambda module, args, kwargs: fed["decoder"].append(kwargs["decoder_input_ids"].size(1)),
+            with_kwargs=True,
+        ),
+    ]
+    models = lab.Models({"denoiser": gemma})
+    (generation,) = TransformersDiffusion(**QUICK).decode(models, PROMPTS[:1], 20, Stop(), [7])
+    for hook in hooks:
+        hook.remove()
+    assert fed["encoder"] == [5, 8, 8] and set(fed["decoder"]) == {8}
+    assert generation.forwards == {"denoiser": 3 + len(fed["decoder"])}
+    assert generation.positions == {"denoiser": sum(fed["encoder"] + fed["decoder"])}
+    # A canvas is filed under its last forward, and the last one is cut.
+    assert len(generation.ids) == generation.useful == 20 and generation.finish == "length"
+    assert [n for n in generation.steps if n] == [8, 8, 4]
+    assert generation.commits[-1] == generation.forwards["denoiser"] - 1
+
+
+def test_diffusion_gemmas_answer_depends_on_prompt_and_seed_alone(lab, gemma):
+    decoder, models, own = (
+        TransformersDiffusion(**QUICK),
+        lab.Models({"denoiser": gemma}),
+        gemma.generation_config,
+    )
+    state = torch.get_rng_state()
+    alone = [
+        decoder.decode(models, [p], 16, Stop(), [s])[0].ids for p, s in zip(PROMPTS, range(4), strict=True)
+    ]
+    together = decoder.decode(models, PROMPTS, 16, Stop(), range(4))
+    assert [g.ids for g in together] == alone
+    assert decoder.decode(models, PROMPTS[:1], 16, Stop(), [9])[0].ids != alone[0]
+    assert torch.equal(torch.get_rng_state(), state) and gemma.generation_config is own
+
+
+def test_diffusion_gemma_stops_at_ids_and_texts(lab, gemma):
+    decoder, models = TransformersDiffusion(**QUICK), lab.Models({"denoiser": gemma})
+    (whole,) = decoder.decode(models, PROMPTS[:1], 24, Stop(), [7])
+    end = whole.ids[10]
+    assert end not in whole.ids[:10]
+    (cut,) = decoder.decode(models, PROMPTS[:1], 24, Stop(frozenset({end})), [7])
+    assert cut.finish == "stop" and cut.useful == 10 and cut.ids == whole.ids[:16]
+    text = Stop(match=lambda ids, known: ids.index(end) if end in ids else None)
+    (cut,) = decoder.decode(models, PROMPTS[:1], 24, text, [7])
+    assert cut.finish == "stop" and cut.useful == 10 and cut.ids == whole.ids[:16]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_denoising_steps": 0}, "max_denoising_steps=0"),
+        ({"entropy_bound": 0}, "entropy_bound=0 must be a number above 0"),
+        ({"confidence_threshold": True}, "confidence_threshold=True"),
+        ({"stability_threshold": -1}, "stability_threshold=-1"),
+        ({"t_min": 0.8}, "t_min=0.8 must be 0 or more, and below t_max=0.8"),
+    ],
+)
+def test_settings_of_diffusion_gemma_are_refused_in_words(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TransformersDiffusion(**fields)

@@ -20,8 +20,8 @@ def words(text):
 SAMPLING = "temperature top_k top_p"
 ANY_ORDER = f"after_end block_length cache end_rule quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
-    """arm arms allow_code_execution check_lossless batch_size check_greedy compile decoder device draw dtype force grid
-    interleave limit mc_batch mc_samples model models results run_folder seed setting shard show task threads
+    """arm arms allow_code_execution check_lossless batch_size check_greedy compile decoder device draw dtype
+    force grid interleave limit mc_batch mc_samples model models results run_folder seed setting shard show task threads
     trace warm_up"""
 )
 TASK = words(
@@ -30,7 +30,7 @@ TASK = words(
 )
 MORE = {
     "report": words("published pictures changed page"),
-    "bench": words("prompts prompt_length rounds tokens profile sweep points report"),
+    "bench": words("acceptance prompts prompt_length rounds tokens profile sweep points report"),
     "demo": words("prompt document compare save"),
 }
 CHOICES = {
@@ -39,7 +39,7 @@ CHOICES = {
         dflash_qwen3_8b dflash_smollm2 diffusion_gemma dparallel_dream dparallel_llada dream
         dream_coder fast_dllm_v2_1.5b llada llada2.1_mini llada2_mini llada_1.5 llada_moe none
         open_dcoder qwen3_4b qwen3_8b qwen_0.5b qwen_7b dream_base
-        llama3_8b qwen_7b_base random random_causal sdar_1.7b sdar_4b
+        llama3_8b qwen_7b_base random random_causal random_drafter sdar_1.7b sdar_4b
         smollm2 tiny_d2f_dream tiny_d2f_llada tiny_dflash tiny_dparallel_dream
         tiny_dparallel_llada tiny_dream tiny_llada tiny_parallel_dream tiny_parallel_llada tiny_qwen
         tiny_qwen_large"""
@@ -47,7 +47,7 @@ CHOICES = {
     "decoder": words(
         """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright
         llada margin multiblock random speculative threshold transformers transformers_dflash
-        transformers_speculative wino saber p2 joint_threshold lopa freedave"""
+        transformers_diffusion transformers_speculative wino saber p2 joint_threshold lopa freedave"""
     ),
     "task": words(
         """lm_eval mmlu
@@ -71,6 +71,9 @@ SETTINGS = {
     "autoregressive": words(SAMPLING),
     "transformers": [],
     "transformers_dflash": ["block_length"],
+    "transformers_diffusion": words(
+        "confidence_threshold entropy_bound max_denoising_steps stability_threshold t_max t_min"
+    ),
     "transformers_speculative": ["block_length"],
     "dflash": words(f"block_length verify {SAMPLING}"),
     "speculative": words(f"block_length verify {SAMPLING}"),

@@ -18,7 +18,7 @@ from llada import LLaDAConfig
 from unmask.models import adapters
 from unmask.models.fingerprint import fingerprint
 from unmask.models.loading import Source, check_vocabularies
-from unmask.models.resources import check_device, choose_device, choose_dtype, rows_that_fit
+from unmask.models.resources import check_device, choose_device, choose_dtype, has_amx, rows_that_fit
 from unmask.models.settings import ModelConfig
 from unmask.paths import ROOT
 
@@ -289,6 +289,17 @@ def test_a_cpu_means_float32():
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
     assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    assert choose_dtype("fastest", torch.device("cuda")) == torch.bfloat16
+
+
+@pytest.mark.parametrize(("flags", "amx"), [("avx512_bf16 amx_tile amx_bf16", True), ("avx512_bf16", False)])
+def test_the_fastest_format_of_a_cpu_is_what_it_multiplies(flags, amx, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags} fsrm\n")
+    assert has_amx(tmp_path / "cpuinfo") is amx and not has_amx(tmp_path / "none")
+    monkeypatch.setattr("unmask.models.resources.has_amx", lambda: amx)
+    expected = torch.bfloat16 if amx else torch.float32
+    assert choose_dtype("fastest", torch.device("cpu")) == expected
+    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
     assert choose_device("cpu").type == "cpu"
     assert choose_dtype("auto", torch.device("mps")) == torch.bfloat16
 

@@ -19,10 +19,12 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers.core_model_loading import revert_weight_conversion
 
 from dream import DreamConfig
 from llada import BLOCK_NAMES, LLaDAConfig
 from unmask.models.drafter import DFlashDraftModel
+from unmask.models.layouts import layout_of
 from unmask.paths import ROOT
 from unmask.tasks.documents import SUBJECTS
 
@@ -105,9 +107,9 @@ def tokenizer(kind: str, names: list[str], template: str | None, **fields) -> tu
     return files, special
 
 
-def save(model: torch.nn.Module, snapshot: Path, rename=lambda name: name) -> None:
+def save(state: dict, snapshot: Path, rename=lambda name: name) -> None:
     """Weights in two files and an index, as the Hub has them, in bfloat16."""
-    state = {rename(n): t.to(torch.bfloat16).clone().contiguous() for n, t in model.state_dict().items()}
+    state = {rename(n): t.to(torch.bfloat16).clone().contiguous() for n, t in state.items()}
     names = sorted(state)
     index = {}
     for part, mine in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
@@ -131,7 +133,7 @@ def causal(home: Path, name: str, config_class: type, template: str, eos: str, *
         architectures=["Qwen3ForCausalLM" if config_class is Qwen3Config else "Qwen2ForCausalLM"],
     )
     snapshot = repository(home, name, files | {"config.json": config.to_dict()})
-    save(AutoModelForCausalLM.from_config(config), snapshot)
+    save(AutoModelForCausalLM.from_config(config).state_dict(), snapshot)
 
 
 def llama(home: Path, name: str) -> None:
@@ -146,7 +148,7 @@ def llama(home: Path, name: str) -> None:
         architectures=["LlamaForCausalLM"],
     )
     snapshot = repository(home, name, files | {"config.json": config.to_dict()})
-    save(AutoModelForCausalLM.from_config(config), snapshot)
+    save(AutoModelForCausalLM.from_config(config).state_dict(), snapshot)
 
 
 def dream(home: Path, name: str) -> None:
@@ -176,7 +178,7 @@ def dream(home: Path, name: str) -> None:
     }
     code = dict.fromkeys(("configuration_dream.py", "modeling_dream.py", "tokenization_dream.py"), REMOTE)
     save(
-        AutoModelForCausalLM.from_config(config),
+        AutoModelForCausalLM.from_config(config).state_dict(),
         repository(home, name, files | code | {"config.json": fields}),
     )
 
@@ -219,7 +221,8 @@ def llada(home: Path, name: str) -> None:
         _, _, layer, rest = module.split(".", 3)
         return f"model.transformer.blocks.{layer}.{back[rest]}.weight"
 
-    save(AutoModelForCausalLM.from_config(LLaDAConfig.from_pretrained(snapshot)), snapshot, rename)
+    model = AutoModelForCausalLM.from_config(LLaDAConfig.from_pretrained(snapshot))
+    save(model.state_dict(), snapshot, rename)
 
 
 def adapter(home: Path, name: str, base: str, path: str, shapes: dict[str, int]) -> None:
@@ -246,6 +249,102 @@ def drafter(home: Path, name: str) -> None:
     state = DFlashDraftModel(config).state_dict()
     state = {key: value.to(torch.bfloat16).contiguous() for key, value in state.items()}
     save_file(state, snapshot / "model.safetensors", {"format": "pt"})
+
+
+# Repositories of docs/models.md in the layouts of tests/golden/block_models: (name, golden folder, special
+# tokens, chat template, fields of the tokenizer, whether a tied model stores its head). Fast-dLLM v2's mask
+# is named nowhere: its id is the layout's.
+QWEN3 = [*SPECIAL, "<think>", "</think>"]
+INCLUSION = ["<|endoftext|>", "<role>", "</role>", "<|role_end|>", "<|mask|>"]
+GEMMA = ["<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>"]
+ROLES = (  # ours: no note describes theirs
+    "{% for message in messages %}<role>{{ message.role }}</role>"
+    "{{ message.content }}<|role_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<role>assistant</role>{% endif %}"
+)
+TURNS = ROLES.replace("<role>", "<|turn>").replace("</role>", "\n").replace("<|role_end|>", "<turn|>\n")
+A2D = {"eos_token": "<|im_end|>", "mask_token": "<|mask|>"}
+BLOCK_MODELS = [
+    *(
+        (f"dllm-hub/Qwen3-0.6B-diffusion-{kind}-v0.1", "a2d_qwen3", [*QWEN3, "<|mask|>"], THINKING, A2D, True)
+        for kind in ("mdlm", "bd3lm")
+    ),
+    *(
+        (f"dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-{kind}-v0.1", "a2d_qwen2", *rest)
+        for kind in ("mdlm", "bd3lm")
+        for rest in [([*SPECIAL, "<|mask|>"], CHATML, A2D, False)]
+    ),
+    *(
+        (f"JetLM/SDAR-{size}-Chat", "sdar", QWEN3, THINKING, {"eos_token": SPECIAL[0]}, False)
+        for size in ("1.7B", "4B")
+    ),
+    (
+        "Efficient-Large-Model/Fast_dLLM_v2_1.5B",
+        "fast_dllm_v2",
+        [*SPECIAL, "|<MASK>|"],
+        CHATML,
+        {"eos_token": "<|im_end|>"},
+        False,
+    ),
+    (
+        "fredzzp/open-dcoder-0.5B",
+        "open_dcoder",
+        [*SPECIAL, "<M>"],
+        None,
+        {"eos_token": SPECIAL[0], "mask_token": "<M>"},
+        False,
+    ),
+    *(
+        (f"inclusionAI/{name}", golden, INCLUSION, ROLES, {"eos_token": "<|endoftext|>"}, False)
+        for name, golden in (
+            ("LLaDA-MoE-7B-A1B-Instruct", "llada_moe"),
+            ("LLaDA2.0-mini", "llada2"),
+            ("LLaDA2.1-mini", "llada2"),
+        )
+    ),
+    (
+        "google/diffusiongemma-26B-A4B-it",
+        "diffusion_gemma",
+        GEMMA,
+        TURNS,
+        {"eos_token": "<eos>", "pad_token": "<pad>", "bos_token": "<bos>"},
+        False,
+    ),
+]
+GOLDEN = ROOT / "tests" / "golden" / "block_models"
+
+
+def block_model(home: Path, name: str, golden: str, names: list, template, fields: dict, head: bool) -> None:
+    """A repository in the layout of a golden folder: its config.json with ids of this tokenizer."""
+    kind = "PreTrainedTokenizerFast" if names in (INCLUSION, GEMMA) else "Qwen2Tokenizer"
+    files, special = tokenizer(kind, names, template, **fields)
+    config = json.loads((GOLDEN / golden / "config.json").read_text())
+    text = config.get("text_config", config)
+    # The published width where the mask id is only the layout's.
+    text["vocab_size"] = 151_936 if golden == "fast_dllm_v2" else max(special.values()) + 1
+    text["max_position_embeddings"] = 32_768
+    end, pad = special[fields["eos_token"]], special[fields.get("pad_token", "<|endoftext|>")]
+    text |= {"eos_token_id": end, "pad_token_id": end if golden == "fast_dllm_v2" else pad}
+    text |= {"bos_token_id": special.get("<bos>", pad)}
+    if golden in ("sdar", "llada_moe", "llada2"):
+        config["mask_token_id"] = text["vocab_size"] - 1
+    code = {f"{path.partition('.')[0]}.py": REMOTE for path in config.get("auto_map", {}).values()}
+    snapshot = repository(home, name, files | code | {"config.json": config})
+    layout = layout_of(config, "open_dcoder" if golden == "open_dcoder" else None)
+    model = layout.model(layout.config.from_pretrained(snapshot))
+    state = revert_weight_conversion(model, model.state_dict())
+    if text["tie_word_embeddings"] and not head:
+        del state["lm_head.weight"]
+    save(state, snapshot)
+
+
+def make_models(home: Path) -> None:
+    """Every repository that docs/models.md names a command for."""
+    torch.manual_seed(0)
+    llada(home, "GSAI-ML/LLaDA-1.5")
+    dream(home, "Dream-org/Dream-Coder-v0-Instruct-7B")
+    for model in BLOCK_MODELS:
+        block_model(home, *model)
 
 
 def make(home: Path) -> None:
@@ -361,4 +460,5 @@ def made_rows() -> dict[str, list[dict]]:
 if __name__ == "__main__":
     home = Path(sys.argv[1])
     make(home)
+    make_models(home)
     write_rows(home / "rows", Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -14,9 +14,10 @@ from transformers import AutoTokenizer, Qwen2Config
 from unmask.models import layouts
 from unmask.models.bidirectional import published_shapes
 from unmask.models.layouts import LAYOUTS, built_by, layout_of
-from unmask.models.loading import Source, check_block_origin
+from unmask.models.loading import Source, check_block_origin, shape_of
 from unmask.models.settings import ModelConfig, RandomModel
 from unmask.paths import ROOT
+from unmask.records.flops import flops_of
 from unmask.testing import logits as golden_logits
 from unmask.testing.logits import expected_of
 
@@ -169,6 +170,55 @@ def test_a_saved_model_has_the_published_names_and_loads_again(golden, tmp_path)
     again = model.layout.model.from_pretrained(tmp_path)
     ids = expected["input_ids"]
     assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    "name, layer, dense_layers, dense, routed",
+    [  # of attention, router, norms and shared expert in every layer; of a dense one's own; of chosen experts
+        (
+            "llada_moe",
+            4 * 2048**2 + 2 * 128 + 2 * 2048 + 64 * 2048,
+            0,
+            0,
+            8 * 3 * 2048 * 1024,
+        ),
+        (
+            "llada2_moe",
+            2048 * (2 * 2048 + 2 * 512) + 2 * 128 + 2 * 2048,
+            1,
+            3 * 2048 * 5120,
+            256 * 2048 + (8 + 1) * 3 * 2048 * 512,
+        ),
+    ],
+)
+def test_the_work_of_a_token_is_that_of_its_experts(name, layer, dense_layers, dense, routed):
+    """Closed form of the published shapes: 1.4 B of 7.4 and of 16.3 B parameters."""
+    layout = LAYOUTS[name]
+    config = layout.config()
+    with torch.device("meta"):
+        shape = shape_of(layout.model(config), config)
+    layers = config.num_hidden_layers
+    body = layers * layer + dense_layers * dense + (layers - dense_layers) * routed + 2048
+    head = 157_184 * 2048
+    assert shape == {"body_parameters": body, "head_parameters": head, "layers": layers, "width": 2048}
+    assert 1.2e9 < body + head < 1.6e9
+    sample = {"prompt_length": 10, "max_new_tokens": 6, "ids": [1] * 6}
+    sample |= {"positions": {"denoiser": 32}, "forwards": {"denoiser": 2}}
+    flops = 32 * (2 * body + 4 * layers * 2048 * 16) + 6 * 2 * head
+    assert flops_of(sample, {"denoiser": shape}) == flops
+
+
+def test_diffusion_gemmas_work_is_of_its_text_once():
+    """Encoder and decoder share their weights; two of four experts work beside a dense MLP; no pictures."""
+    model = LAYOUTS["diffusion_gemma"].model.from_pretrained(GOLDEN / "diffusion_gemma")
+    norms, mlp = 64, 3 * 64 * 96
+    experts = 2 * (64 * 64 + 64 * 32) + 4 * 64 + 4 + norms  # those chosen; the router and its scales
+    sliding = 64 * (64 + 32 + 32 + 64) + 2 * 16  # the full layer's value is its key
+    full = 64 * (128 + 32 + 128) + 2 * 32
+    conditioning = mlp + norms
+    body = sliding + full + 2 * (mlp + experts + 7 * norms) + norms + conditioning
+    shape = shape_of(model, model.config.get_text_config(decoder=True))
+    assert shape == {"body_parameters": body, "head_parameters": 320 * 64, "layers": 2, "width": 128}
 
 
 @pytest.mark.parametrize(

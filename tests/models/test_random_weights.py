@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from unmask.models.drafter import DFlashDraftModel
 from unmask.models.layouts import LAYOUTS
 from unmask.models.random_weights import CAUSAL, parameters_of, random_config, random_model
 from unmask.models.settings import RandomModel
@@ -33,10 +34,22 @@ def test_every_layout_has_random_models(layout, depth):
         ("qwen2", 3584, 28, 7_615_616_512),
         ("Dream", 3584, 28, 7_615_616_512),
         ("llada", 4096, 32, 8_015_581_184),
+        ("qwen3", 1024, 28, 596_049_920),
     ],
 )
 def test_a_published_width_gives_the_published_model(layout, width, depth, parameters):
     assert parameters_of(random_config(settings(layout=layout, width=width, depth=depth))) == parameters
+
+
+def test_a_random_drafter_is_dflashs():
+    """Qwen3's blocks without embedding and head, and a projection of its target's features."""
+    wanted = settings(layout="dflash", width=128, depth=3, vocabulary=64)
+    model = random_model(wanted)
+    assert isinstance(model, DFlashDraftModel) and model.config.block_size == 16
+    queries, keys, inner = 256, 128, 384
+    block = 128 * (2 * queries + 2 * keys + 3 * inner) + 2 * 128 + 2 * 128  # two norms, of layer and of heads
+    count = sum(p.numel() for p in model.parameters())
+    assert count == 3 * block + 3 * 128 * 128 + 2 * 128 == parameters_of(random_config(wanted))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from unmask.benchmark.given import given
 from unmask.configuration.settings import build_decoder, models_by_role, typed
 from unmask.decoding import Decoder, Generation, Models, Stop
 from unmask.evaluation.evaluation import Evaluation
+from unmask.models.heads import use_row_products
 from unmask.models.loading import Source, on_same_weights
 from unmask.models.random_weights import random_model
 from unmask.models.resources import check_device, choose_device, choose_dtype
@@ -63,6 +65,8 @@ def build(name: str, cfg: DictConfig) -> Arm:
             evaluation.cfg.batch_size,
             settings.seed,
         )
+    if settings.acceptance is not None:
+        arm = replace(arm, decoder=given(arm.decoder, settings.acceptance))
     if settings.tokens is not None:
         arm = replace(
             arm, stop=Stop(match=lambda ids, _: settings.tokens if len(ids) >= settings.tokens else None)
@@ -77,7 +81,18 @@ def _random(name: str, settings) -> Arm:
     decoder.check(settings.task.max_new_tokens, settings.model.vocabulary)
     for role, model in by_role.items():
         if not isinstance(model, RandomModel):
-            raise ValueError(f"{role}={model.name}: model=random goes with {role}=random_causal")
+            fitting = "random_drafter" if decoder.roles[role] == "drafter" else "random_causal"
+            raise ValueError(f"{role}={model.name}: model={settings.model.name} goes with {role}={fitting}")
+    drafter, target = by_role.get("drafter"), settings.model
+    if (
+        drafter
+        and drafter.kind == "drafter"
+        and not (drafter.width == target.width and drafter.depth <= target.depth)
+    ):
+        raise ValueError(
+            f"drafter.width={drafter.width} must be the target's {target.width}, and "
+            f"drafter.depth={drafter.depth} at most its {target.depth}"
+        )
     device = check_device(choose_device(settings.device))
     models = _models(settings, decoder, device, choose_dtype(settings.dtype, device))
     generator = torch.Generator().manual_seed(settings.seed)
@@ -113,6 +128,8 @@ def _load(settings, role: str, device: torch.device, dtype: torch.dtype, compile
     if key not in _loaded:
         if isinstance(settings, RandomModel):
             _loaded[key] = random_model(settings, device, dtype).eval()
+            if device.type == "cpu":
+                use_row_products(_loaded[key])  # as loading does
         else:
             _loaded[key] = Source(settings).load(device, dtype)
     module = (*key, compiled, role == "drafter")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from unmask.benchmark.arms import Arm, build
-from unmask.benchmark.profile import profile
+from unmask.benchmark.profile import memory, profile
 from unmask.benchmark.timing import race, ratio, speed
 from unmask.configuration.composition import composed
 from unmask.configuration.sweeps import arm_choices, product
@@ -33,8 +33,11 @@ def bench(given: Sequence[str]) -> None:
         rounds=cfg.rounds,
         prompt_length=cfg.prompt_length,
         tokens=cfg.tokens,
+        acceptance=cfg.acceptance,
         threads=cfg.threads,
     )
+    if cfg.profile not in (True, False, "memory"):
+        raise ValueError(f"profile={cfg.profile}: must be true, false or memory")
     if bool(cfg.sweep) != bool(cfg.points):
         raise ValueError(
             f"sweep={cfg.sweep} and points={list(cfg.points)} go together: what varies, and its values"
@@ -88,7 +91,8 @@ def comparison(cfg: DictConfig, arms: list[Arm]) -> dict:
     if cfg.profile:
         with progress_bar() as bar:
             for arm in bar.track(arms, description="looking inside"):
-                report[arm.name] |= profile(arm, max(arm.batch_size, min(2, cfg.prompts)))
+                count = max(arm.batch_size, min(2, cfg.prompts))
+                report[arm.name] |= memory(arm, count) if cfg.profile == "memory" else profile(arm, count)
         print_table(profile_table(report))
     return {"arms": report}
 

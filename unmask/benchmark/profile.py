@@ -30,11 +30,16 @@ def profile(arm: Arm, count: int) -> dict:
         "head_rows_per_step": {role: n / steps for role, n in rows.items()},
         "ceiling_tokens_per_second": useful / ceiling if ceiling else None,
         "mflop_per_useful_token": _flops(arm, count) / useful / 1e6,
+        **memory(arm, count),
+    }
+
+
+def memory(arm: Arm, count: int) -> dict[str, float]:
+    """MB that decoding the first `count` prompts holds at its peak, and that the weights take."""
+    weights = {p for model in arm.models.by_role.values() for p in model.parameters()}
+    return {
         "peak_mb": _peak_memory(arm, min(count, arm.batch_size)) / 1e6,
-        "weights_mb": sum(
-            p.numel() * p.element_size() for m in arm.models.by_role.values() for p in m.parameters()
-        )
-        / 1e6,
+        "weights_mb": sum(p.numel() * p.element_size() for p in weights) / 1e6,
     }
 
 

@@ -60,7 +60,8 @@ class EvalConfig:
     seed: int = 0  # of the noise of all answers, where a decoder samples
     batch_size: int | str = 1  # auto: as large a power of two, up to 32, as fits in memory
     device: str = "auto"  # auto | cpu | cuda | cuda:N | xpu | mps
-    dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    # auto: bfloat16 on a GPU, float32 on a CPU | fastest: bfloat16 on a CPU with AMX, too (lscpu: amx_bf16)
+    dtype: str = "auto"
     threads: int = 2  # of torch on a CPU
     compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
     mc_samples: int = 128  # masked copies of a continuation that give its likelihood under a diffusion model
@@ -112,7 +113,9 @@ class BenchConfig(EvalConfig):
     prompt_length: int = 100  # tokens, of random prompts
     rounds: int = 5  # how often every arm answers them
     tokens: int | None = None  # end every answer after so many tokens; None = where it ends
-    profile: bool = True  # shares of the time, memory, arithmetic, ceiling
+    # tokens that every step commits, whatever the models accept: for costs at a given acceptance
+    acceptance: int | None = None
+    profile: Any = True  # shares of the time, memory, arithmetic, ceiling; memory = that alone; false
     # a setting of which the costs are drawn as curves: task.max_new_tokens | batch_size
     sweep: str | None = None
     points: list[int] = field(default_factory=list)  # its values

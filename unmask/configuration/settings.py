@@ -34,7 +34,11 @@ PLAIN_PROMPT = {  # settings of a prompt that are left out of the identity, as O
     "shot_processes": 1,
 }
 OFF = "none"  # a setting that is off is left out of the identity: a new one changes no older run
-FITTING = {"causal": "autoregressive", "diffusion": "apd"}  # a decoder that runs on such a model
+FITTING = {  # a decoder that runs on such a model
+    "causal": "autoregressive",
+    "diffusion": "apd",
+    "uniform_diffusion": "transformers_diffusion",
+}
 
 
 def typed(cfg: DictConfig) -> EvalConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,24 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
+from transformers import (
+    DiffusionGemmaForBlockDiffusion,
+    GenerationConfig,
+    LogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
+    DiffusionGemmaGenerationConfig,
+    EntropyBoundSamplerConfig,
+)
 
 from unmask.decoding.board import Board
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.generation import Observer, Stop
 from unmask.decoding.row import Row
+from unmask.decoding.sampling import at_least_one, number
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,117 @@ class TransformersDFlash(TransformersAssisted):
 
     def assistant(self, drafter: torch.nn.Module):
         return ForTransformers(drafter, self.block_length)
+
+
+@dataclass(frozen=True)
+class TransformersDiffusion(Decoder):
+    """DiffusionGemma's own `generate`, row by row: canvases of uniform noise, denoised until they are stable
+    and sure (arXiv 2505.24857's entropy bound, with re-noising).
+
+    max_denoising_steps: of a canvas, at most.
+    entropy_bound: nats; of the tokens drawn in a step those of lowest entropy are accepted.
+    t_min, t_max: temperatures of the last and of the first step; there is no temperature 0.
+    stability_threshold, confidence_threshold: a canvas ends when its likeliest tokens are those of so many
+        earlier steps, and their mean entropy is below so many nats.
+
+    The model's generation_config is set aside. Its encoder's forwards (the prompt, each finished canvas)
+    count as well as those of its decoder (a canvas each), of which alone transformers makes its
+    `tokens_per_forward`. No step keeps a token: those of a canvas are filed under its last forward. Canvases
+    are decoded whole, and what lies beyond max_new_tokens is cut.
+    """
+
+    max_denoising_steps: int = 48
+    entropy_bound: float = 0.1
+    t_min: float = 0.4
+    t_max: float = 0.8
+    stability_threshold: int = 1
+    confidence_threshold: float = 0.005
+    roles: ClassVar = {"denoiser": "uniform_diffusion"}
+    compiles: ClassVar = False
+
+    def __post_init__(self):
+        self._config()
+
+    def _config(self, **fields) -> DiffusionGemmaGenerationConfig:
+        """The settings as `generate` takes them; ValueError naming the one that is wrong."""
+        at_least_one(needed=True, max_denoising_steps=self.max_denoising_steps)
+        if type(self.stability_threshold) is not int or self.stability_threshold < 0:
+            raise ValueError(
+                f"stability_threshold={self.stability_threshold!r} must be a whole number, 0 or more"
+            )
+        for name in ("entropy_bound", "confidence_threshold"):
+            if not number(value := getattr(self, name)) or not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r} must be a number above 0")
+        if not (number(self.t_min) and number(self.t_max) and 0 <= self.t_min < self.t_max < math.inf):
+            raise ValueError(f"t_min={self.t_min!r} must be 0 or more, and below t_max={self.t_max!r}")
+        return DiffusionGemmaGenerationConfig(
+            max_denoising_steps=self.max_denoising_steps,
+            sampler_config=EntropyBoundSamplerConfig(float(self.entropy_bound)),
+            t_min=self.t_min,
+            t_max=self.t_max,
+            stability_threshold=self.stability_threshold,
+            confidence_threshold=float(self.confidence_threshold),
+            **fields,
+        )
+
+    def run(self, board: Board, observer: Observer | None) -> None:
+        model, stop = board.models["denoiser"], board.stop
+        ends = {"eos_token_id": sorted(stop.ids)} if stop.ids else {}
+        own, model.generation_config = model.generation_config, DiffusionGemmaGenerationConfig()
+        try:
+            for row in board.rows:
+                settings = self._config(max_new_tokens=len(row.canvas), **ends)
+                # `generate` draws from torch's global generators.
+                devices = [row.prompt.device] if row.prompt.device.type == "cuda" else []
+                with torch.random.fork_rng(devices), fed_to(model) as fed:
+                    torch.manual_seed(row.seed)
+                    output = model.generate(
+                        row.prompt[None],
+                        generation_config=settings,
+                        stopping_criteria=StoppingCriteriaList([Ends(stop, len(row.prompt))]),
+                    )
+                self._commit(row, fed, output.sequences[0, len(row.prompt) :].tolist(), stop, observer)
+        finally:
+            model.generation_config = own
+        board.rows = []
+
+    def _commit(self, row: Row, fed: list, tokens: list[int], stop: Stop, observer: Observer | None) -> None:
+        """Count the forwards, given as (of a canvas, columns); the last one of a canvas commits it."""
+        following = [canvas for canvas, _ in fed[1:]] + [False]
+        for step, ((canvas, columns), goes_on) in enumerate(zip(fed, following, strict=True)):
+            row.count("denoiser", columns)
+            if canvas and not goes_on:
+                done = range(row.prefix, min(row.prefix + columns, len(row.canvas)))
+                row.step = step
+                row.commit((done, [tokens[p] for p in done]), stop, observer)
+
+
+def forwards_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The modules whose calls are a model's forwards: itself, but of DiffusionGemma its encoder and decoder,
+    since its `generate` calls the model's `forward` past every hook."""
+    own = isinstance(model, DiffusionGemmaForBlockDiffusion)
+    return [model.model.encoder, model.model.decoder] if own else [model]
+
+
+def ids_fed(kwargs: Mapping) -> torch.Tensor:
+    """(rows, n) of a call of one of `forwards_of`."""
+    return kwargs["decoder_input_ids"] if "decoder_input_ids" in kwargs else kwargs["input_ids"]
+
+
+@contextmanager
+def fed_to(model: torch.nn.Module) -> Iterator[list[tuple[bool, int]]]:
+    """The forwards of DiffusionGemma in order, as (of its decoder, columns fed)."""
+    fed: list[tuple[bool, int]] = []
+
+    def hook(module, args, kwargs) -> None:
+        fed.append(("decoder_input_ids" in kwargs, ids_fed(kwargs).size(1)))
+
+    hooks = [part.register_forward_pre_hook(hook, with_kwargs=True) for part in forwards_of(model)]
+    try:
+        yield fed
+    finally:
+        for each in hooks:
+            each.remove()
 
 
 class Ends(StoppingCriteria):

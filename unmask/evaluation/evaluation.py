@@ -53,7 +53,7 @@ class Evaluation(Setup):
             if task.metric not in (None, *metrics_of(each)):
                 known = ", ".join(metrics_of(each)) or "no score: set it to null"
                 raise ValueError(f"task.metric={task.metric}: task {name} has {known}")
-        self.decoder.check(task.max_new_tokens, self.main.config.vocab_size)
+        self.decoder.check(task.max_new_tokens, self.main.text_config.vocab_size)
         self.stop = text_stop(self.main.end_ids, task.stop, self.main.tokenizer)
         self.lm = RecordedLM(self, list(self.tasks), self.stop, task.max_new_tokens, warm_up=cfg.warm_up)
         every = self._requests()

@@ -350,7 +350,7 @@ class UnmaskLM(GenerativeLM):
                 f"max_gen_toks={max_new_tokens}: the model's context is {self.context} tokens, prompt "
                 "included; --gen_kwargs max_gen_toks=N sets another"
             )
-        self.decoder.check(max_new_tokens, self.setup.main.config.vocab_size)
+        self.decoder.check(max_new_tokens, self.setup.main.text_config.vocab_size)
         self._check_sampling(asked)
         return until, max_new_tokens
 

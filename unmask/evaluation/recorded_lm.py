@@ -17,6 +17,7 @@ from lm_eval.api.instance import Instance
 
 from unmask.configuration.command_line import Sweep
 from unmask.decoding import Generation, Models, Stop
+from unmask.decoding.transformers_generate import forwards_of, ids_fed
 from unmask.evaluation.lm import GenerativeLM
 from unmask.evaluation.setup import Setup
 from unmask.models.resources import check_device
@@ -252,8 +253,9 @@ class ForwardCounter:
 
     def __enter__(self) -> "ForwardCounter":
         self._hooks = [
-            model.register_forward_pre_hook(partial(self._count, role), with_kwargs=True)
+            part.register_forward_pre_hook(partial(self._count, role), with_kwargs=True)
             for role, model in self.models.by_role.items()
+            for part in forwards_of(model)
         ]
         return self
 
@@ -262,4 +264,4 @@ class ForwardCounter:
             hook.remove()
 
     def _count(self, role, module, args, kwargs) -> None:
-        self.rows[role] += kwargs["input_ids"].size(0)
+        self.rows[role] += ids_fed(kwargs).size(0)

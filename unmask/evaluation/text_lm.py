@@ -35,7 +35,7 @@ class TextLM(TemplateLM):
         super().__init__()
         self.source, self.cfg, self.tokenizer = source, cfg, source.tokenizer
         self._where = device, dtype
-        self.context = source.config.max_position_embeddings  # positions of prompt and answer together
+        self.context = source.text_config.max_position_embeddings  # positions of prompt and answer together
         self.mask_id = getattr(source.config, "mask_token_id", None)  # no prompt may hold it
         self.batch_size, self.seed = cfg.batch_size, cfg.seed
         self.chat_options = dict(cfg.model.chat_options)  # for the tokenizer's chat template

@@ -153,8 +153,16 @@ class Source:
         return identity_of_model(self.settings) | {"weights": self.fingerprint}
 
     @property
+    def text_config(self) -> PretrainedConfig:
+        """Of the language model alone, where there is more (DiffusionGemma sees pictures, too)."""
+        return self.config.get_text_config(decoder=True)
+
+    @property
     def shape(self) -> dict[str, int]:
-        """What the cost of a forward is estimated from: parameters of body and head, layers, width."""
+        """What the cost of a forward is estimated from: parameters of body and head, layers, width.
+
+        Of a mixture of experts, the parameters that work on a token: its share of the experts alone.
+        """
         model = self._shell()
         if self.kind == "drafter":  # its head is the target's
             c, named = self.config, list(model.named_parameters())
@@ -167,16 +175,7 @@ class Source:
                 "context_parameters": sum(p.numel() for n, p in named if "k_proj" in n or "v_proj" in n)
                 + fused,
             }
-        head = sum(p.numel() for p in model.lm_head.parameters())
-        table = model.get_input_embeddings().weight.numel()  # looked up, not multiplied
-        tied = model.lm_head.weight is model.get_input_embeddings().weight
-        total = sum(p.numel() for p in model.parameters())
-        return {
-            "body_parameters": total - table - (0 if tied else head),
-            "head_parameters": head,
-            "layers": self.config.num_hidden_layers,
-            "width": attention_width(self.config),
-        }
+        return shape_of(model, self.text_config)
 
     @property
     def parameters(self) -> int:
@@ -293,10 +292,40 @@ def kind_of(config: PretrainedConfig) -> str:
     return layout.kind if layout else "causal"
 
 
-def attention_width(config: PretrainedConfig) -> int:
-    """Of all query heads together: the hidden size, but where heads have a size of their own (Qwen3)."""
-    heads = config.num_attention_heads
-    return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+def shape_of(model: torch.nn.Module, config: PretrainedConfig) -> dict[str, int]:
+    """Of a model that has a head: see Source.shape. config: of its text."""
+    head = sum(p.numel() for p in model.lm_head.parameters())
+    table = model.get_input_embeddings().weight.numel()  # looked up, not multiplied
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    heads = {id(p) for p in model.lm_head.parameters()}
+    # DiffusionGemma's encoder shares its decoder's weights, and what sees pictures is not fed.
+    body = getattr(getattr(model, "model", None), "decoder", model)
+    total = sum(_active(name, p, config) for name, p in body.named_parameters() if id(p) not in heads)
+    return {
+        "body_parameters": total - (0 if tied else table),
+        "head_parameters": head,
+        "layers": config.num_hidden_layers,
+        "width": attention_width(config),
+    }
+
+
+def _active(name: str, parameter: torch.nn.Parameter, config: PretrainedConfig) -> int:
+    """How much of a parameter works on one token: all, or of a stack of experts the chosen ones."""
+    if ".experts." not in name:
+        return parameter.numel()
+    chosen = getattr(config, "num_experts_per_tok", None) or config.top_k_experts
+    return parameter.numel() // len(parameter) * chosen
+
+
+def attention_width(config: PretrainedConfig, of: str = "num_attention_heads") -> int:
+    """Of all query heads together: the hidden size, but where heads have a size of their own (Qwen3); of all
+    key heads with of=num_key_value_heads. Where layers differ (DiffusionGemma), the widest one's."""
+    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+    return max(
+        getattr(layer, of)
+        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+        for layer in layers
+    )
 
 
 def folder_of(settings: ModelConfig) -> str:

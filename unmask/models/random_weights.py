@@ -1,18 +1,22 @@
 """Models of random weights in the real layouts and proportions: for measuring costs."""
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwen3Config
 
+from unmask.models.drafter import ARCHITECTURE, DFlashDraftModel, is_drafter
 from unmask.models.layout import Proportions
 from unmask.models.layouts import LAYOUTS
 from unmask.models.resources import memory_of
 from unmask.models.settings import RandomModel
 
-# Causal ones: Qwen2.5 0.5B.
-CAUSAL = {"qwen2": Proportions(151_936, {"intermediate_size": 4864 / 896}, 7)}
+# Causal ones: Qwen2.5 0.5B and Qwen3 0.6B, whose heads are their embeddings.
+CAUSAL = {
+    "qwen2": Proportions(151_936, {"intermediate_size": 4864 / 896}, 7),
+    "qwen3": Proportions(151_936, {"intermediate_size": 3}, 2, head_dim=128, heads_width=2),
+}
 QWEN2 = {  # Qwen2.5's own shapes, by width
-    896: {"tie_word_embeddings": True},  # 0.5B
     3584: {  # 7B
+        "tie_word_embeddings": False,
         "vocab_size": 152_064,
         "num_attention_heads": 28,
         "num_key_value_heads": 4,
@@ -20,6 +24,7 @@ QWEN2 = {  # Qwen2.5's own shapes, by width
     },
 }
 CPU = torch.device("cpu")
+DRAFTER = "dflash"  # of Qwen3's blocks (models/drafter.py)
 LARGEST = {"width": 2**16, "depth": 2**10, "vocabulary": 2**20}
 
 
@@ -39,7 +44,13 @@ def random_model(
         )
     torch.manual_seed(0)
     with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return _built(config, dtype)
+
+
+def _built(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    if is_drafter(config):
+        return DFlashDraftModel(config).to(dtype)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def random_config(settings: RandomModel) -> PretrainedConfig:
@@ -48,6 +59,7 @@ def random_config(settings: RandomModel) -> PretrainedConfig:
     At the published width it is the published model's, heads and all, of the depth that is asked for.
     """
     known = {name: layout.proportions for name, layout in LAYOUTS.items() if layout.proportions} | CAUSAL
+    known[DRAFTER] = CAUSAL["qwen3"]
     if settings.layout not in known:
         raise ValueError(f"layout={settings.layout} must be one of {', '.join(known)}")
     shape = known[settings.layout]
@@ -79,7 +91,9 @@ def random_config(settings: RandomModel) -> PretrainedConfig:
     if settings.vocabulary:  # published ids may lie beyond it
         fields |= dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"))
     if settings.layout in CAUSAL:
-        return AutoConfig.for_model(settings.layout, **fields)
+        return AutoConfig.for_model(settings.layout, **{"tie_word_embeddings": True, **fields})
+    if settings.layout == DRAFTER:
+        return _drafter_config(fields)
     if settings.vocabulary:
         fields["mask_token_id"] = settings.vocabulary - 1
     return LAYOUTS[settings.layout].config(**fields)
@@ -88,11 +102,20 @@ def random_config(settings: RandomModel) -> PretrainedConfig:
 def _published(settings: RandomModel) -> dict[str, object]:
     """Fields of the published model of this layout and width, beside its proportions."""
     if settings.layout in CAUSAL:
-        fields = QWEN2.get(settings.width, {})
+        fields = QWEN2.get(settings.width, {}) if settings.layout == "qwen2" else {}
         return fields | ({"vocab_size": settings.vocabulary} if settings.vocabulary else {})
     theirs = LAYOUTS[settings.layout].config()
     heads = ("num_attention_heads", "num_key_value_heads")
     return {name: getattr(theirs, name) for name in heads} if theirs.hidden_size == settings.width else {}
+
+
+def _drafter_config(fields: dict) -> PretrainedConfig:
+    """Blocks of 16, and features of as many of the target's layers as the drafter has: published are five
+    (z-lab/Qwen3-4B-DFlash-b16). Which ones does not change the cost: the first."""
+    depth = fields["num_hidden_layers"]
+    dflash = {"mask_token_id": fields["vocab_size"] - 1, "target_layer_ids": list(range(depth))}
+    shape = {"block_size": 16, "num_target_layers": depth, "dflash_config": dflash}
+    return Qwen3Config(architectures=[ARCHITECTURE], **shape, **fields)
 
 
 def parameters_of(config: PretrainedConfig) -> int:
@@ -101,7 +124,7 @@ def parameters_of(config: PretrainedConfig) -> int:
     for layers in {min(depth, 2), min(depth, 3)}:
         config.num_hidden_layers = layers
         with torch.device("meta"):
-            counts[layers] = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+            counts[layers] = sum(p.numel() for p in _built(config).parameters())
     config.num_hidden_layers = depth
     few, more = min(counts), max(counts)
     return counts[more] + (depth - more) * (counts[more] - counts[few])

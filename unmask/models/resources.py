@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -31,12 +32,12 @@ def rows_that_fit(
     if memory is None:
         memory = memory_of(device)
     main = sources[0]
-    logits = 4 * max_new_tokens * main.config.vocab_size
-    free, row = 0.8 * memory, COPIES * 4 * AT_ONCE * main.config.vocab_size
+    logits = 4 * max_new_tokens * main.text_config.vocab_size
+    free, row = 0.8 * memory, COPIES * 4 * AT_ONCE * main.text_config.vocab_size
     for source in sources:
-        c = source.config
+        c = source.text_config
         free -= source.parameters * dtype.itemsize
-        kept = 2 * c.num_hidden_layers * attention_width(c) * c.num_key_value_heads / c.num_attention_heads
+        kept = 2 * c.num_hidden_layers * attention_width(c, "num_key_value_heads")
         row += width * (kept + 3 * c.intermediate_size + 8 * c.hidden_size) * dtype.itemsize
     fit = [n for n in SIZES if n * row + COPIES * max(min(n * logits, LOGITS), logits) <= free]
     if not fit:
@@ -102,9 +103,15 @@ def check_device(device: torch.device) -> torch.device:
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """auto is bfloat16 on an accelerator and float32 on a CPU, where bfloat16 products can be hundreds of
-    times slower."""
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    times slower. fastest is bfloat16 on a CPU that multiplies it in hardware (AMX), too."""
+    if dtype in ("auto", "fastest"):
+        half = device.type != "cpu" or (dtype == "fastest" and has_amx())
+        return torch.bfloat16 if half else torch.float32
     if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"dtype={dtype}: must be auto, float32, bfloat16 or float16")
+        raise ValueError(f"dtype={dtype}: must be auto, fastest, float32, bfloat16 or float16")
     return getattr(torch, dtype)
+
+
+def has_amx(processor: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether `lscpu` shows amx_bf16; False where the system does not tell."""
+    return processor.is_file() and "amx_bf16" in processor.read_text(encoding="utf-8").split()

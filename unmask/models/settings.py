@@ -42,7 +42,8 @@ class RandomModel(ModelConfig):
     """Random weights in a real layout, with the real vocabulary: for measuring costs (bench.py)."""
 
     path: str = "random weights"
-    layout: str | None = "Dream"  # qwen2 (causal), or one of unmask/models/layouts
+    # qwen2, qwen3 (causal), dflash (a drafter of qwen3), or one of unmask/models/layouts
+    layout: str | None = "Dream"
     # of the hidden states; heads, their groups and the inner width follow the published model's proportions
     width: int = 512
     depth: int = 8

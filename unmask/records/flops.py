@@ -14,8 +14,9 @@ def flops_of(sample: Mapping, shapes: Shapes) -> float:
     """Floating-point operations of one sample, a multiply-add counted as two.
 
     An estimate, to compare methods without a clock. It holds, of every role, the matrix products of the body
-    for every position fed, attention of each of these to the whole context (prompt and canvas, whatever the
-    mask hides: an upper bound), what a block drafter makes of its context, and the head (`heads_of`).
+    for every position fed (of experts, the chosen ones), attention of each of these to the whole context
+    (prompt and canvas, whatever the mask hides: an upper bound), what a block drafter makes of its context,
+    and the head (`heads_of`).
 
     It leaves out the step role's head at masked positions that it reads and does not commit, which the record
     does not tell (a decoder in any order reads its whole block), norms, activations, the embedding table and

@@ -204,7 +204,13 @@ def _estimate(interval, form: str) -> str:
 
 
 def profile_table(arms: dict[str, dict]) -> Table:
-    """One row an arm (benchmark.profile): where its time, memory and arithmetic go."""
+    """One row an arm (benchmark.profile): where its time, memory and arithmetic go, or memory alone."""
+    held = {name: f"{arm['peak_mb']:,.1f} + {arm['weights_mb']:,.0f}" for name, arm in arms.items()}
+    if not all("shares" in arm for arm in arms.values()):
+        table = empty_table("arm", 12, ["peak MB\n+ weights"])
+        for row in held.items():
+            add_row(table, *row)
+        return table
     names = [
         "bodies %",
         "heads %",
@@ -224,6 +230,6 @@ def profile_table(arms: dict[str, dict]) -> Table:
             "-" if ceiling is None else f"{ceiling:.1f}",
             "\n".join(f"{role} {rows:.1f}" for role, rows in arm["head_rows_per_step"].items()),
             f"{arm['mflop_per_useful_token']:,.0f}",
-            f"{arm['peak_mb']:,.1f} + {arm['weights_mb']:,.0f}",
+            held[name],
         )
     return table

@@ -12,9 +12,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from rich import box
@@ -32,6 +33,7 @@ from unmask.decoding.blocks import Blocks
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.speculative import DFlash
+from unmask.decoding.transformers_generate import TransformersDiffusion
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.drafter import DFlashDraftModel
 from unmask.models.layouts import LAYOUTS, layout_of
@@ -48,7 +50,6 @@ REQUIRED = {
 }  # cases in which the published rule is this project's too
 WAITING = {
     "open_dcoder": "masks in a prompt; a pad that makes it causal",
-    "diffusion_gemma": "its net and its loop are transformers' own",
     "mdlm": "classifier-free guidance, suppressed tokens, another shift, the model card's schedule",
     "bd3lm": "classifier-free guidance, another shift",
     "fast_dllm_v2": "batch_sample, in which rows share forwards and a stop id waits for its block's end",
@@ -305,6 +306,12 @@ def model_in(folder: Path, scale: float) -> torch.nn.Module:
     return model
 
 
+def model_folder(folder: Path, trace: dict) -> Path:
+    """Where a trace's model lies, near the folder of the traces."""
+    near = (folder, folder.parent, folder.parent / "models")
+    return next(p / trace["model"] for p in near if (p / trace["model"]).is_dir())
+
+
 @dataclass
 class Replay:
     """One trace, decoded again: what agrees, and where it first differs."""
@@ -324,8 +331,7 @@ class Replay:
 def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> Replay:
     """Decode a trace's prompt and compare ids, the positions and ids of every step, the number of forwards,
     and the positions fed to them."""
-    near = (folder, folder.parent, folder.parent / "models")
-    found = next(p / trace["model"] for p in near if (p / trace["model"]).is_dir())
+    found = model_folder(folder, trace)
     roles = dict.fromkeys(decoder.roles)
     first, *others = roles
     roles[first] = model_in(found, trace["lm_head_scale"]).to(device)
@@ -422,6 +428,51 @@ def few(traces: list[dict], most: int | None) -> list[dict]:
     return [trace for some in methods.values() for trace in some[:most]]
 
 
+def replay_canvases(trace: dict, folder: Path, device: str = "cpu") -> Replay:
+    """Decode a trace of DiffusionGemma with the draws that it recorded, and compare ids, the canvases that
+    its decoder was fed (its steps), and forwards and positions, of its encoder too: the prompt, and all
+    canvases but the last."""
+    settings, recorded = trace["settings"], trace["denoising"]
+    folder = model_folder(folder, trace)
+    model = LAYOUTS["diffusion_gemma"].model.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+    canvases, noise, fed = 0, [], []
+    for before, step in zip([{"next": None}, *recorded], recorded, strict=False):
+        if step["fed"] != before["next"]:
+            canvases += 1
+            noise.append(step["fed"])
+        # What is drawn where a token was accepted is not used. Another id there shows if one is not accepted.
+        others = {p: (step["drawn"][p] + 1) % model.config.text_config.vocab_size for p in step["accepted"]}
+        noise.append([others.get(p, token) for p, token in enumerate(step["next"])])
+    noises, draws = iter(noise), iter([[i] for i in step["drawn"]] for step in recorded)
+    handle = model.model.decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: fed.append(kwargs["decoder_input_ids"][0].tolist()), with_kwargs=True
+    )
+    with (
+        patch.object(torch, "randint", lambda *_, **__: torch.tensor([next(noises)], device=device)),
+        patch.object(torch, "multinomial", lambda *_, **__: torch.tensor(next(draws), device=device)),
+    ):
+        decoder = TransformersDiffusion(**{f.name: settings[f.name] for f in fields(TransformersDiffusion)})
+        (generation,) = decoder.decode(
+            Models({"denoiser": model}),
+            [torch.tensor(trace["prompt"])],
+            limit := settings["max_new_tokens"],
+            Stop(frozenset({settings["eos_token_id"]})),
+            [0],
+        )
+    handle.remove()
+    end = generation.useful + (generation.finish == "stop")  # behind it published ids are pads
+    ids = generation.ids[:end] == trace["ids"][:limit][:end]
+    steps = fed == [step["fed"] for step in recorded]
+    forwards = generation.forwards["denoiser"] == trace["forwards"] + canvases
+    columns = len(trace["prompt"]) + model.config.canvas_length * (trace["forwards"] + canvases - 1)
+    positions = generation.positions["denoiser"] == columns
+    difference = None
+    if not (ids and steps and forwards and positions):
+        at = next((i for i, (a, b) in enumerate(zip(fed, recorded, strict=False)) if a != b["fed"]), None)
+        difference = f"ids equal: {ids}; first other canvas: {at}; forwards {generation.forwards}"
+    return Replay(trace, ids, steps, forwards, positions, difference)
+
+
 def replay_folder(
     folder: Path,
     device: str | torch.device = "cpu",
@@ -436,9 +487,12 @@ def replay_folder(
     found: dict[tuple[str, str], list[Replay | None]] = {}
     for path in sorted(Path(folder).glob("*.json")):
         for trace in few(json.loads(path.read_text())["traces"], most):
-            decoder = decoder_of(trace)
-            play = replay_drafts if trace["method"] == "dflash" else replay
-            done = decoder and play(trace, decoder, path.parent, device)
+            if trace["method"] == "diffusion_gemma":
+                done = replay_canvases(trace, path.parent, device)
+            else:
+                decoder = decoder_of(trace)
+                play = replay_drafts if trace["method"] == "dflash" else replay
+                done = decoder and play(trace, decoder, path.parent, device)
             found.setdefault((path.stem, trace["method"]), []).append(done)
             advance()
     if not found:

@@ -1,0 +1,56 @@
+"""Acceptance that is given: a decoder whose every step commits so many tokens, whatever the models say.
+
+Random weights agree on nothing, so a judged draft would end at its first token. All is computed as it would
+be, the judgement included; only what it counts to is replaced. For costs alone: the ids mean nothing.
+"""
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from unmask.decoding import Decoder
+from unmask.decoding.apd import APD
+from unmask.decoding.leftright import LeftRight
+from unmask.decoding.speculative import Drafting
+from unmask.decoding.unmasking import Unmasking
+
+
+class _Surest:
+    def _surest(self, board, rows, scores, ids) -> tuple[Tensor, Tensor]:
+        order, counts = super()._surest(board, rows, scores, ids)
+        return order, torch.full_like(counts, self.acceptance)
+
+
+class _Judged:
+    def _judge(self, board, chunk, draft, ids) -> Tensor:
+        agrees = super()._judge(board, chunk, draft, ids)
+        offsets = torch.arange(chunk.begin, chunk.begin + agrees.size(1), device=agrees.device)
+        return (offsets < self.acceptance).expand_as(agrees)
+
+
+class _Verified:
+    def _accept_equal(self, board, blocks, draft, logits) -> tuple[Tensor, Tensor]:
+        tokens, _ = super()._accept_equal(board, blocks, draft, logits)
+        return tokens, board.tensor([min(self.acceptance, size) for size in blocks.sizes])
+
+
+GIVEN = {Unmasking: _Surest, APD: _Judged, Drafting: _Verified}
+
+
+def given(decoder: Decoder, acceptance: int) -> Decoder:
+    """The decoder with `acceptance` tokens committed by every step; fewer where a block or the canvas ends,
+    and in a first step that only reads the prompt.
+
+    ValueError for a decoder that accepts nothing (one of a fixed number of tokens, a pipeline).
+    """
+    if isinstance(decoder, LeftRight):
+        return replace(decoder, tokens_per_step=acceptance)
+    for base, how in GIVEN.items():
+        if isinstance(decoder, base):
+            kind = type(type(decoder).__name__, (how, type(decoder)), {"acceptance": acceptance})
+            return kind(**{field.name: getattr(decoder, field.name) for field in fields(decoder)})
+    raise ValueError(
+        f"acceptance={acceptance}: {type(decoder).__name__} has none that could be given; leftright, apd, "
+        "dflash, speculative and the decoders that unmask in any order do"
+    )
