@@ -346,7 +346,9 @@ def test_a_large_model_says_what_it_takes_before_it_is_loaded(monkeypatch):
 @pytest.mark.parametrize("gigabytes, rows", [(24, 2), (40, 32), (80, 32), (141, 32)])
 def test_batch_size_auto_fits_dream_into_a_gpu(gigabytes, rows):
     settings = SimpleNamespace(name="dream")
-    main = SimpleNamespace(config=DreamConfig(), parameters=7_615_616_512, settings=settings)
+    main = SimpleNamespace(
+        config=DreamConfig(), text_config=DreamConfig(), parameters=7_615_616_512, settings=settings
+    )
     shape = {
         "hidden_size": 896,
         "num_hidden_layers": 24,

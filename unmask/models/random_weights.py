@@ -101,7 +101,7 @@ def random_config(settings: RandomModel) -> PretrainedConfig:
 
 def _published(settings: RandomModel) -> dict[str, object]:
     """Fields of the published model of this layout and width, beside its proportions."""
-    if settings.layout in CAUSAL:
+    if settings.layout in (*CAUSAL, DRAFTER):
         fields = QWEN2.get(settings.width, {}) if settings.layout == "qwen2" else {}
         return fields | ({"vocab_size": settings.vocabulary} if settings.vocabulary else {})
     theirs = LAYOUTS[settings.layout].config()
