@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unmask.decoding.leftright import LeftRight
-from unmask.testing import golden
+from unmask.testing import golden, golden_settings
 
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
 EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwards
@@ -129,7 +129,7 @@ def test_a_broken_decoder_exits_with_1_and_its_first_difference(folder, capsys, 
                 for positions, ids in super().step(board)
             ]
 
-    monkeypatch.setattr(golden, "LeftRight", Broken)
+    monkeypatch.setattr(golden_settings, "LeftRight", Broken)
     (trace, *_) = json.loads((folder / "few.json").read_text())["traces"]
     at, (positions, ids) = next((i, step) for i, step in enumerate(trace["steps"]) if 5 in step[0])
     published = dict(sorted(zip(positions, ids, strict=True)))
