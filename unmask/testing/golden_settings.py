@@ -9,6 +9,7 @@ from unmask.decoding import Decoder, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.blocks import Blocks
 from unmask.decoding.leftright import LeftRight
+from unmask.decoding.memory import Credit, Klass
 from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
@@ -76,7 +77,7 @@ class OpenDCoder(Unmasking):
     def epsilon(self) -> float:
         return self.end
 
-    def _left(self, row):
+    def steps_left(self, row):
         return self.steps, max(1, self.steps - row.state.spent + 1)
 
 
@@ -144,6 +145,24 @@ def blocks_of(trace: dict) -> Decoder | None:
     return None
 
 
+def unmasking_of(trace: dict) -> Decoder | None:
+    """This project's decoder for a trace of a rank, a quota or a memory of 2026; None for other methods."""
+    s, method = trace["settings"], trace["method"]
+    shared = {"block_length": s.get("block_length"), "after_end": "fill"}
+    if method == "klass":
+        steps = {"steps": s["steps"]} if trace["family"] == "LLaDA" else {}  # Dream's loop may end early
+        names = ("kl_threshold", "history_length", "unmask_strategy")
+        return Klass(threshold=s["conf_threshold"], **{n: s[n] for n in names}, **steps, **shared)
+    if method == "dinfer_threshold":
+        return Unmasking(quota="near_ties", threshold=s["threshold"], **shared)
+    if method == "dinfer_credit":
+        return Credit(**{name: s[name] for name in ("threshold", "alpha", "beta", "gamma")}, **shared)
+    if method == "dinfer_hierarchy":
+        limits = {name: s[name] for name in ("threshold", "low_threshold")}
+        return Unmasking(quota="hierarchy", **limits, **shared)
+    return None
+
+
 def decoder_of(trace: dict) -> Decoder | None:
     """This project's decoder with the trace's settings; None where it is not implemented."""
     s, method = trace["settings"], trace["method"]
@@ -188,7 +207,7 @@ def decoder_of(trace: dict) -> Decoder | None:
         given = renamed(s, *names, "refresh_interval")
         end = "none" if s["early_stop"] else "fill"
         return MultiBlock(after_end=end, published_shift=True, **given)
-    return blocks_of(trace)
+    return blocks_of(trace) or unmasking_of(trace)
 
 
 def renamed(settings: dict, *names: str) -> dict:
