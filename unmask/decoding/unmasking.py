@@ -8,11 +8,13 @@ Blocks are finished from the left. Ranks: ranks.py. Quotas: quotas.py.
 | none | everything |
 | prefix | the block and all that follows it; what stands left is kept from the block's first forward |
 | dual | the block; all else is kept from the block's first forward |
+| decoded | all masks, and what the step before committed; all else is kept from when it was last fed |
 
-Both caches are Fast-dLLM's (arXiv 2505.22618, sec. 3.2): keys and values left and right of the block are
-stale, so other tokens may come out. Every block begins with a forward of everything. Under a cache, a model
-that looks back (Dream) commits in it the first token of the block and no other, as published: the column that
-predicts that token is not fed again.
+prefix and dual are Fast-dLLM's (arXiv 2505.22618, sec. 3.2), decoded is dKV-Cache's (2505.15781, its decode
+variant): what is kept is stale, so other tokens may come out. Every block begins with a forward of everything
+(decoded: two), and every `refresh_interval` steps of a block there is another. Under prefix and dual, a model
+that looks back (Dream) commits in a block's first step its first token and no other, as published: the column
+that predicts that token is not fed again. Under decoded, columns that predict masks are fed too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Fed, Marginals, to_lists
+from unmask.decoding.board import Board, Columns, Fed, Marginals, to_lists
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.quotas import LIMITS, SCHEDULES, Limit, Ranked, dream_share
 from unmask.decoding.ranks import BLIND, RANKS
@@ -33,7 +35,7 @@ from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
 
 EPSILON = 1e-3  # where Dream's time ends
-CACHES = ("none", "prefix", "dual")
+CACHES = ("none", "prefix", "dual", "decoded")
 END_RULES = ("none", "last", "no_eos")
 
 
@@ -68,6 +70,7 @@ class Unmasking(Sampling, Decoder):
     threshold: a probability (rank=confidence), a difference of probabilities (margin) or nats (entropy).
     factor, bound, low_threshold: see quotas.py. block_length: B, blocks are finished from the left; None =
         one. It must divide max_new_tokens (under quota=linear the last block may be shorter, as published).
+    refresh_interval: steps of a block, see above; or none. cache=decoded needs it.
     after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
         every slot is filled, as the published decoders do.
     rank_tempered: rank by the tempered and filtered probabilities, as Dream's own decoders do, or by the
@@ -91,12 +94,14 @@ class Unmasking(Sampling, Decoder):
     block_length: int | None = None
     rank_tempered: bool = False
     cache: str = "none"
+    refresh_interval: int | str = "none"
     after_end: str = "none"
     end_rule: str = "none"
     sampling: ClassVar = ALL
     epsilon: ClassVar = EPSILON
     after_ends: ClassVar = ("none", "fill")
     caches: ClassVar = CACHES
+    ranks: ClassVar = (*RANKS, *BLIND)
     limits: ClassVar[Mapping[str, Limit]] = LIMITS
     quotas: ClassVar = (*SCHEDULES, *LIMITS)
 
@@ -106,7 +111,7 @@ class Unmasking(Sampling, Decoder):
         if type(self.rank_tempered) is not bool:
             raise ValueError(f"rank_tempered={self.rank_tempered!r} must be true or false")
         choices = {
-            "rank": (*RANKS, *BLIND),
+            "rank": self.ranks,
             "quota": self.quotas,
             "cache": self.caches,
             "after_end": self.after_ends,
@@ -121,6 +126,15 @@ class Unmasking(Sampling, Decoder):
             )
         if self.quota == "origin" and self.rank != "random":
             raise ValueError(f"quota=origin draws its masks: it goes with rank=random, not rank={self.rank}")
+        if self.refresh_interval != "none":
+            at_least_one(needed=True, refresh_interval=self.refresh_interval)
+        if (self.refresh_interval != "none" and self.cache not in CACHES[1:]) or (
+            self.refresh_interval == "none" and self.cache == "decoded"
+        ):
+            raise ValueError(
+                f"refresh_interval={self.refresh_interval} and cache={self.cache}: cache=decoded needs it, "
+                "cache=prefix and cache=dual may have it, others have none"
+            )
         if self.end_rule == "last" and self.rank != "confidence":
             raise ValueError(
                 f"end_rule=last takes the end tokens' confidence: it needs rank=confidence, not {self.rank}"
@@ -229,8 +243,10 @@ class Unmasking(Sampling, Decoder):
         return Candidates(wanted or masks[:1], len(wanted), first_only, generator)
 
     def _forward(self, board: Board) -> Marginals:
-        reach = [row.columns for row in board.rows] if self.cache == "dual" else None
-        return board.denoise(Fed([self._fed(row) for row in board.rows], reach=reach), self.cache != "none")
+        reach = [row.columns for row in board.rows] if self.cache in ("dual", "decoded") else None
+        lookback = board.models["denoiser"].lookback
+        fed = [self._fed(row, lookback) for row in board.rows]
+        return board.denoise(Fed(fed, reach=reach), self.cache != "none")
 
     def _draw(self, rows: list[Candidates], logits: Tensor) -> tuple[Tensor, Tensor]:
         """Tempered and filtered scores (rows, k, V), and a token of each candidate (rows, k)."""
@@ -279,16 +295,26 @@ class Unmasking(Sampling, Decoder):
         """The state of a row that enters its next block."""
         return Progress(self._block(row))
 
-    def _fed(self, row: Row) -> range:
+    def _fed(self, row: Row, lookback: int) -> range | Columns:
         """The columns that a step feeds."""
-        if self.cache == "none" or row.state.spent == 1:
+        before = row.state.spent - 1  # steps of the block
+        renews = self.refresh_interval != "none" and before % self.refresh_interval == 0
+        if self.cache == "none" or before == 0 or renews:
             return range(row.columns)
+        if self.cache == "decoded":
+            return range(row.columns) if before == 1 else self._undecoded(row, lookback)
         begin = len(row.prompt) + row.state.block.start
         return range(begin, row.columns if self.cache == "prefix" else begin + len(row.state.block))
 
+    def _undecoded(self, row: Row, lookback: int) -> Columns:
+        """Columns of masks and of what the last step committed, and those that predict masks of the block."""
+        fresh = [p for p, at in enumerate(row.commits) if at < 0 or at == row.step - 1]
+        predicting = [p - lookback for p in self._masks(row)]
+        return Columns(len(row.prompt) + p for p in sorted({*fresh, *predicting}) if len(row.prompt) + p >= 0)
+
     def _takes_one(self, board: Board, row: Row) -> bool:
         """Whether this step commits the first token of a block and no other."""
-        looks_back = self.cache != "none" and board.models["denoiser"].lookback
+        looks_back = self.cache in ("prefix", "dual") and board.models["denoiser"].lookback
         return bool(looks_back) and row.state.spent == 1
 
     def steps_left(self, row: Row) -> tuple[int, int]:
@@ -331,14 +357,14 @@ class Unmasking(Sampling, Decoder):
         """
         lengths = board.tensor([len(row.positions) for row in rows])
         padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
-        values = self._values(board, scores, ids).masked_fill(padding, -torch.inf)
+        values = self._values(board, rows, scores, ids).masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
         if self.quota in SCHEDULES:
             counts = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]
             return order, board.tensor(counts)
         return self.limit.choose(self, Ranked(board, rows, values, order, padding))
 
-    def _values(self, board: Board, scores: Tensor, ids: Tensor) -> Tensor:
+    def _values(self, board: Board, rows: Sequence[Candidates], scores: Tensor, ids: Tensor) -> Tensor:
         """How sure each candidate is, (rows, k)."""
         if self.end_rule != "last" or not board.stop.ids:
             return RANKS[self.rank](scores, ids)

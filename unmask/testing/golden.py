@@ -117,6 +117,8 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
         lambda row, positions, ids: steps.append(sorted(zip(positions, ids, strict=True))),
     )
     theirs = [sorted(zip(*step, strict=True)) for step in trace["steps"]]
+    if given := trace["settings"].get("constraints"):  # here they are counted with the first step
+        theirs[0] = sorted([*theirs[0], *zip(*given, strict=True)])
     cut = trace["method"] == "fast_dllm_v2" and generation.finish == "stop"  # behind the end token
     ids = generation.ids[: generation.useful + 1 if cut else None] == ids_of(trace)
     forwards = generation.forwards[first] == trace["forwards"]
@@ -177,7 +179,7 @@ def replay_folder(
     found: dict[tuple[str, str], list[Replay | None]] = {}
     for path in sorted(Path(folder).glob("*.json")):
         for trace in json.loads(path.read_text()).get("traces", ()):
-            decoder = decoder_of(trace)
+            decoder = decoder_of(trace, path.parent)
             play = replay_drafts if trace["method"] == "dflash" else replay
             done = decoder and play(trace, decoder, path.parent, device)
             found.setdefault((path.stem, trace["method"]), []).append(done)

@@ -1,6 +1,7 @@
 """A trace as this project decodes it: its decoder, the stop that it looks for, the length of its canvas."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,11 +11,15 @@ from unmask.decoding.apd import APD
 from unmask.decoding.blocks import Blocks
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.memory import Credit, Klass
+from unmask.decoding.pc_sampler import PCSampler
 from unmask.decoding.pipeline import D2F, MultiBlock
+from unmask.decoding.prophet import Prophet
+from unmask.decoding.slowfast import SlowFast
 from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
 
 WAITING = {
+    "dllm_cache": "it works inside layers, where slots of keys and values do not reach",
     "llada21": "its rule writes committed tokens again",
     "open_dcoder": "alg=p2 masks committed tokens again; masks in a prompt; a pad that makes it causal",
     "diffusion_gemma": "its net and its loop are transformers' own",
@@ -145,7 +150,7 @@ def blocks_of(trace: dict) -> Decoder | None:
     return None
 
 
-def unmasking_of(trace: dict) -> Decoder | None:
+def unmasking_of(trace: dict, folder: Path) -> Decoder | None:
     """This project's decoder for a trace of a rank, a quota or a memory of 2026; None for other methods."""
     s, method = trace["settings"], trace["method"]
     shared = {"block_length": s.get("block_length"), "after_end": "fill"}
@@ -160,11 +165,27 @@ def unmasking_of(trace: dict) -> Decoder | None:
     if method == "dinfer_hierarchy":
         limits = {name: s[name] for name in ("threshold", "low_threshold")}
         return Unmasking(quota="hierarchy", **limits, **shared)
+    if method == "dkv_cache" and s["variant"] == "decode":
+        given = {name: s[name] for name in ("steps", "refresh_interval")}
+        return Unmasking(cache="decoded", **given, **shared)
+    if method == "prophet":
+        names = ("steps", "answer_start", "constraints")
+        given = {name: s[name] for name in names} | s["thresholds"]
+        return Prophet(empty_steps=True, **given, **shared)
+    if method == "pc_sampler":
+        given = {name: s[name] for name in ("steps", "lambd", "alpha")}
+        return PCSampler(frequencies=str(folder / "pc_sampler_frequencies.json"), **given, **shared)
+    if method == "slowfast":
+        names = ("exploration_steps", "cycle_confidence", "window", "std_dev", "high_confidence")
+        return SlowFast(whole_exploration=True, **{name: s[name] for name in names}, **shared)
     return None
 
 
-def decoder_of(trace: dict) -> Decoder | None:
-    """This project's decoder with the trace's settings; None where it is not implemented."""
+def decoder_of(trace: dict, folder: Path) -> Decoder | None:
+    """This project's decoder with a trace's settings; None where it is not implemented.
+
+    folder: that of the trace.
+    """
     s, method = trace["settings"], trace["method"]
     window = {"kv_window": s.get("kv_window_published"), "max_lookahead": s.get("max_lookahead")}
     if method == "apd":
@@ -207,7 +228,7 @@ def decoder_of(trace: dict) -> Decoder | None:
         given = renamed(s, *names, "refresh_interval")
         end = "none" if s["early_stop"] else "fill"
         return MultiBlock(after_end=end, published_shift=True, **given)
-    return blocks_of(trace) or unmasking_of(trace)
+    return blocks_of(trace) or unmasking_of(trace, folder)
 
 
 def renamed(settings: dict, *names: str) -> dict:
