@@ -21,6 +21,13 @@ PUBLISHED = [  # model, decoder -> temperature and top-p, and where they are fro
     ),
     *((model, "dparallel", GREEDY, "dParallel") for model in ("dparallel_dream", "dparallel_llada", "dream")),
     *((model, "entropy_bound", GREEDY, "EB-Sampler") for model in ("dream", "llada")),
+    *((model, "klass", GREEDY, "KLASS, its README") for model in ("dream", "llada")),
+    *((model, "prophet", GREEDY, "Prophet") for model in ("dream", "llada")),
+    *((model, "slowfast", GREEDY, "SlowFast") for model in ("dream", "llada")),
+    *((model, "pc_sampler", GREEDY, "PC-Sampler") for model in ("dream", "llada")),
+    *((model, "dkv", GREEDY, "dKV-Cache") for model in ("dream", "llada")),
+    *((model, "credit", GREEDY, "CreditDecoding in dInfer") for model in ("dream", "llada")),
+    *((model, "hierarchy", GREEDY, "dInfer") for model in ("dream", "llada")),
     *((model, "multiblock", GREEDY, "d3LLM") for model in ("dream", "llada")),
     *((model, "d2f", GREEDY, "D2F") for model in ("d2f_dream", "d2f_llada")),
     *((model, "dflash", GREEDY, "DFlash") for model in ("qwen3_4b", "qwen3_8b")),
@@ -58,11 +65,12 @@ def test_lladas_own_decoder_treats_end_tokens_as_published(task):
 
 def test_a_rule_that_is_off_is_no_part_of_an_identity():
     words = ["model=tiny_llada", "decoder=llada"]
-    assert "end_rule" not in identity_of(composed("eval", words))["decoder"]
+    plain = identity_of(composed("eval", words))["decoder"]
+    assert not {"end_rule", "cache", "refresh_interval", "low_threshold"} & plain.keys()
     assert identity_of(composed("eval", [*words, "decoder.end_rule=last"]))["decoder"]["end_rule"] == "last"
 
 
-LIMITS = ("threshold", "factor", "dparallel", "entropy_bound")
+LIMITS = ("threshold", "factor", "dparallel", "entropy_bound", "klass", "credit", "hierarchy")
 
 
 @pytest.mark.parametrize("decoder", LIMITS)

@@ -9,7 +9,11 @@ from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.blocks import Blocks
 from unmask.decoding.leftright import LeftRight
+from unmask.decoding.memory import Credit, Klass
+from unmask.decoding.pc_sampler import PCSampler
 from unmask.decoding.pipeline import D2F, MultiBlock, Pipeline
+from unmask.decoding.prophet import Prophet
+from unmask.decoding.slowfast import SlowFast
 from unmask.decoding.speculative import DFlash, Speculative
 from unmask.decoding.unmasking import Unmasking
 from unmask.testing.check import check_decoder
@@ -33,6 +37,11 @@ DECODERS = {
     "factor": Unmasking(quota="factor", factor=0.6),
     "dparallel": Unmasking(rank="entropy", quota="threshold", threshold=1.0, block_length=4),
     "entropy-bound": Unmasking(rank="entropy", quota="entropy_bound", bound=2.0, block_length=6),
+    "hierarchy": Unmasking(quota="hierarchy", threshold=0.8, low_threshold=0.2, block_length=6),
+    "credit": Credit(threshold=0.7, block_length=6),
+    "credit-dual": Credit(threshold=0.7, block_length=4, cache="dual"),
+    "klass": Klass(threshold=0.2, kl_threshold=0.5),
+    "dkv": Unmasking(block_length=6, steps=9, cache="decoded", refresh_interval=4),
     "prefix": Unmasking(quota="threshold", threshold=0.6, block_length=4, cache="prefix"),
     "dual": Unmasking(rank="entropy", quota="dream", steps=9, block_length=4, cache="dual"),
     "d2f": D2F(block_length=4, skip_threshold=0.6, block_add_threshold=0.25, decoded_token_threshold=0.5),
@@ -42,6 +51,21 @@ DECODERS = {
     "multiblock-delayed": MultiBlock(block_length=3, entropy_max=1.0, cache="delayed", refresh_interval=4),
     "random-dual": Unmasking(rank="random", steps=9, block_length=6, cache="dual"),
 }
+BESIDES = {  # whose forwards do more than those of the others: check_decoder is for them, too
+    "klass-blocks": Klass(threshold=0.2, kl_threshold=2.0, history_length=1, block_length=4, steps=6),
+    "prophet": Prophet(answer_start=3, early=2.5, mid=2.0, late=1.5, block_length=6),
+    "prophet-constraints": Prophet(
+        answer_start=8, early=3.0, constraints=[[5, 6], [3, 4]], steps=8, block_length=4, empty_steps=True
+    ),
+    "slowfast": SlowFast(exploration_steps=2, cycle_confidence=0.3, high_confidence=0.5),
+    "slowfast-blocks": SlowFast(block_length=6, high_confidence=0.3, window=1, whole_exploration=True),
+    "pc_sampler": PCSampler(frequencies="checkpoints/token_counts.json", block_length=6, steps=8),
+    "decoded-threshold": Unmasking(
+        quota="threshold", threshold=0.5, block_length=6, cache="decoded", refresh_interval=3
+    ),
+    "dual-renewed": Unmasking(block_length=6, cache="dual", refresh_interval=2),
+    "klass-calmest": Klass(threshold=0.2, kl_threshold=2.0, unmask_strategy="min_kl", block_length=6),
+}
 DRAFTING = {
     "speculative": Speculative(block_length=3),
     "speculative-sampled": Speculative(verify="sampled"),
@@ -50,10 +74,10 @@ DRAFTING = {
 }
 
 
-@pytest.mark.parametrize("name", [*DECODERS, *DRAFTING])
+@pytest.mark.parametrize("name", [*DECODERS, *BESIDES, *DRAFTING])
 def test_it_keeps_what_every_decoder_promises(name):
     """Seeds, batches, counts, commits, stops, masks, sampling settings, losslessness."""
-    check_decoder((DECODERS | DRAFTING)[name], BUDGET)
+    check_decoder((DECODERS | BESIDES | DRAFTING)[name], BUDGET)
 
 
 @pytest.fixture(params=DECODERS)
@@ -219,6 +243,24 @@ NUMBERS = {  # setting -> values that it must refuse
     "cache_delay_iter": (0, 1.5, "a", True),
     "refresh_interval": (0, 1.5, "a", True),
     "published_shift": (None, 1, "false"),
+    "low_threshold": (-0.1, 1.1, float("nan"), "a", True),
+    "alpha": (-0.1, float("inf"), "a", None, True),
+    "beta": (-0.1, float("nan"), "a", None, True),
+    "gamma": (-0.1, float("nan"), "a", None, True),
+    "kl_threshold": (-0.1, float("nan"), "a", None, True),
+    "history_length": (0, -1, 1.5, "a", None, True),
+    "unmask_strategy": ("some", None),
+    "answer_start": (-1, 1.5, "a", True),
+    "early": (float("nan"), float("inf"), "a", None, True),
+    "mid": (float("nan"), "a", None, True),
+    "late": (float("nan"), "a", None, True),
+    "empty_steps": (None, 1, "false"),
+    "exploration_steps": (0, 1.5, "a", None, True),
+    "cycle_confidence": (-0.1, 1.1, float("nan"), "a", None, True),
+    "high_confidence": (-0.1, 1.1, float("nan"), "a", None, True),
+    "window": (0, 1.5, "a", None, True),
+    "std_dev": (-0.1, float("nan"), "a", None, True),
+    "whole_exploration": (None, 1, "false"),
     "temperature": (1e-300, -0.1, float("nan"), float("inf"), "a", None, True),
     "top_p": (0.0, 1.1, -1.0, float("nan"), "a", None, True),
     "top_k": (0, 2.5, "a", True),
@@ -229,7 +271,10 @@ NUMBERS = {  # setting -> values that it must refuse
     ("cls", "name", "value"),
     [
         (cls, name, value)
-        for cls in (Autoregressive, LeftRight, APD, Unmasking, D2F, MultiBlock)
+        for cls in (
+            *(Autoregressive, LeftRight, APD, Unmasking, D2F, MultiBlock),
+            *(Credit, Klass, Prophet, SlowFast),
+        )
         for name, values in NUMBERS.items()
         if name in cls.__dataclass_fields__
         for value in values

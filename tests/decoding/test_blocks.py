@@ -9,7 +9,7 @@ import torch
 
 from unmask.decoding.blocks import Blocks
 from unmask.decoding.pipeline import D2F
-from unmask.decoding.unmasking import linear_counts
+from unmask.decoding.quotas import linear_counts
 from unmask.models.layouts import LAYOUTS
 from unmask.testing import golden
 from unmask.testing.check import check_decoder

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from unmask.decoding.leftright import LeftRight
-from unmask.testing import golden
+from unmask.testing import golden, golden_settings
 
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
+TRACES_2026 = TRACES.parent / "traces_2026"
 EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwards
     ("dream", "apd"),
     ("dream", "leftright"),
@@ -29,6 +30,16 @@ EQUAL = [  # (file, method): all traces of it give the same ids, steps and forwa
     ("revising", "lopa"),
     ("revising", "freedave"),
 ]
+OF_2026 = [  # (file, method): all traces but those with a case, and what was fed
+    ("unmasking", "klass"),
+    ("unmasking", "dinfer_threshold"),
+    ("unmasking", "dinfer_credit"),
+    ("unmasking", "dinfer_hierarchy"),
+    ("unmasking", "prophet"),
+    ("unmasking", "slowfast"),
+    ("unmasking", "pc_sampler"),
+    ("unmasking", "dkv_cache"),
+]
 
 
 def chosen(traces, times):
@@ -47,18 +58,18 @@ def chosen(traces, times):
     params=[pytest.param(1, id="some"), pytest.param(10**6, id="all", marks=pytest.mark.slow)],
 )
 def replays(request, tmp_path_factory):
-    """The replays of tests/golden/traces by (file, method), and how many there must be."""
+    """The replays of tests/golden/traces and traces_2026 by (file, method), and how many there must be."""
     folder = tmp_path_factory.mktemp("golden") / "traces"
     folder.mkdir()
     for model in (TRACES.parent / "llada", TRACES.parent / "dream"):
         (folder.parent / model.name).symlink_to(model)
     expected = Counter()
-    for path in TRACES.iterdir():
-        if path.suffix == ".json":
-            traces = list(chosen(json.loads(path.read_text())["traces"], request.param))
+    for path in [*TRACES.iterdir(), *TRACES_2026.iterdir()]:
+        if path.suffix == ".json" and "traces" in (data := json.loads(path.read_text())):
+            traces = list(chosen(data["traces"], request.param))
             (folder / path.name).write_text(json.dumps({"traces": traces}))
             expected.update((path.stem, trace["method"]) for trace in traces)
-        elif path.is_dir():
+        elif path.name != "README.md":
             (folder / path.name).symlink_to(path)
     return golden.replay_folder(folder), expected
 
@@ -93,6 +104,16 @@ def test_pipelined_decoders_feed_what_was_fed(replays, model):
             assert replay.steps or replay.trace["settings"]["early_stop"]
             delayed += replay.trace["settings"]["cache"] == "delayed"
     assert delayed >= 4
+
+
+@pytest.mark.parametrize(("file", "method"), OF_2026)
+def test_traces_of_2026_are_reproduced(replays, file, method):
+    found, expected = replays
+    plain = [replay for replay in found[file, method] if replay is None or replay.trace["case"] is None]
+    assert len(found[file, method]) == expected[file, method] and len(plain) >= 4
+    for replay in plain:
+        assert replay.difference is None and replay.ids and replay.steps and replay.forwards
+        assert replay.positions
 
 
 def test_both_factor_rules_are_replayed(replays):
@@ -134,7 +155,7 @@ def test_a_broken_decoder_exits_with_1_and_its_first_difference(folder, capsys, 
                 for positions, ids in super().step(board)
             ]
 
-    monkeypatch.setattr(golden, "LeftRight", Broken)
+    monkeypatch.setattr(golden_settings, "LeftRight", Broken)
     (trace, *_) = json.loads((folder / "few.json").read_text())["traces"]
     at, (positions, ids) = next((i, step) for i, step in enumerate(trace["steps"]) if 5 in step[0])
     published = dict(sorted(zip(positions, ids, strict=True)))

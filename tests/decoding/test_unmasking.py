@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from unmask.decoding.unmasking import RANKS, Unmasking
+from unmask.decoding.ranks import RANKS
+from unmask.decoding.unmasking import Unmasking
 
 
 def certain(lab, *strengths):

@@ -18,7 +18,8 @@ def words(text):
 
 
 SAMPLING = "temperature top_k top_p"
-ANY_ORDER = f"after_end block_length cache end_rule quota rank rank_tempered steps {SAMPLING}"
+BLOCKS = f"after_end block_length cache end_rule quota rank rank_tempered steps {SAMPLING}"
+ANY_ORDER = f"{BLOCKS} refresh_interval"
 TOP = words(
     """arm arms allow_code_execution check_lossless batch_size check_greedy compile decoder device draw dtype
     force grid interleave limit mc_batch mc_samples model models results run_folder seed setting shard show
@@ -45,9 +46,10 @@ CHOICES = {
         tiny_qwen_large"""
     ),
     "decoder": words(
-        """apd autoregressive blocks confidence d2f dflash dparallel entropy entropy_bound factor leftright
-        llada margin multiblock random speculative threshold transformers transformers_dflash
-        transformers_diffusion transformers_speculative wino saber p2 joint_threshold lopa freedave"""
+        """apd autoregressive blocks confidence credit d2f dflash dkv dparallel entropy entropy_bound factor
+        hierarchy klass leftright llada margin multiblock pc_sampler prophet random slowfast speculative
+        threshold transformers transformers_dflash transformers_diffusion transformers_speculative
+        wino saber p2 joint_threshold lopa freedave"""
     ),
     "task": words(
         """lm_eval mmlu
@@ -83,8 +85,18 @@ SETTINGS = {
     "factor": words(f"{ANY_ORDER} factor"),
     "dparallel": words(f"{ANY_ORDER} threshold"),
     "entropy_bound": words(f"{ANY_ORDER} bound"),
+    "hierarchy": words(f"{ANY_ORDER} threshold low_threshold"),
+    "credit": words(f"{ANY_ORDER} threshold alpha beta gamma"),
+    "dkv": words(ANY_ORDER),
+    "prophet": words(f"{ANY_ORDER} answer_start early mid late constraints empty_steps"),
+    "pc_sampler": words(f"{ANY_ORDER} lambd alpha frequencies"),
+    "slowfast": words(
+        f"""after_end block_length exploration_steps cycle_confidence window std_dev high_confidence
+        whole_exploration {SAMPLING}"""
+    ),
+    "klass": words(f"{ANY_ORDER} threshold kl_threshold history_length unmask_strategy"),
     "blocks": words(
-        f"""{ANY_ORDER} threshold factor bound steps_per_block sub_block_length hand_over store
+        f"""{BLOCKS} threshold factor bound steps_per_block sub_block_length hand_over store
         prefix"""
     ),
     "d2f": words(

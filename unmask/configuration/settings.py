@@ -15,8 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from unmask.configuration.composition import CONFIGURATIONS, SPELLED
 from unmask.configuration.schema import EvalConfig
 from unmask.decoding import Decoder
+from unmask.decoding.quotas import SCHEDULES
 from unmask.decoding.sampling import at_least_one
-from unmask.decoding.unmasking import SCHEDULES
 from unmask.models.loading import identity_of_model
 from unmask.models.resources import choose_device, choose_dtype
 from unmask.models.settings import ModelConfig

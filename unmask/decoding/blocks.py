@@ -23,7 +23,7 @@ from typing import ClassVar
 from unmask.decoding.board import Board, Fed, Marginals
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one, step_generator
-from unmask.decoding.unmasking import SCHEDULES, Candidates, Progress, Unmasking
+from unmask.decoding.unmasking import Candidates, Progress, Unmasking
 from unmask.models.layout import Layout
 
 
@@ -88,7 +88,7 @@ class Blocks(Unmasking):
             raise ValueError("store=separate stores in a cache: not with cache=none")
         if self.steps is not None and self.steps_per_block is not None:
             raise ValueError(f"steps={self.steps} and steps_per_block={self.steps_per_block}: give one")
-        if self.steps_per_block is not None and self.quota not in (*SCHEDULES, "dynamic"):
+        if self.steps_per_block is not None and not self.scheduled:
             raise ValueError(
                 f"steps_per_block={self.steps_per_block} is for schedules, not quota={self.quota}"
             )
@@ -191,9 +191,9 @@ class Blocks(Unmasking):
         state.filled = True
         return range(max(0, valid - lookback), prompt + state.block.stop)
 
-    def _left(self, row: Row) -> tuple[int, int]:
-        steps = self._steps_of_block(row)
+    def steps_left(self, row: Row) -> tuple[int, int]:
+        steps = self.steps_of_block(row)
         return steps, max(1, steps - row.state.spent + 1)
 
-    def _steps_of_block(self, row: Row) -> int:
-        return self.steps_per_block or super()._steps_of_block(row)
+    def steps_of_block(self, row: Row) -> int:
+        return self.steps_per_block or super().steps_of_block(row)

@@ -5,6 +5,7 @@ Column j of a row is its position j: first its prompt, then its canvas.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,11 +121,19 @@ class Models:
         return self.main.device
 
 
+class Columns(tuple):
+    """Columns of a row that are no range, from the left."""
+
+    start = property(lambda self: self[0])
+    stop = property(lambda self: self[-1] + 1)
+
+
 @dataclass(frozen=True)
 class Fed:
     """What the rows are fed in a forward, and what the fed columns see.
 
-    columns: a range of columns per row. Shorter ones are padded on the right with columns nobody sees.
+    columns: a range of columns per row, or `Columns`. Shorter ones are padded on the right with columns
+        nobody sees.
     sees: `causal`; the length of a block, for block-causal attention; or None: every fed column sees up to
         the end of what its row is fed (see visibility.py).
     reach: per row, the column before which everything seen must lie, where cached columns right of the fed
@@ -132,7 +141,7 @@ class Fed:
     only: indices of the rows that take part, to which the other fields belong; None: all.
     """
 
-    columns: Sequence[range]
+    columns: Sequence[range | Columns]
     sees: Callable[[Tensor], Tensor] | int | None = None
     reach: Sequence[int] | None = None
     only: Sequence[int] | None = None
@@ -273,7 +282,11 @@ class Board:
         """What the model gets where rows differ: columns of their own, and a mask."""
         device = ids.device
         starts, ends = (self.tensor([getattr(c, edge) for c in fed.columns]) for edge in ("start", "stop"))
-        columns = starts[:, None] + torch.arange(self.padded(max(map(len, fed.columns))), device=device)
+        n = self.padded(max(map(len, fed.columns)))
+        columns = starts[:, None] + torch.arange(n, device=device)
+        if any(isinstance(mine, Columns) for mine in fed.columns):  # padding stands right of all columns
+            beyond = range(self.width, self.width + n)
+            columns = self.tensor([[*mine, *beyond[: n - len(mine)]] for mine in fed.columns])
         rows = torch.arange(len(ids), device=device) if fed.only is None else self.tensor(fed.only)
         end = max(fed.bounds)  # of the columns that are seen
         if self.bucket > 1:
@@ -379,7 +392,10 @@ class Board:
         hidden = output.hidden_states[-1]
         if self.bucket > 1:
             hidden = hidden.clone()  # what a CUDA graph returns is overwritten when the next one runs
-        starts = [0 if queries else columns.start + shift for columns in fed.columns]
+        starts = [
+            0 if queries else mine if isinstance(mine, Columns) else mine.start + shift
+            for mine in fed.columns
+        ]
         rows = self.rows if fed.only is None else [self.rows[i] for i in fed.only]
 
         def watch(logits: Tensor, only: Sequence[int]) -> None:
@@ -429,7 +445,7 @@ class Marginals:
         model: torch.nn.Module,
         mask_id: int,
         hidden: Tensor,
-        starts: Sequence[int],
+        starts: Sequence[int | Columns],
         watch: Callable[[Tensor, Sequence[int]], None] = lambda logits, only: None,
     ):
         self.model, self.mask_id, self.hidden, self.starts, self.watch = model, mask_id, hidden, starts, watch
@@ -444,7 +460,7 @@ class Marginals:
         most, end = max(map(len, columns)), self.hidden.size(1) - 1
         indices = [
             [
-                min(max(0, column - self.starts[i]), end)
+                min(max(0, _index(self.starts[i], column)), end)
                 for column in [*mine, *[mine[-1]] * (most - len(mine))]
             ]
             for i, mine in zip(only, columns, strict=True)
@@ -470,6 +486,11 @@ class Marginals:
         parts = [range(n, min(n + size, len(columns))) for n in range(0, len(columns), size)]
         judged = [judge(part, self.logits(columns[part.start : part.stop], part)) for part in parts]
         return judged[0] if len(judged) == 1 else tuple(map(torch.cat, zip(*judged, strict=True)))
+
+
+def _index(start: int | Columns, column: int) -> int:
+    """Where a column stands among those fed."""
+    return bisect_left(start, column) if isinstance(start, Columns) else column - start
 
 
 def to_lists(*tensors: Tensor) -> list[list]:

@@ -17,9 +17,9 @@ from torch import Tensor
 from unmask.decoding.board import Board, Marginals, Queries
 from unmask.decoding.freedave import branch_mask
 from unmask.decoding.pipeline import D2F, FALLBACKS, Blocks, share
+from unmask.decoding.ranks import RANKS
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one
-from unmask.decoding.unmasking import RANKS
 from unmask.decoding.visibility import block_causal
 
 SURE = 1.0  # the mean rank of a branch without masks; what the anchor was opened with

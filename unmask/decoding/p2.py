@@ -10,9 +10,9 @@ import numpy
 
 from unmask.decoding.board import Board, Fed, to_lists
 from unmask.decoding.decoder import Decoder
+from unmask.decoding.ranks import confidence
 from unmask.decoding.row import Commit
 from unmask.decoding.sampling import ALL, Sampling, at_least_one, step_generator
-from unmask.decoding.unmasking import confidence
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from unmask.decoding.board import Board, Fed, Marginals, to_lists
 from unmask.decoding.decoder import Decoder
+from unmask.decoding.ranks import RANKS
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
-from unmask.decoding.unmasking import RANKS
 
 FALLBACKS = {"default": "confidence", "neg_entropy": "entropy", "margin": "margin"}
 

@@ -1,89 +1,41 @@
 """Unmasking in any order = rank x quota x cache: which masks are surest, how many of them a step commits, and
 what is fed.
 
-Blocks are finished from the left.
-
-| rank | sure is | published as |
-|---|---|---|
-| confidence | the probability of the drawn token | LLaDA's low_confidence, Dream's maskgit_plus |
-| margin | the lead over the second token | Dream's topk_margin |
-| entropy | a low entropy | Dream's entropy, dParallel |
-| random | drawn | LLaDA's random, Dream's origin |
-| leftmost | the first one | SDAR's sequential |
-
-| quota | a step commits |
-|---|---|
-| even | masks spread evenly over the steps (LLaDA) |
-| dream | floor(masks * (1 - s/t)), t falling evenly from 1 to 0.001, and the rest at the end (Dream) |
-| static | B // T + (1 in the first B mod T steps) of a block of B and T steps (SDAR, LLaDA2) |
-| linear | the share 1 / (steps left) of a block's masks, rounded in float32 as dllm does; no empty steps |
-| origin | every mask with probability 1 - s/t, and the rest at the end (Dream's origin) |
-| threshold | all at least as sure as `threshold`, at least one (Fast-dLLM; dParallel in nats) |
-| dynamic | all surer than `threshold`, and at least as many as static does (SDAR, LLaDA2, Fast-dLLM v2) |
-| factor | the n surest, n the largest with (k + 1)(1 - p_k) <= `factor` for all k from 2 to n (Fast-dLLM) |
-| published_factor | the same, and the last mask of the block if it alone fails (as Fast-dLLM's code does) |
-| entropy_bound | the n surest, n the largest with H_1 + ... + H_(n-1) <= `bound` nats (EB-Sampler) |
-| entropy_sum | the n surest, n the largest with H_1 + ... + H_n < `bound` nats (SDAR, as its engine does) |
+Blocks are finished from the left. Ranks: ranks.py. Quotas: quotas.py.
 
 | cache | a step feeds |
 |---|---|
 | none | everything |
 | prefix | the block and all that follows it; what stands left is kept from the block's first forward |
 | dual | the block; all else is kept from the block's first forward |
+| decoded | all masks, and what the step before committed; all else is kept from when it was last fed |
 
-Both caches are Fast-dLLM's (arXiv 2505.22618, sec. 3.2): keys and values left and right of the block are
-stale, so other tokens may come out. Every block begins with a forward of everything. Under a cache, a model
-that looks back (Dream) commits in it the first token of the block and no other, as published: the column that
-predicts that token is not fed again.
+prefix and dual are Fast-dLLM's (arXiv 2505.22618, sec. 3.2), decoded is dKV-Cache's (2505.15781, its decode
+variant): what is kept is stale, so other tokens may come out. Every block begins with a forward of everything
+(decoded: two), and every `refresh_interval` steps of a block there is another. Under prefix and dual, a model
+that looks back (Dream) commits in a block's first step its first token and no other, as published: the column
+that predicts that token is not fed again. Under decoded, columns that predict masks are fed too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Fed, Marginals, to_lists
+from unmask.decoding.board import Board, Columns, Fed, Marginals, to_lists
 from unmask.decoding.decoder import Decoder
+from unmask.decoding.quotas import LIMITS, SCHEDULES, Limit, Ranked, dream_share
+from unmask.decoding.ranks import BLIND, RANKS
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
 
 EPSILON = 1e-3  # where Dream's time ends
-
-
-def confidence(scores: Tensor, ids: Tensor) -> Tensor:
-    """Log-probability of the drawn token: (..., V), (...) -> (...)."""
-    return scores.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-
-
-def margin(scores: Tensor, ids: Tensor) -> Tensor:
-    """Difference between the two highest probabilities."""
-    first, second = scores.softmax(-1).topk(2, dim=-1).values.unbind(-1)
-    return first - second
-
-
-def negative_entropy(scores: Tensor, ids: Tensor) -> Tensor:
-    """Minus the entropy in nats."""
-    return -torch.special.entr(scores.softmax(-1)).sum(-1)
-
-
-RANKS: dict[str, Callable] = {"confidence": confidence, "margin": margin, "entropy": negative_entropy}
-BLIND = ("random", "leftmost")  # ranks that do not depend on the model
-PER_BLOCK = ("static", "linear")  # schedules of a block's steps, ceil(T / blocks) of them
-SCHEDULES = ("even", "dream", "origin", *PER_BLOCK)
-FACTORS = ("factor", "published_factor")
-QUOTAS = (*SCHEDULES, "threshold", "dynamic", *FACTORS, "entropy_bound", "entropy_sum")
-LIMITS = {
-    "threshold": ("threshold", "dynamic"),
-    "factor": FACTORS,
-    "bound": ("entropy_bound", "entropy_sum"),
-}  # setting -> its quotas
-CACHES = ("none", "prefix", "dual")
+CACHES = ("none", "prefix", "dual", "decoded")
 END_RULES = ("none", "last", "no_eos")
 
 
@@ -94,21 +46,6 @@ class Progress:
     block: range
     spent: int = 0
     shift: int = 0  # columns of the prompt that share a block with the first canvas position
-
-
-@cache
-def linear_counts(masks: int, steps: int) -> list[int]:
-    """Masks that each step of a block commits under dllm's linear schedule (ZHZisZZ/dllm ca17675); no zeros.
-
-    The share of the masks left is 1 / (steps left). Computed in float32 in the published order: where share
-    times masks is half a token, rounding errors decide.
-    """
-    counts = []
-    for left in range(steps, 0, -1):
-        s, t = torch.tensor([left - 1, left], dtype=torch.float64).div(steps).float()
-        share = float(1 - (1 - (1 - s)) / (1 - (1 - t)))
-        counts.append(round((masks - sum(counts)) * share))
-    return [count for count in counts if count]
 
 
 @dataclass(frozen=True)
@@ -128,11 +65,12 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Unmasking(Sampling, Decoder):
-    """rank, quota, cache: see the tables above.
+    """rank, quota, cache: see ranks.py, quotas.py and the table above.
     steps: T, forwards for a full canvas under a schedule (or dynamic); None = one per token.
     threshold: a probability (rank=confidence), a difference of probabilities (margin) or nats (entropy).
-    factor, bound: see above. block_length: B, blocks are finished from the left; None = one. It must divide
-        max_new_tokens (under quota=linear the last block may be shorter, as published).
+    factor, bound, low_threshold: see quotas.py. block_length: B, blocks are finished from the left; None =
+        one. It must divide max_new_tokens (under quota=linear the last block may be shorter, as published).
+    refresh_interval: steps of a block, see above; or none. cache=decoded needs it.
     after_end: none, decoding ends as soon as all left of an end token is committed; fill, it goes on until
         every slot is filled, as the published decoders do.
     rank_tempered: rank by the tempered and filtered probabilities, as Dream's own decoders do, or by the
@@ -152,15 +90,20 @@ class Unmasking(Sampling, Decoder):
     threshold: float | None = None
     factor: float | None = None
     bound: float | None = None
+    low_threshold: float | None = None
     block_length: int | None = None
     rank_tempered: bool = False
     cache: str = "none"
+    refresh_interval: int | str = "none"
     after_end: str = "none"
     end_rule: str = "none"
     sampling: ClassVar = ALL
     epsilon: ClassVar = EPSILON
     after_ends: ClassVar = ("none", "fill")
     caches: ClassVar = CACHES
+    ranks: ClassVar = (*RANKS, *BLIND)
+    limits: ClassVar[Mapping[str, Limit]] = LIMITS
+    quotas: ClassVar = (*SCHEDULES, *LIMITS)
 
     def __post_init__(self):
         super().__post_init__()
@@ -168,8 +111,8 @@ class Unmasking(Sampling, Decoder):
         if type(self.rank_tempered) is not bool:
             raise ValueError(f"rank_tempered={self.rank_tempered!r} must be true or false")
         choices = {
-            "rank": (*RANKS, *BLIND),
-            "quota": QUOTAS,
+            "rank": self.ranks,
+            "quota": self.quotas,
             "cache": self.caches,
             "after_end": self.after_ends,
             "end_rule": END_RULES,
@@ -183,32 +126,48 @@ class Unmasking(Sampling, Decoder):
             )
         if self.quota == "origin" and self.rank != "random":
             raise ValueError(f"quota=origin draws its masks: it goes with rank=random, not rank={self.rank}")
-        if self.quota in FACTORS and self.rank != "confidence":
+        if self.refresh_interval != "none":
+            at_least_one(needed=True, refresh_interval=self.refresh_interval)
+        if (self.refresh_interval != "none" and self.cache not in CACHES[1:]) or (
+            self.refresh_interval == "none" and self.cache == "decoded"
+        ):
             raise ValueError(
-                f"quota={self.quota} is about probabilities: it needs rank=confidence, not {self.rank}"
+                f"refresh_interval={self.refresh_interval} and cache={self.cache}: cache=decoded needs it, "
+                "cache=prefix and cache=dual may have it, others have none"
             )
         if self.end_rule == "last" and self.rank != "confidence":
             raise ValueError(
                 f"end_rule=last takes the end tokens' confidence: it needs rank=confidence, not {self.rank}"
             )
-        if self.quota in LIMITS["bound"] and self.rank != "entropy":
-            raise ValueError(f"quota={self.quota} adds entropies: it needs rank=entropy, not {self.rank}")
-        for name, quotas in LIMITS.items():
+        limit = self.limit
+        if limit.rank not in (None, self.rank):
+            raise ValueError(f"quota={self.quota} {limit.why}: it needs rank={limit.rank}, not {self.rank}")
+        for name in ("threshold", "factor", "bound", "low_threshold"):
             value = getattr(self, name)
-            if (self.quota in quotas) != (value is not None):
+            if (value is None and name in limit.needs) or (value is not None and name not in limit.takes):
+                quotas = [quota for quota, other in self.limits.items() if name in other.takes]
                 raise ValueError(
                     f"{name}={value} and quota={self.quota}: {name} goes with quota={' or '.join(quotas)}"
                 )
             if value is not None and not (number(value) and 0 <= value < math.inf):
                 raise ValueError(f"{name}={value!r} must be a number, 0 or more")
-        if self.threshold is not None and self.rank != "entropy" and self.threshold > 1:
-            raise ValueError(
-                f"threshold={self.threshold} is compared with probabilities: it must be from 0 to 1"
-            )
-        if self.steps is not None and self.quota not in (*SCHEDULES, "dynamic"):
+            compared = name in ("threshold", "low_threshold") and self.rank != "entropy"
+            if value is not None and compared and value > 1:
+                raise ValueError(f"{name}={value} is compared with probabilities: it must be from 0 to 1")
+        if self.steps is not None and not self.scheduled:
             raise ValueError(
                 f"steps={self.steps} is for schedules ({', '.join(SCHEDULES)}), not quota={self.quota}"
             )
+
+    @property
+    def limit(self) -> Limit:
+        """What the quota compares; a schedule compares nothing."""
+        return self.limits.get(self.quota, Limit(passes=None))
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the quota has a number of steps."""
+        return self.quota in SCHEDULES or self.limit.scheduled
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         self.check_threshold(vocabulary)
@@ -223,11 +182,12 @@ class Unmasking(Sampling, Decoder):
     def check_threshold(self, vocabulary: int | None) -> None:
         """ValueError for a threshold above every entropy."""
         most = math.log(vocabulary) if vocabulary and self.rank == "entropy" else math.inf
-        if self.threshold is not None and self.threshold > most:
-            raise ValueError(
-                f"threshold={self.threshold} is compared with entropies in nats, and no entropy over "
-                f"{vocabulary} tokens is above {most:.2f}"
-            )
+        for name in ("threshold", "low_threshold"):
+            if (value := getattr(self, name)) is not None and value > most:
+                raise ValueError(
+                    f"{name}={value} is compared with entropies in nats, and no entropy over {vocabulary} "
+                    f"tokens is above {most:.2f}"
+                )
 
     def begin(self, board: Board) -> None:
         for row in board.rows:
@@ -238,23 +198,51 @@ class Unmasking(Sampling, Decoder):
         for row in board.rows:
             self._advance(row)
         rows = [self._candidates(board, row) for row in board.rows]
-        marginals = self._forward(board)
+        return self._decide(board, rows, self._forward(board))
+
+    def _decide(self, board: Board, rows: list[Candidates], marginals: Marginals) -> list[Commit]:
+        """What each row commits after its forward."""
         if not any(row.wanted for row in rows):
             return [([], [])] * len(board.rows)
-        prompts = [len(row.prompt) for row in board.rows]
-        columns = [[n + p for p in row.positions] for n, row in zip(prompts, rows, strict=True)]
+        columns = [
+            [len(row.prompt) + p for p in mine.positions] for row, mine in zip(board.rows, rows, strict=True)
+        ]
 
         def judge(part: range, logits: Tensor) -> tuple[Tensor, Tensor]:
             """A token of each candidate, and how sure it is."""
-            if self.end_rule == "no_eos":
-                logits[..., board.models.eos_ids] = -torch.inf
-            scores, ids = self._draw([rows[i] for i in part], logits)
-            blind = self.rank in BLIND
-            return ids, ids if blind else self._values(board, scores if self.rank_tempered else logits, ids)
+            mine = [rows[i] for i in part]
+            logits = self._weigh(board, part, mine, self._never(board, logits))
+            scores, ids = self._draw(mine, logits)
+            if self.rank in BLIND:
+                return ids, ids
+            return ids, self._values(board, part, mine, scores if self.rank_tempered else logits, ids)
 
         ids, values = marginals.in_parts(columns, judge)
         order, counts = self._choose(board, rows, values, ids)
         return self._commits(rows, order, counts, ids)
+
+    def _logits(
+        self,
+        board: Board,
+        marginals: Marginals,
+        positions: Sequence[Sequence[int]],
+        only: Sequence[int] | None = None,
+    ) -> Tensor:
+        """(rows, k, V) at these canvas positions of each row, or of the rows `only`."""
+        rows = board.rows if only is None else [board.rows[i] for i in only]
+        columns = [[len(row.prompt) + p for p in mine] for row, mine in zip(rows, positions, strict=True)]
+        return self._never(board, marginals.logits(columns, only))
+
+    def _never(self, board: Board, logits: Tensor) -> Tensor:
+        """The logits without what `end_rule` says is never drawn."""
+        if self.end_rule == "no_eos":
+            logits[..., board.models.eos_ids] = -torch.inf
+        return logits
+
+    def _weigh(self, board: Board, part: range, rows: list[Candidates], logits: Tensor) -> Tensor:
+        """The logits that a step decides by, (rows, k, V), of the board's rows `part`: for decoders that
+        remember earlier ones."""
+        return logits
 
     def _candidates(self, board: Board, row: Row) -> Candidates:
         """A row's masks that compete for this step: those of its block, or, in random order, those drawn."""
@@ -270,8 +258,10 @@ class Unmasking(Sampling, Decoder):
         return Candidates(wanted or masks[:1], len(wanted), first_only, generator)
 
     def _forward(self, board: Board) -> Marginals:
-        reach = [row.columns for row in board.rows] if self.cache == "dual" else None
-        return board.denoise(Fed([self._fed(row) for row in board.rows], reach=reach), self.cache != "none")
+        reach = [row.columns for row in board.rows] if self.cache in ("dual", "decoded") else None
+        lookback = board.models["denoiser"].lookback
+        fed = [self._fed(row, lookback) for row in board.rows]
+        return board.denoise(Fed(fed, reach=reach), self.cache != "none")
 
     def _draw(self, rows: list[Candidates], logits: Tensor) -> tuple[Tensor, Tensor]:
         """Tempered and filtered scores (rows, k, V), and a token of each candidate (rows, k)."""
@@ -316,22 +306,36 @@ class Unmasking(Sampling, Decoder):
     def _advance(self, row: Row) -> None:
         """Count the step, in the next block where the last one is finished."""
         if row.prefix >= row.state.block.stop:
-            row.state = Progress(self._block(row))
+            row.state = self._enter(row)
         row.state.spent += 1
 
-    def _fed(self, row: Row) -> range:
+    def _enter(self, row: Row) -> Progress:
+        """The state of a row that enters its next block."""
+        return Progress(self._block(row))
+
+    def _fed(self, row: Row, lookback: int) -> range | Columns:
         """The columns that a step feeds."""
-        if self.cache == "none" or row.state.spent == 1:
+        before = row.state.spent - 1  # steps of the block
+        renews = self.refresh_interval != "none" and before % self.refresh_interval == 0
+        if self.cache == "none" or before == 0 or renews:
             return range(row.columns)
+        if self.cache == "decoded":
+            return range(row.columns) if before == 1 else self._undecoded(row, lookback)
         begin = len(row.prompt) + row.state.block.start
         return range(begin, row.columns if self.cache == "prefix" else begin + len(row.state.block))
 
+    def _undecoded(self, row: Row, lookback: int) -> Columns:
+        """Columns of masks and of what the last step committed, and those that predict masks of the block."""
+        fresh = [p for p, at in enumerate(row.commits) if at < 0 or at == row.step - 1]
+        predicting = [p - lookback for p in self._masks(row)]
+        return Columns(len(row.prompt) + p for p in sorted({*fresh, *predicting}) if len(row.prompt) + p >= 0)
+
     def _takes_one(self, board: Board, row: Row) -> bool:
         """Whether this step commits the first token of a block and no other."""
-        looks_back = self.cache != "none" and board.models["denoiser"].lookback
+        looks_back = self.cache in ("prefix", "dual") and board.models["denoiser"].lookback
         return bool(looks_back) and row.state.spent == 1
 
-    def _left(self, row: Row) -> tuple[int, int]:
+    def steps_left(self, row: Row) -> tuple[int, int]:
         """(steps of the row's block, how many of them are left, the present one included).
 
         One is left even where a block's only step went into its first token (see `_takes_one`).
@@ -343,30 +347,14 @@ class Unmasking(Sampling, Decoder):
         mine = steps // blocks + (index < steps % blocks)
         return mine, max(1, mine - progress.spent + 1)
 
-    def _steps_of_block(self, row: Row) -> int:
+    def steps_of_block(self, row: Row) -> int:
         """Of the schedules that give every block equally many (PER_BLOCK), as published."""
         length = self.block_length or len(row.canvas)
         return -(-self.steps // -(-len(row.canvas) // length)) if self.steps else length
 
-    def _share(self, row: Row) -> float:
-        """The share of its masks that Dream unmasks in this step: 1 - s/t, and all of them in the last."""
-        steps, left = self._left(row)
-        times = torch.linspace(1, self.epsilon, steps + 1)
-        i = steps - left
-        return 1.0 if left == 1 else float(1 - times[i + 1] / times[i])
-
     def _quota(self, row: Row, masks: int) -> int:
         """How many masks a schedule commits in this step."""
-        steps, spent = self._steps_of_block(row), row.state.spent - 1
-        if self.quota in ("static", "dynamic"):
-            length = self.block_length or len(row.canvas)
-            return min(masks, max(1, length // steps + (spent < length % steps)))
-        if self.quota == "linear":
-            counts = linear_counts(len(row.state.block), steps)
-            return min(masks, counts[spent]) if spent < len(counts) else masks
-        if self.quota == "even":
-            return -(-masks // self._left(row)[1])  # the earlier steps take the remainder
-        return int(masks * self._share(row))
+        return SCHEDULES[self.quota](self, row, masks)
 
     def _draw_positions(self, row: Row, masks: list[int], generator: torch.Generator) -> list[int]:
         """Masks in random order, or from the left. Only those that are committed go through the head."""
@@ -374,7 +362,7 @@ class Unmasking(Sampling, Decoder):
             return masks[: self._quota(row, len(masks))]
         draws = torch.rand(len(masks), generator=generator, device=generator.device)
         if self.quota == "origin":
-            share = self._share(row)
+            share = dream_share(self, row)
             return [p for p, draw in zip(masks, draws.tolist(), strict=True) if draw < share]
         return sorted(masks[i] for i in draws.topk(self._quota(row, len(masks))).indices.tolist())
 
@@ -389,28 +377,15 @@ class Unmasking(Sampling, Decoder):
         padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
         values = values.masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
-        if self.quota in (*SCHEDULES, "dynamic"):
-            quotas = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]
-            if self.quota in SCHEDULES:
-                return order, board.tensor(quotas)
-            due = torch.arange(ids.size(1), device=ids.device) < board.tensor(quotas)[:, None]
-            passed = due | (values > self._least())
-        elif self.quota == "threshold":
-            passed = values >= self._least()
-        elif self.quota in LIMITS["bound"]:
-            entropies = -values.masked_fill(padding, 0)
-            sums = entropies.cumsum(-1)
-            passed = sums - entropies <= self.bound if self.quota == "entropy_bound" else sums < self.bound
-        else:
-            rank = torch.arange(1, ids.size(1) + 1, device=ids.device)
-            passed = (rank + 1) * (1 - values.exp()) <= self.factor
-            if self.quota == "published_factor":
-                passed |= rank == lengths[:, None]
-        passed[:, 0] = True  # at least one, or decoding may never end
-        return order, (passed & ~padding).cumprod(-1).sum(-1)  # padding is last here, too
+        if self.quota in SCHEDULES:
+            counts = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]
+            return order, board.tensor(counts)
+        return self.limit.choose(self, Ranked(board, rows, values, order, padding))
 
-    def _values(self, board: Board, scores: Tensor, ids: Tensor) -> Tensor:
-        """How sure each candidate is, (rows, k)."""
+    def _values(
+        self, board: Board, part: range, rows: Sequence[Candidates], scores: Tensor, ids: Tensor
+    ) -> Tensor:
+        """How sure each candidate of the board's rows `part` is, (rows, k)."""
         if self.end_rule != "last" or not board.stop.ids:
             return RANKS[self.rank](scores, ids)
         ends = board.tensor(sorted(board.stop.ids))
@@ -418,10 +393,10 @@ class Unmasking(Sampling, Decoder):
         values = RANKS[self.rank](scores.index_fill(-1, ends, -torch.inf), ids)
         return values.masked_fill(torch.isin(ids, ends), -torch.inf)
 
-    def _least(self) -> float:
-        """`threshold` on the scale of the rank."""
+    def least(self, threshold: float) -> float:
+        """A threshold on the scale of the rank."""
         if self.rank == "entropy":
-            return -self.threshold
+            return -threshold
         if self.rank == "confidence":
-            return math.log(self.threshold) if self.threshold else -math.inf
-        return self.threshold
+            return math.log(threshold) if threshold else -math.inf
+        return threshold

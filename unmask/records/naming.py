@@ -18,14 +18,25 @@ SYMBOLS = {
     "bound": "gamma",
     "skip_threshold": "c",
     "entropy_max": "H",
+    "low_threshold": "low",
+    "kl_threshold": "kl",
     "block_add_threshold": "add",
     "decoded_token_threshold": "act",
 }
 # Settings that a decoder's name implies, or that belong to its model.
-IMPLIED = {"name", "rank", "rank_tempered", "temperature", "top_p", "top_k", "chunk", "coupling"}
+IMPLIED = {
+    *("name", "rank", "rank_tempered", "temperature", "top_p", "top_k", "chunk", "coupling"),
+    "frequencies",
+}
 # Values that go without saying. A quota is its model's own, or is told by its limit (tau, f, gamma).
 ORDINARY = {
-    "quota": {"even", "dream", "threshold", "factor", "entropy_bound"},
+    "quota": {
+        *("even", "dream", "threshold", "factor", "entropy_bound"),
+        *("near_ties", "hierarchy", "stable"),
+    },
+    "unmask_strategy": {"all"},
+    "empty_steps": {False},
+    "whole_exploration": {False},
     "fallback": {"default"},
     "cache": {"exact"},
     "store": {"fused"},

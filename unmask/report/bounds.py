@@ -24,7 +24,7 @@ from itertools import combinations, product
 from unmask.decoding import Decoder
 from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
-from unmask.decoding.unmasking import FACTORS, Unmasking
+from unmask.decoding.unmasking import Unmasking
 from unmask.tasks import parallelbench
 
 END = -1
@@ -86,7 +86,7 @@ def plain(decoder: Decoder) -> bool:
 
 def rule_of(decoder: Decoder) -> Rule | None:
     """The rule of a decoder, or None where it is none of these."""
-    if not isinstance(decoder, APD | LeftRight | Unmasking) or not plain(decoder):
+    if type(decoder) not in (APD, LeftRight, Unmasking) or not plain(decoder):
         return None
     greedy = decoder.temperature == 0
     if isinstance(decoder, APD):  # R = 1: the whole draft
@@ -105,7 +105,7 @@ def rule_of(decoder: Decoder) -> Rule | None:
         "entropy_bound": lambda values, k: -sum(values[:k]) <= decoder.bound,
         "entropy_sum": lambda values, k: -sum(values[: k + 1]) < decoder.bound,
     }
-    if quota not in passes or quota in FACTORS[1:]:
+    if quota not in passes or quota == "published_factor":
         return None
     return Rule(order, greedy, passes=passes[quota], block_length=block)
 

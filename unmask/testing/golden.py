@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from unittest.mock import patch
@@ -21,25 +21,26 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import dream  # noqa: F401  (registers the published layouts with transformers)
 import llada  # noqa: F401
 from unmask.configuration.command_line import refusals
 from unmask.decoding import Decoder, Models, Stop
-from unmask.decoding.apd import APD
-from unmask.decoding.blocks import Blocks
-from unmask.decoding.leftright import LeftRight
-from unmask.decoding.pipeline import D2F, MultiBlock
-from unmask.decoding.speculative import DFlash
 from unmask.decoding.transformers_generate import TransformersDiffusion
-from unmask.decoding.unmasking import Unmasking
 from unmask.models.drafter import DFlashDraftModel
 from unmask.models.layouts import LAYOUTS, layout_of
 from unmask.models.resources import check_device, choose_device
 from unmask.progress import progress_bar
-from unmask.testing.golden_revising import revising_of, same_events
+from unmask.testing.golden_revising import same_events
+from unmask.testing.golden_settings import (
+    MASK,
+    WAITING,
+    RecordedDrafts,
+    canvas_of,
+    decoder_of,
+    stop_of,
+)
 from unmask.testing.logits import CLOSE, check_logits, expected_in
 
 REQUIRED = {
@@ -48,216 +49,6 @@ REQUIRED = {
     "dream_schedule",
     "factor_last_candidate",
 }  # cases in which the published rule is this project's too
-WAITING = {
-    "open_dcoder": "masks in a prompt; a pad that makes it causal",
-    "mdlm": "classifier-free guidance, suppressed tokens, another shift, the model card's schedule",
-    "bd3lm": "classifier-free guidance, another shift",
-    "fast_dllm_v2": "batch_sample, in which rows share forwards and a stop id waits for its block's end",
-    "sdar": "top_k=1, whose confidences are all 1",
-    "llada2": "an end id in the prompt",
-}
-MASK = 319  # of the tiny models
-EOS = 318  # of the tiny models, where a trace names no other
-FALLBACKS = {"margin_confidence": "margin"}  # published name -> ours
-FACTOR_RULES = {"corrected": "factor", "published": "published_factor"}
-UNSUPPORTED = {"cfg_scale", "suppress_tokens", "begin_suppress_tokens", "right_shift_logits"}  # of dllm
-RENAMED = {  # of a trace -> published name, which is ours
-    "share_add": "block_add_threshold",
-    "share_act": "decoded_token_threshold",
-    "conf_min": "skip_threshold",
-    "cache_delay": "cache_delay_iter",
-}
-RANKS = {
-    "low_confidence": "confidence",
-    "maskgit_plus": "confidence",
-    "entropy": "entropy",
-    "topk_margin": "margin",
-}
-
-
-class PublishedNoise(APD):
-    """APD with the noise of a trace: float64 uniforms for all masks fed, drawn from torch's global generator
-    on the CPU, whatever device decodes."""
-
-    def gumbel(self, streams, offsets, logits) -> Tensor | None:
-        if self.temperature == 0:
-            return None
-        uniforms = torch.rand(logits.shape[1:], dtype=torch.float64)
-        return -torch.log(-torch.log(uniforms))[None].to(logits.device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordedDrafts(DFlash):
-    """DFlash that keeps every block which the target judged: the anchor and the draft."""
-
-    blocks: list = field(default_factory=list)
-
-    def draft(self, board, only, sizes, ids, noise):
-        logits = super().draft(board, only, sizes, ids, noise)
-        begin = board.rows[0].first - 1
-        self.blocks.append(ids[0, begin : begin + sizes[0]].tolist())
-        return logits
-
-
-@dataclass(frozen=True)
-class OpenDCoder(Unmasking):
-    """Dream's schedule up to another time than 0.001, and of more steps than there are tokens."""
-
-    end: float = 1e-3
-
-    @property
-    def epsilon(self) -> float:
-        return self.end
-
-    def _left(self, row):
-        return self.steps, max(1, self.steps - row.state.spent + 1)
-
-
-@dataclass(frozen=True)
-class EarlyStop(Blocks):
-    """LLaDA2's eos_early_stop: only a step that commits an end token sees that all left of one is."""
-
-    def step(self, board):
-        commits = super().step(board)
-        for row, (_, ids) in zip(board.rows, commits, strict=True):
-            row.until = 0 if board.stop.ids & set(ids) else row.until
-        return commits
-
-
-def blocks_of(trace: dict) -> Decoder | None:
-    """This project's decoder for a trace of a block diffusion model; None where it is not implemented."""
-    s, method = trace["settings"], trace["method"]
-    if method == "mdlm" and not (s.keys() & UNSUPPORTED or trace["case"] == "card_schedule"):
-        length = min(s["block_size"], trace["canvas"])
-        return Unmasking(quota="linear", steps=s["steps"], block_length=length, after_end="fill")
-    if method == "open_dcoder" and s["alg"] in RANKS and trace["case"] is None:
-        return OpenDCoder(RANKS[s["alg"]], "dream", s["steps"], end=s.get("eps", 1e-3), after_end="fill")
-    if method == "bd3lm" and not s.keys() & UNSUPPORTED:
-        steps = {"steps_per_block": s["steps_per_block"]} if "steps_per_block" in s else {"steps": s["steps"]}
-        shared = {"store": "separate", "prefix": "recomputed", "after_end": "block"}
-        return Blocks(quota="linear", block_length=s["block_size"], **steps, **shared)
-    if method == "sdar" and "top_k" not in s:
-        rule = s.get(
-            "remasking_strategy",
-            "low_confidence_static" if s.get("threshold", 0) == 1 else "low_confidence_dynamic",
-        )
-        rules = {
-            "low_confidence_static": {"quota": "static"},
-            "low_confidence_dynamic": {
-                "quota": "dynamic",
-                "threshold": s.get("confidence_threshold", s.get("threshold")),
-            },
-            "sequential": {"quota": "static", "rank": "leftmost"},
-            "entropy_bounded": {"quota": "entropy_sum", "rank": "entropy", "bound": s.get("eb_threshold")},
-        }
-        steps = {} if rule == "entropy_bounded" else {"steps_per_block": s["denoising_steps"]}
-        shared = {"store": "separate", "after_end": "block", "block_length": s["block_length"]}
-        return Blocks(**rules[rule], **steps, **shared)
-    if method == "fast_dllm_v2" and trace["case"] is None:
-        return Blocks(
-            quota="dynamic",
-            threshold=s["threshold"],
-            block_length=s["block_size"],
-            sub_block_length=s["small_block_size"],
-            hand_over=True,
-            store="separate",
-            cache="block" if s["use_block_cache"] else "exact",
-        )
-    if method == "llada2" and trace["case"] is None:
-        steps = min(s["steps"], trace["canvas"] // s.get("minimal_topk", 1))
-        kind = EarlyStop if s.get("eos_early_stop") else Blocks
-        return kind(
-            quota="dynamic",
-            threshold=s["threshold"],
-            block_length=s["block_length"],
-            steps_per_block=steps,
-            cache="none",
-            after_end="block",
-        )
-    return None
-
-
-def decoder_of(trace: dict) -> Decoder | None:
-    """This project's decoder with the trace's settings; None where it is not implemented."""
-    s, method = trace["settings"], trace["method"]
-    window = {"kv_window": s.get("kv_window_published"), "max_lookahead": s.get("max_lookahead")}
-    if method == "apd":
-        kind = PublishedNoise if s["temperature"] else APD
-        return kind(
-            mixture_weight=s["mixture_weight"],
-            temperature=s["temperature"],
-            coupling="argmax",
-            chunk=None,
-            **window,
-        )
-    if method == "leftright":
-        return LeftRight(tokens_per_step=s["tokens_per_step"], **window)
-    if method in RANKS:
-        quota = "dream" if trace["family"] == "Dream" else "even"
-        return Unmasking(
-            rank=RANKS[method], quota=quota, steps=s["steps"], block_length=s.get("block_length")
-        )
-    if method == "dparallel":
-        return Unmasking(
-            rank="entropy",
-            quota="threshold",
-            threshold=s["entropy_threshold"],
-            block_length=s["block_length"],
-        )
-    if method == "fast_dllm" and s.get("steps", 1) == 1:
-        shared = {"block_length": s["block_length"], "cache": s["cache"]}
-        if "threshold" in s:
-            return Unmasking(quota="threshold", threshold=s["threshold"], **shared)
-        if "factor" in s:
-            return Unmasking(quota=FACTOR_RULES[s["factor_rule"]], factor=s["factor"], **shared)
-        return Unmasking(steps=s["steps_per_block"] * trace["canvas"] // s["block_length"], **shared)
-    if method == "dflash":
-        return RecordedDrafts(block_length=s["block_size"], temperature=s["temperature"])
-    if method == "d2f":
-        given = renamed(s, "block_length", "share_add", "share_act", "conf_min")
-        return D2F(fallback=FALLBACKS.get(s["fallback"], s["fallback"]), after_end="fill", **given)
-    if method == "d3llm":
-        names = ("block_length", "share_add", "share_act", "entropy_max", "cache", "cache_delay")
-        given = renamed(s, *names, "refresh_interval")
-        end = "none" if s["early_stop"] else "fill"
-        return MultiBlock(after_end=end, published_shift=True, **given)
-    return blocks_of(trace) or revising_of(trace)
-
-
-def renamed(settings: dict, *names: str) -> dict:
-    """These settings of a trace, under our names, without those that are null."""
-    return {RENAMED.get(name, name): settings[name] for name in names if settings[name] is not None}
-
-
-def stop_of(trace: dict) -> Stop:
-    """The end id, where the published decoder looks for it."""
-    s, method = trace["settings"], trace["method"]
-    if method == "apd" or (method, trace.get("family")) == ("leftright", "Dream"):
-        return Stop(frozenset({s.get("eos_token_id", EOS)}))
-    if method in ("d2f", "lopa") or s.get("early_stop"):
-        return Stop(frozenset({s["eos"] or EOS}))
-    ends = {"bd3lm": "eos_token_id", "sdar": "stop_ids", "fast_dllm_v2": "stop_token", "llada2": "eos_id"}
-    if method == "llada21" and s.get("eos_early_stop"):
-        return Stop(frozenset({s["eos_id"]}))
-    if method in ends:
-        end = s[ends[method]]
-        return Stop(frozenset(end if isinstance(end, list) else [end]))
-    return Stop()
-
-
-def canvas_of(trace: dict) -> int:
-    """Tokens of the canvas: published D2F leaves the last ones out where whole blocks do not fill it, LLaDA2
-    decodes its last block to the end, and Fast-dLLM v2 counts blocks, and the token that the last one hands
-    over."""
-    s, method, prompt = trace["settings"], trace["method"], len(trace["prompt"])
-    if method in ("llada2", "llada21"):
-        return len(trace["canvas_ids"])
-    if method == "fast_dllm_v2":
-        return trace["canvas"] // s["block_size"] * s["block_size"] - prompt % s["block_size"] + 1
-    if method == "sdar" and MASK in s["stop_ids"]:  # found in what is still masked: one block
-        return s["block_length"] - prompt % s["block_length"]
-    block = s["block_length"] if method == "d2f" else 1
-    return trace["canvas"] // block * block
 
 
 def ids_of(trace: dict) -> list[int]:
@@ -355,6 +146,8 @@ def replay(trace: dict, decoder: Decoder, folder: Path, device: str = "cpu") -> 
         written([*positions, *back], [*ids, *[None] * len(back)])
         for (positions, ids), back in zip(trace["steps"], remasked, strict=True)
     ]
+    if given := trace["settings"].get("constraints"):  # here they are counted with the first step
+        theirs[0] = written(*zip(*theirs[0], *zip(*given, strict=True), strict=True))
     cut = trace["method"] == "fast_dllm_v2" and generation.finish == "stop"  # behind the end token
     ids = generation.ids[: generation.useful + 1 if cut else None] == ids_of(trace)
     forwards = generation.forwards[first] == trace["forwards"]
@@ -486,11 +279,11 @@ def replay_folder(
     """
     found: dict[tuple[str, str], list[Replay | None]] = {}
     for path in sorted(Path(folder).glob("*.json")):
-        for trace in few(json.loads(path.read_text())["traces"], most):
+        for trace in few(json.loads(path.read_text()).get("traces", ()), most):
             if trace["method"] == "diffusion_gemma":
                 done = replay_canvases(trace, path.parent, device)
             else:
-                decoder = decoder_of(trace)
+                decoder = decoder_of(trace, path.parent)
                 play = replay_drafts if trace["method"] == "dflash" else replay
                 done = decoder and play(trace, decoder, path.parent, device)
             found.setdefault((path.stem, trace["method"]), []).append(done)

@@ -1,0 +1,84 @@
+"""PC-Sampler (arXiv 2508.13021): sure, rare tokens first, and those on the left."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unmask.decoding.board import Board
+from unmask.decoding.quotas import padded
+from unmask.decoding.sampling import number
+from unmask.decoding.unmasking import Candidates, Unmasking
+from unmask.paths import ROOT
+
+
+@cache
+def frequencies_in(path: str) -> tuple[float, ...]:
+    """How often each id of a vocabulary is met, as shares: of a JSON file, relative to the project.
+
+    It holds them as `frequencies`, or `counts`, of which ids that were never met count as met once.
+    ValueError where it does not.
+    """
+    try:
+        data = json.loads((ROOT / Path(path).expanduser()).read_text())
+        if "frequencies" in data:
+            return tuple(map(float, data["frequencies"]))
+        return tuple(max(count, 1) / sum(data["counts"]) for count in data["counts"])
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"frequencies={path}: must be a JSON file with `frequencies` or `counts`, a number for each id "
+            f"of the vocabulary ({error!r})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class PCSampler(Unmasking):
+    """A schedule whose rank is exp(-`lambd` * j) * min(`alpha`, -p * log(f + 1e-9)), for a mask at index j of
+    its block whose token has probability p and is met with frequency f.
+
+    frequencies: a file of them, see `frequencies_in`; it belongs to a tokenizer.
+    """
+
+    rank: str = "calibrated"
+    lambd: float = 0.25
+    alpha: float = 10.0
+    frequencies: str | None = None
+    ranks: ClassVar = ("calibrated",)
+    quotas: ClassVar = ("even", "dream", "static", "linear")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("lambd", "alpha"):
+            if not number(value := getattr(self, name)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value!r} must be a number, 0 or more")
+        if not isinstance(self.frequencies, str):
+            raise ValueError(f"frequencies={self.frequencies!r} must name a file: how often each id is met")
+
+    def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
+        super().check(max_new_tokens, vocabulary)
+        known = len(frequencies_in(self.frequencies))
+        if vocabulary is not None and known < vocabulary:
+            raise ValueError(
+                f"frequencies={self.frequencies} holds {known} ids, and the vocabulary has {vocabulary}: it "
+                "is of another tokenizer; docs/decoders_2026.md says how to count"
+            )
+
+    def _values(
+        self, board: Board, part: range, rows: Sequence[Candidates], scores: Tensor, ids: Tensor
+    ) -> Tensor:
+        likely = scores.softmax(-1).gather(-1, ids[..., None])[..., 0]
+        met = torch.tensor(frequencies_in(self.frequencies), device=ids.device)[ids]
+        index = padded(
+            [p - board.rows[i].state.block.start for p in mine.positions]
+            for i, mine in zip(part, rows, strict=True)
+        )
+        rare = (-likely * (met + 1e-9).log()).clamp(max=self.alpha)
+        return (-self.lambd * board.tensor(index)).exp() * rare
