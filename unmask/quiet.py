@@ -1,6 +1,6 @@
 """Import it before other libraries, and their progress bars, advice and network calls stay out of the output.
 
-For programs (the doors and scripts), which own their process; the package itself changes nothing of its host.
+For programs (commands and scripts), which own their process; the package changes nothing of its host.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""One evaluation: from a checked configuration to a scored record. The doors open this room."""
+"""One evaluation: from a checked configuration to a scored record."""
 
 from pathlib import Path
 

@@ -159,19 +159,19 @@ class UnmaskLM(GenerativeLM):
             for prompt, (until, max_new_tokens), seed in zip(prompts, limits, seeds, strict=True)
         ]
         found = {
-            place: Generation(**self.kept.rows[key]["answer"])
-            for place, key in enumerate(keys)
+            number: Generation(**self.kept.rows[key]["answer"])
+            for number, key in enumerate(keys)
             if key in self.kept.rows
         }
-        alike = defaultdict(list)  # places of the requests that share their stop strings and max_new_tokens
-        for place, limit in enumerate(limits):
-            if place not in found:
-                alike[limit].append(place)
+        alike = defaultdict(list)  # numbers of the requests that share their stop strings and max_new_tokens
+        for number, limit in enumerate(limits):
+            if number not in found:
+                alike[limit].append(number)
         with progress_bar(disable_tqdm) as bar:
             task = bar.add_task("decoding", total=len(requests), completed=len(found))
-            for (until, max_new_tokens), places in alike.items():
+            for (until, max_new_tokens), numbers in alike.items():
                 stop = text_stop(self.setup.main.end_ids, until, self.tokenizer)
-                for batch in self._batches(places, prompts, max_new_tokens):
+                for batch in self._batches(numbers, prompts, max_new_tokens):
                     asked, noise = [prompts[i] for i in batch], [seeds[i] for i in batch]
                     generations = self.decoder.decode(self.models, asked, max_new_tokens, stop, noise)
                     found |= dict(zip(batch, generations, strict=True))
@@ -179,7 +179,7 @@ class UnmaskLM(GenerativeLM):
                         self.kept.add({"key": keys[i], "answer": vars(found[i])})
                         self.cache_hook.add_partial("generate_until", requests[i].args, self.text(found[i]))
                     bar.advance(task, len(batch))
-        self.generations = [found[place] for place in range(len(requests))]
+        self.generations = [found[number] for number in range(len(requests))]
         if requests and not disable_tqdm:
             say(self.headline)
         return [self.text(generation) for generation in self.generations]
@@ -316,15 +316,15 @@ class UnmaskLM(GenerativeLM):
         return seeds
 
     def _batches(
-        self, places: Sequence[int], prompts: Sequence[torch.Tensor], max_new_tokens: int
+        self, numbers: Sequence[int], prompts: Sequence[torch.Tensor], max_new_tokens: int
     ) -> Iterator[list]:
         size = self.batch_size
         if size == "auto":
             size = self.setup.rows_that_fit(
-                max(len(prompts[place]) for place in places) + max_new_tokens, max_new_tokens
+                max(len(prompts[number]) for number in numbers) + max_new_tokens, max_new_tokens
             )
-        for start in range(0, len(places), size):
-            yield places[start : start + size]
+        for start in range(0, len(numbers), size):
+            yield numbers[start : start + size]
 
 
 def _key(kind: str, *asked: object) -> str:
