@@ -27,7 +27,7 @@ def kind_of(text: str) -> str:
     return next((name for name, pattern in KINDS.items() if re.search(pattern, text)), "words")
 
 
-def look(evaluation: Evaluation) -> pd.DataFrame:
+def certainty(evaluation: Evaluation) -> pd.DataFrame:
     """A row per token of the answers: kind, entropy in nats, whether it is right at once."""
     models, tokenizer = evaluation.lm.models, evaluation.lm.tokenizer
     block, max_new_tokens = evaluation.decoder.block_length, evaluation.cfg.task.max_new_tokens
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = {}
         for evaluation in evaluations:
             table = (
-                look(evaluation)
+                certainty(evaluation)
                 .groupby("kind")
                 .agg(tokens=("right", "size"), entropy=("entropy", "mean"), right_at_once=("right", "mean"))
             )

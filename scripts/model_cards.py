@@ -112,11 +112,11 @@ def percent(summary: dict, name: str = "accuracy", form: str = "{:.1f}%") -> str
 def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     """The text of one card; measures what is not measured yet."""
     folder = ROOT / "checkpoints" / name
-    story = json.loads((folder / "training.json").read_text())
-    stages = [story]  # a model may have been trained by one recipe after another
+    record = json.loads((folder / "training.json").read_text())
+    stages = [record]  # a model may have been trained by one recipe after another
     while "earlier" in stages[0]:
         stages.insert(0, stages[0]["earlier"])
-    settings, machine = story["settings"], story["environment"]
+    settings, machine = record["settings"], record["environment"]
     machines = ", then ".join(
         dict.fromkeys(f"{s['environment']['cpu']}, {s['environment']['cores']} cores" for s in stages)
     )
@@ -142,7 +142,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| parameters | {story['parameters']:,} |",
+        f"| parameters | {record['parameters']:,} |",
         f"| layout | {layout(stages)} |",
         f"| objective | {settings['objective']} {json.dumps(settings['objective_options'] or {})} |",
         f"| starts from | {stages[0]['settings']['init_from'] or 'scratch'} |",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the tiny family's reference run: every method, all settings of all figures in turns, in runs/reference. The finished run
-# takes the place of results/reference/reference.parquet; then figures/ is drawn and the page is built. About two hours on two
+# replaces results/reference/reference.parquet; then figures/ is drawn and the page is built. About two hours on two
 # cores; each core's process takes half of the documents. A stopped run goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."

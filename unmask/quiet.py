@@ -2,7 +2,7 @@
 
 But for downloads: 15 GB of weights show how far they are.
 
-For programs (the doors and scripts), which own their process; the package itself changes nothing of its host.
+For programs (commands and scripts), which own their process; the package changes nothing of its host.
 """
 
 import logging

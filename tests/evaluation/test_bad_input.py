@@ -20,6 +20,7 @@ CASES = {
     "an unknown key": (["decoder.mixture=1"], "mixture"),
     "an unknown key at the top": (["limmit=1"], "limmit"),
     "a number for a switch": (["trace=7"], "trace=7: trace must be true or false"),
+    "end tokens that are lists": (["model.end_tokens=[[1]]"], "model.end_tokens="),
     "no model at all": (["~model"], "model"),
     "no folder for the runs": (["results=''"], "results='': is no folder"),
     "a key that is added": (["++nope=1"], "nope: is no setting"),

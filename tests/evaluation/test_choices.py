@@ -154,6 +154,7 @@ def test_causal_models_need_no_samples(words, models, folder):
 
 REFUSED = {
     "unknown name": (["task.name=nothing"], "unknown task 'nothing'; in task.yaml="),
+    "a path that is too long": (["task.yaml=" + "x" * 5000], "is no folder, here or among"),
     "no folder": (["task.yaml=no_such_folder"], "task.yaml=no_such_folder: is no folder"),
     "answered in words": (["task.name=words"], "task words is answered in words"),
     "greedy": (["task.name=last_word"], "check_greedy=true"),

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from unmask.records import RecordError, Run, find_runs
-from unmask.records.files import checksum
+from unmask.records.files import checksum, sealed
 from unmask.records.identity import config_hash
 from unmask.records.reading import RUN, SAMPLES, SCORES
 
@@ -117,6 +117,30 @@ def many(whole, folder, seeds):
             check(random.Random(seed), whole, folder)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"shapes": {"denoiser": None}},
+        {"shapes": {"denoiser": {"layers": 2}}},
+        {"documents": {"toy": "3"}},
+        {"documents": {"toy": 10**30}},  # a range that long would fill the memory
+        {"templates": {"toy": ["a"]}},  # of three documents
+        {"templates": {"toy": [["a"]] * 3}},
+        {"counts": {"retokenised": {"0/0": None}}},
+        {"status": 3},
+    ],
+    ids=str,
+)
+def test_a_fact_of_a_wrong_type_is_refused_though_its_checksum_fits(whole, tmp_path, fact):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    info = json.loads((folder / RUN).read_text())
+    del info["checksum"]
+    (folder / RUN).write_text(json.dumps(sealed(info | fact)))
+    with pytest.raises(RecordError, match=f"run.json: {next(iter(fact))} (is|are)"):
+        Run.read(folder)
+    assert find_runs(tmp_path)[1]
 
 
 def test_a_damaged_record_is_refused_by_name(whole, tmp_path):

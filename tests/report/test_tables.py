@@ -125,7 +125,7 @@ def test_the_demo_puts_no_seconds_side_by_side():
 def test_a_terminal_of_80_columns_cuts_no_number():
     forwards = {"forwards": {"denoiser": 5, "auxiliary": 7}, "positions": {"denoiser": 50, "auxiliary": 70}}
     slow = documents(**forwards, exact=True)
-    runs = {"apd, R = 0.7, W = 16, M = 40 on tiny_dream": slow, "fast": faster(slow, 2)}
+    runs = {"a decoder with many settings on a model of some name": slow, "fast": faster(slow, 2)}
     wide, narrow = printed(runs), printed(runs, width=80)
     assert max(map(len, narrow.splitlines())) <= 80 and "…" not in narrow
     numbers = r"\[[\d., ]+\]|\d+ of \d+|(?:denoiser|auxiliary) [\d.]+|[\d.]{3,}"

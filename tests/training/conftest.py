@@ -136,7 +136,7 @@ def distilled(monkeypatch):
 
 @pytest.fixture
 def trained_adapter(run_command, tmp_path, monkeypatch):
-    """trained_adapter(recipe, method, column) -> (story, names of the tensors that changed).
+    """trained_adapter(recipe, method, column) -> (record, names of the tensors that changed).
 
     A published recipe at tiny scale: its settings on the tiny model that stands for its base, and a data set
     in a folder, with answers in that column.
@@ -164,11 +164,11 @@ def trained_adapter(run_command, tmp_path, monkeypatch):
             f"output={tmp_path / 'model'}",
         )
         assert code == 0, err
-        story = json.loads((tmp_path / "model" / "training.json").read_text())
-        assert 0 < story["trained_parameters"] < story["parameters"] / 10
+        record = json.loads((tmp_path / "model" / "training.json").read_text())
+        assert 0 < record["trained_parameters"] < record["parameters"] / 10
         before, after = (
             AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (parent, tmp_path / "model")
         )
-        return story, {name for name in before if not torch.equal(before[name], after[name])}
+        return record, {name for name in before if not torch.equal(before[name], after[name])}
 
     return train_adapter

@@ -152,6 +152,6 @@ def test_wrong_options_are_refused_by_name(options, message):
 
 @pytest.mark.parametrize("recipe", ["dparallel_llada", "dparallel_dream"])
 def test_the_published_recipes_train_an_adapter(recipe, trained_adapter):
-    story, changed = trained_adapter(recipe, "dparallel", "llm_response")
-    assert story["settings"]["objective"] == "certainty_forcing"
+    record, changed = trained_adapter(recipe, "dparallel", "llm_response")
+    assert record["settings"]["objective"] == "certainty_forcing"
     assert changed and all(name.rpartition(".weight")[0].endswith("_proj") for name in changed)

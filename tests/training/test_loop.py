@@ -1,4 +1,4 @@
-"""One loop: exact resume, a curve, a max_new_tokens, a schedule, signals."""
+"""One loop: exact resume, a curve, a limit of tokens, a schedule, signals."""
 
 import signal
 from itertools import pairwise
@@ -57,7 +57,7 @@ def test_a_state_of_another_model_is_refused(trainer, tmp_path):
         trainer(tmp_path, "llada", "masked_diffusion").resume()
 
 
-def test_run_ends_at_the_token_budget_and_writes_the_curve(trainer, tmp_path):
+def test_run_ends_at_its_tokens_and_writes_the_curve(trainer, tmp_path):
     t = trainer(tmp_path, tokens=2000)
     t.run(log_every=1)
     assert t.seen >= 2000 and t.steps < 8

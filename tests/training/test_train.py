@@ -54,21 +54,21 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
     assert "lm_head.weight" not in weights  # tied: one tensor
     files = {file.name for file in (tmp_path / "model").iterdir()}
     assert not files & {"generation_config.json", "chat_template.jinja", "learning_curve.csv"}
-    story = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert story["tokens"] >= 1500 and [s["from_step"] for s in story["sessions"]] == [0]
-    assert story["recipe"] == "tiny_qwen" and story["settings"]["objective"] == "autoregressive"
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert record["tokens"] >= 1500 and [s["from_step"] for s in record["sessions"]] == [0]
+    assert record["recipe"] == "tiny_qwen" and record["settings"]["objective"] == "autoregressive"
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
 
-    # A second recipe goes on from there, twice the same: the story and the curve tell of both.
+    # A second recipe goes on from there, twice the same: training.json and the curve tell of both.
     more = [f"folder={tmp_path / 'more'}", output, f"init_from={tmp_path / 'model'}", "seed=1"]
     for _ in range(2):
         code, _, err = run_command(train, *shared, *more)
         assert code == 0, err
         told = json.loads((tmp_path / "model" / "training.json").read_text())
-        assert told["earlier"] == {key: value for key, value in story.items() if key != "curve"}
+        assert told["earlier"] == {key: value for key, value in record.items() if key != "curve"}
         curve = curve_of(told)
         assert curve.tokens.is_monotonic_increasing
-        assert curve.tokens.iloc[-1] == story["tokens"] + told["tokens"]
+        assert curve.tokens.iloc[-1] == record["tokens"] + told["tokens"]
 
 
 def test_help_says_what_the_settings_mean(run_command):

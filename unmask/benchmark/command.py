@@ -1,4 +1,4 @@
-"""What bench.py does: race arms, look into each, print."""
+"""What bench.py does: race arms, profile each, print."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def arm_settings(cfg: DictConfig) -> dict[str, list[str]]:
 
 
 def comparison(cfg: DictConfig, arms: list[Arm]) -> dict:
-    """Race the arms, look into each, print; returns everything that is printed."""
+    """Race the arms, profile each, print; returns everything that is printed."""
     base = arms[0].name
     blocks = cfg.prompts // max(arm.batch_size for arm in arms)
     with progress_bar() as bar:

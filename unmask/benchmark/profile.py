@@ -1,4 +1,4 @@
-"""Where one arm's time, memory and arithmetic go. Each looks at passes of its own: timed passes carry no
+"""Where one arm's time, memory and arithmetic go. Each has passes of its own: timed passes carry no
 instruments."""
 
 import statistics
@@ -101,16 +101,16 @@ def _ceiling(arm: Arm, count: int) -> float | None:
 
     def before(module, args, kwargs):
         cache = kwargs.get("past_key_values")
-        place = (
+        held = (
             (cache.size, cache.length, cache.rows, cache.slots, cache.end)
             if isinstance(cache, SlotCache)
             else cache
         )
-        calls.append((module, args, kwargs | ({"past_key_values": None} if cache is not None else {}), place))
+        calls.append((module, args, kwargs | ({"past_key_values": None} if cache is not None else {}), held))
 
     with _hooks(parts, before):
         arm.answer(0, count)
-    if any(place is not None and not isinstance(place, tuple) for *_, place in calls):
+    if any(held is not None and not isinstance(held, tuple) for *_, held in calls):
         return None
 
     def replay() -> float:
@@ -118,9 +118,9 @@ def _ceiling(arm: Arm, count: int) -> float | None:
         synchronise(arm.models.device)
         start = time.perf_counter()
         with torch.inference_mode():
-            for module, args, kwargs, place in calls:
-                if place is not None:
-                    size, length, *slots = place
+            for module, args, kwargs, held in calls:
+                if held is not None:
+                    size, length, *slots = held
                     cache = caches.setdefault((module, size, length), SlotCache(size, length))
                     cache.write_at(*slots)
                     kwargs["past_key_values"] = cache

@@ -32,8 +32,8 @@ def race(arms: Sequence[Arm], rounds: int, advance: Callable[[], None] = lambda:
         for start in range(0, count, block):
             for arm in arms:
                 seconds, generations = arm.models.settled(partial(timed, arm, start, block))
-                place = {"arm": arm.name, "round": turn, "block": start // block, "seconds": seconds}
-                rows.append(place | work(generations))
+                found = {"arm": arm.name, "round": turn, "block": start // block, "seconds": seconds}
+                rows.append(found | work(generations))
                 advance()
     return pd.DataFrame(rows).fillna(0)
 

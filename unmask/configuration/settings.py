@@ -132,6 +132,8 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
         kind, key = decoder.roles[role], "model" if role == first else role
         if settings is None:
             raise ValueError(f"decoder={name} needs a {kind} model as {role}: {key}={_models_of(kind)}")
+        if not all(isinstance(token, str) for token in settings.end_tokens):
+            raise ValueError(f"{key}.end_tokens={settings.end_tokens}: must be a list of tokens")
         if settings.attention not in ATTENTIONS:
             raise ValueError(f"{key}.attention={settings.attention!r}: must be {' or '.join(ATTENTIONS)}")
         if settings.schedule not in SCHEDULES:

@@ -30,7 +30,7 @@ def expand(given: Sequence[str]) -> list[list[str]]:
     """One list of words per setting, as `composed` takes them, from a command's own words.
 
     given: for example ["figure=fig3", "limit=5", "seed=0,1"]. What the command gives for a key that an arm
-    or the grid sweeps takes the place of their list; arms without that key do not get it, and values of
+    or the grid sweeps replaces their list; arms without that key do not get it, and values of
     another arm's list are that arm's alone. What an arm says once wins over the command.
 
     Of several figures (figure=fig2,fig3), the settings of one after the other's; two of them may coincide.

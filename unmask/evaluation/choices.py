@@ -23,7 +23,7 @@ from unmask.evaluation.text_lm import ROLLING, TextLM, joined
 from unmask.models.loading import Source, identity_of_model
 from unmask.models.resources import check_device, choose_device, choose_dtype
 from unmask.models.settings import RandomModel
-from unmask.paths import ROOT
+from unmask.paths import ROOT, may_be_folder
 from unmask.progress import progress_bar
 from unmask.records import Run, config_hash, environment
 from unmask.records.documents import TASK_STRIDE, chosen
@@ -258,9 +258,9 @@ def _tasks(name: str, yaml: str, num_fewshot: int) -> dict[str, Task]:
     answered in words."""
     own = Path(lm_eval.__file__).parent / "tasks"
     folders = [Path(yaml), ROOT / yaml, own / yaml]
-    folder = next((path for path in folders if path.is_dir()), None)
+    folder = next((path for path in folders if may_be_folder(path) and path.is_dir()), None)
     if folder is None:
-        raise ValueError(f"task.yaml={yaml}: is no folder, here or among lm-eval's tasks")
+        raise ValueError(f"task.yaml={yaml[:100]}: is no folder, here or among lm-eval's tasks")
     manager = TaskManager(include_path=folder, include_defaults=False)
     if name not in manager.all_tasks:
         names = ", ".join(manager.all_tasks[:10])

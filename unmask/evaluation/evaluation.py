@@ -1,4 +1,4 @@
-"""One evaluation: from a checked configuration to a scored record. The doors open this room."""
+"""One evaluation: from a checked configuration to a scored record."""
 
 import sys
 from collections import defaultdict

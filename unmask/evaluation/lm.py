@@ -217,33 +217,33 @@ class UnmaskLM(GenerativeLM):
             for prompt, (until, max_new_tokens), seed in zip(prompts, limits, seeds, strict=True)
         ]
         found = {
-            place: Generation(**self.kept.rows[key]["answer"])
-            for place, key in enumerate(keys)
+            number: Generation(**self.kept.rows[key]["answer"])
+            for number, key in enumerate(keys)
             if key in self.kept.rows
         }
-        alike = defaultdict(list)  # places of the requests that share their stop strings and max_new_tokens
-        for place, limit in enumerate(limits):
-            if place not in found:
-                alike[limit].append(place)
+        alike = defaultdict(list)  # numbers of the requests that share their stop strings and max_new_tokens
+        for number, limit in enumerate(limits):
+            if number not in found:
+                alike[limit].append(number)
         with progress_bar(disable_tqdm) as bar:
             task = bar.add_task("decoding", total=len(requests), completed=len(found))
-            for (until, max_new_tokens), places in alike.items():
+            for (until, max_new_tokens), numbers in alike.items():
                 stop = text_stop(self.setup.main.end_ids, until, self.tokenizer)
                 if self.batch_size == "auto":
-                    width = max(len(prompts[place]) for place in places) + max_new_tokens
+                    width = max(len(prompts[number]) for number in numbers) + max_new_tokens
                     self.batch_size = self.setup.rows_that_fit(width, max_new_tokens)
 
-                def decode(batch: slice, places=places, max_new_tokens=max_new_tokens, stop=stop):
-                    asked, noise = ([each[i] for i in places[batch]] for each in (prompts, seeds))
+                def decode(batch: slice, numbers=numbers, max_new_tokens=max_new_tokens, stop=stop):
+                    asked, noise = ([each[i] for i in numbers[batch]] for each in (prompts, seeds))
                     return self.decoder.decode(self.models, asked, max_new_tokens, stop, noise)
 
-                for batch, generations in self.in_batches([requests[i] for i in places], decode):
-                    found |= dict(zip(places[batch], generations, strict=True))
-                    for i in places[batch]:
+                for batch, generations in self.in_batches([requests[i] for i in numbers], decode):
+                    found |= dict(zip(numbers[batch], generations, strict=True))
+                    for i in numbers[batch]:
                         self.kept.add({"key": keys[i], "answer": vars(found[i])})
                         self.cache_hook.add_partial("generate_until", requests[i].args, self.text(found[i]))
                     bar.advance(task, len(generations))
-        self.generations = [found[place] for place in range(len(requests))]
+        self.generations = [found[number] for number in range(len(requests))]
         self._counted = self._of_all(requests, self.generations)
         if requests and not disable_tqdm:
             say(self.headline)

@@ -8,7 +8,7 @@ those that report.py puts before a command's own when it reads the collection.
 
 The file is a table with a row per answer: the fields of `Sample`, its scores, and on the first row of a run
 its run.json. pandas.read_parquet reads it. The table's metadata hold a checksum for each run. An archive is
-never written to: where a run goes on, `Run.open` copies it into a folder first, which is read in its place.
+never written to: where a run goes on, `Run.open` copies it into a folder first, which is read instead.
 """
 
 import hashlib

@@ -1,8 +1,10 @@
 """What lies in a run's folder, read and checked: every line against its checksum and the schema's rules."""
 
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from pathlib import Path
 
+from unmask.records.documents import TASK_STRIDE
 from unmask.records.files import PUT_BACK, RecordError, read_json, read_jsonl, unsealed
 from unmask.records.identity import canonical, config_hash, differences
 from unmask.records.sample import SCHEMA, Sample, check_sample
@@ -11,6 +13,7 @@ from unmask.records.score import Score, check_score
 SAMPLES, SCORES, RUN = "samples.jsonl", "scores.jsonl", "run.json"
 
 INFO = {"config": dict, "config_hash": str, "resumed": list}  # what reading needs of run.json
+SHAPE = {"body_parameters", "head_parameters", "layers", "width"}  # of each model
 
 Key = tuple[int, int]  # doc_id, repeat
 ScoreKey = tuple[int, int, str]  # doc_id, repeat, metric
@@ -37,7 +40,44 @@ def check_info(info: dict, where: object, advice: str) -> dict:
             raise RecordError(f"{where}: {key} is missing or of a wrong type. {advice}")
     if config_hash(info["config"]) != info["config_hash"]:
         raise RecordError(f"{where}: config_hash is not that of its config. {advice}")
+    for key, is_right in FACTS.items():
+        if info.get(key) is not None and not is_right(info[key]):
+            raise RecordError(f"{where}: {key} is of a wrong type. {advice}")
+    documents, templates = info.get("documents") or {}, info.get("templates") or {}
+    if any(len(names) != documents.get(task) for task, names in templates.items()):
+        raise RecordError(f"{where}: templates are not of its documents. {advice}")
     return info
+
+
+def _numbers(value: object) -> bool:
+    """Whether it is names with numbers of 0 or more, all of them finite."""
+    return isinstance(value, dict) and all(
+        type(number) in (int, float) and 0 <= number < inf for number in value.values()
+    )
+
+
+def _documents(value: object) -> bool:
+    return _numbers(value) and all(type(n) is int and n < TASK_STRIDE for n in value.values())
+
+
+def _templates(value: object) -> bool:
+    """A list of names for each task."""
+    lists = isinstance(value, dict) and all(isinstance(names, list) for names in value.values())
+    return lists and not any(isinstance(n, list | dict) for names in value.values() for n in names)
+
+
+def _shapes(value: object) -> bool:
+    return isinstance(value, dict) and all(_numbers(each) and each.keys() >= SHAPE for each in value.values())
+
+
+FACTS: dict[str, Callable] = {  # what else is read of run.json, where it is there
+    "status": lambda value: isinstance(value, str),
+    "metric": lambda value: isinstance(value, str),
+    "documents": _documents,
+    "templates": _templates,
+    "shapes": _shapes,
+    "counts": lambda value: isinstance(value, dict) and _numbers(value.get("retokenised", {})),
+}
 
 
 def stored_info(folder: Path, config: Mapping) -> dict | None:

@@ -58,7 +58,7 @@ def find_runs(root: Path) -> tuple[list["Run"], list[str]]:
     """Every run in a folder, opened with `Run.read`, in order of name; and a message for each that cannot be.
 
     root: a folder of run folders and archives (*.parquet, see `archive`), or one archive. A run's folder is
-    read in place of an archived run of its name, which it goes on with.
+    read instead of an archived run of its name, which it goes on with.
 
     What is damaged, of another schema, or has samples but no run.json is left out, and its message names it
     and says why. Folders inside a run's folder are not looked into: they are other collections.

@@ -144,8 +144,6 @@ def compare(sides: Sequence[str], given: Sequence[str]) -> None:
     if len(sides) < 2:
         raise ValueError(f"compare takes two runs, each {A_RUN}")
     cfg = own_settings(given)
-    if cfg.changed is not None and cfg.changed < 0:
-        raise ValueError(f"changed={cfg.changed}: must be 0 or more, or null for all")
     read = cache(find_runs)  # both may lie in one collection
     named = [named_run(word, ROOT / cfg.results, read) for word in sides]
     idle = {key_of(word) for word in given} - {"results", "changed", *OF_A_FOLDER}

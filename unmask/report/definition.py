@@ -18,7 +18,7 @@ of settings: the code knows kinds, and no figure by name.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from unmask.report.measures import MEASURES
 
@@ -73,6 +73,10 @@ class Definition:
         for measure in self.measures:
             if measure not in MEASURES:
                 _refuse(self.name, "measures", measure, f"choose of {', '.join(MEASURES)}")
+        known = {f.name: f.type for f in fields(Beside)}
+        for key, value in self.beside.items():
+            if key not in known or not _fits(value, known[key]):
+                _refuse(self.name, f"beside.{key}", value, f"must be a {known.get(key, 'key of Beside')}")
         try:
             Beside(**self.beside)
         except TypeError as error:
@@ -144,6 +148,11 @@ class Board(Pareto):
     one_token: list[str] = field(default_factory=lambda: [BASELINE, "autoregressive"])
     parents: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.losses or min(self.losses) < 0:
+            _refuse(self.name, "losses", self.losses, "must be points, 0 or more")
+
     @property
     def first_points(self) -> tuple[list[str], dict[str, str]]:
         return self.one_token, self.parents
@@ -198,22 +207,36 @@ def define(name: str, draw: Any) -> Definition:
         raise ValueError(f"figure {name}: has no section `draw`, which says how it is drawn; see fig3.yaml")
     given = dict(draw)
     kind = given.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         _refuse(name, "kind", kind, f"must be one of {', '.join(KINDS)}")
-    known = {f.name: f for f in fields(KINDS[kind]) if f.name != "name"}
+    known = {f.name: f.type for f in fields(KINDS[kind]) if f.name != "name"}
     for key, value in given.items():
         if key not in known:
             _refuse(name, key, value, f"is no key of a {kind}; it has {', '.join(known)}")
-        if (wanted := get_origin(known[key].type)) in (list, dict):
-            if not isinstance(value, wanted):
-                _refuse(name, key, value, f"must be a {wanted.__name__}")
-        elif not isinstance(value, str | int):
-            _refuse(name, key, value, "must be text")
+        if not _fits(value, known[key]):
+            wanted = "text" if known[key] in (str, str | None) else f"a {known[key]}"
+            _refuse(name, key, value, f"must be {wanted}")
     if "title" not in given:
         _refuse(name, "title", None, "every figure needs one")
     if "published" in given:
         given["published"] = str(given["published"])
     return KINDS[kind](name=name, **given)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of a YAML file is of a field's type; a whole number is text too, as a figure's name."""
+    inner = get_args(kind)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, inner[0]) and _fits(each, inner[1]) for key, each in value.items()
+        )
+    if inner:
+        return any(_fits(value, each) for each in inner)
+    if kind in (str, float):
+        return type(value) in (str, int) if kind is str else type(value) in (int, float)
+    return kind is Any or isinstance(value, kind)
 
 
 def _refuse(name: str, key: str, value: Any, message: str) -> None:

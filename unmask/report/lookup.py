@@ -28,7 +28,10 @@ A_RUN = "a run's folder, or in quotes the settings of eval.py that made it"
 
 def own_settings(given: Sequence[str]) -> DictConfig:
     """What a command says of the report itself: where runs lie and pictures go."""
-    return composed("report", [word for word in given if key_of(word) in OWN and key_of(word) != "figure"])
+    cfg = composed("report", [word for word in given if key_of(word) in OWN and key_of(word) != "figure"])
+    if cfg.changed is not None and cfg.changed < 0:
+        raise ValueError(f"changed={cfg.changed}: must be 0 or more, or null for all")
+    return cfg
 
 
 def results_of(cfg: DictConfig) -> Path:

@@ -27,7 +27,7 @@ DRAWN = {  # figures that kinds draw in panels of their own -> (source, figures)
     "dparallel_llada": ("dParallel 2509.26488", ["fig 4a", "fig 4b"]),
     "dparallel_dream": ("dParallel 2509.26488", ["fig 4c", "fig 4d"]),
 }
-AXES = {"tok/s": "tokens/s (A100)", "step ratio": "steps saved (budget over steps)"}
+AXES = {"tok/s": "tokens/s (A100)", "step ratio": "steps saved (tokens over steps)"}
 COSTS = {  # x_name of a published point -> (ours, whether it is a time)
     "tok/s": ("tokens_per_second", True),
     "steps": ("steps", False),

