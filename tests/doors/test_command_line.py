@@ -21,8 +21,8 @@ SAMPLING = "temperature top_k top_p"
 ANY_ORDER = f"after_end block_length cache end_rule quota rank rank_tempered steps {SAMPLING}"
 TOP = words(
     """arm arms allow_code_execution batch_size check_greedy check_lossless compile decoder device draw dtype
-    force grid interleave limit mc_batch mc_samples model models results run_folder seed setting shard show task threads
-    trace warm_up"""
+    force grid interleave limit mc_batch mc_samples model models results run_folder seed setting shard show
+    task threads trace warm_up"""
 )
 TASK = words(
     "bos data documents gen_prefix limit max_new_tokens metric name num_fewshot prompt shot_processes shots "
