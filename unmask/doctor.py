@@ -10,7 +10,7 @@ tables that can be pasted into an issue, and exits with 1 where something failed
 5. a forward of random weights in Dream's layout against what the device can do. It must read the weights, and
    do two operations for each parameter and position: the slower of the two is the limit.
 
---quick takes a few traces and small models: seconds on a CPU.
+--quick takes a few traces and small models and compiles nothing: it looks at a CPU, too.
 """
 
 import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
@@ -35,7 +35,7 @@ from unmask.decoding.decoder import synchronise
 from unmask.decoding.leftright import LeftRight
 from unmask.evaluation.evaluation import Evaluation
 from unmask.models.loading import on_same_weights
-from unmask.models.random_weights import random_model
+from unmask.models.random_weights import parameters_of, random_config, random_model
 from unmask.models.resources import check_device, choose_device, choose_dtype, memory_of
 from unmask.models.settings import RandomModel
 from unmask.paths import ROOT
@@ -52,6 +52,7 @@ TINY = {  # of the tiny family, by what a role asks for
     ("drafter", "other"): "tiny_dflash",
 }
 REAL = {"layout": "Dream", "width": 3584, "depth": 28}  # 7.6B parameters, 15.2 GB in bfloat16
+MIDDLE = {"layout": "Dream", "width": 1024, "depth": 8}  # compiled in a minute
 SMALL = {"layout": "Dream", "width": 64, "depth": 2, "vocabulary": 512}
 POSITIONS = (1, 16, 64, 256, 1024)  # fed in a forward
 
@@ -59,10 +60,9 @@ POSITIONS = (1, 16, 64, 256, 1024)  # fed in a forward
 class Doctor:
     """The checks, for one device; `failed` says whether anything was wrong."""
 
-    def __init__(self, device: torch.device, quick: bool, compiles: bool):
-        self.device, self.quick, self.compiles = device, quick, compiles
+    def __init__(self, device: torch.device, quick: bool = False):
+        self.device, self.quick = device, quick
         self.dtype, self.failed, self.console = choose_dtype("auto", device), False, Console(width=110)
-        self.shape = SMALL if quick else REAL
 
     def run(self) -> None:
         for title, headings, rows in (
@@ -152,11 +152,10 @@ class Doctor:
         return sample["useful"], steps, f"{1e3 * sample['seconds'] / steps:.1f}"
 
     def compiling(self) -> Iterator[tuple]:
-        model = random_model(
-            RandomModel(name="random", kind="diffusion", **(SMALL | {"depth": 4})), self.device
-        )
-        ways = {"false": Models({"denoiser": model.to(self.dtype).eval()})}
-        if self.compiles:
+        settings = RandomModel(name="random", kind="diffusion", **(SMALL if self.quick else MIDDLE))
+        model = random_model(settings, self.device, self.dtype).eval()
+        ways = {"false": Models({"denoiser": model})}
+        if not self.quick:
             ways["true"] = Models({"denoiser": on_same_weights(model)}).compiled()
         prompt, found = torch.arange(40), {}
         for name, models in ways.items():
@@ -172,23 +171,21 @@ class Doctor:
             same = ids == found["false"][0]
             self.failed |= not same and self.dtype == torch.float32
             yield name, f"{milliseconds:.2f}", "the same" if same else "others"
-        if not self.compiles:
-            yield "true", "skipped (--no-compile)", ""
+        if self.quick:
+            yield "true", "skipped (--quick)", ""
 
     def roofline(self) -> Iterator[tuple]:
         size = 2**22 if self.quick else 2**30
-        settings = RandomModel(name="random", kind="diffusion", **self.shape)
-        bytes_per_second, operations_per_second = (
-            self._bandwidth(size),
-            self._peak(256 if self.quick else 8192),
-        )
-        yield (
-            "",
-            f"{bytes_per_second / 1e9:.0f} GB/s copied",
+        settings = RandomModel(name="random", kind="diffusion", **(SMALL if self.quick else REAL))
+        while settings.depth > 1 and parameters_of(random_config(settings)) * 2.5 > memory_of(self.device):
+            settings.depth -= 1  # a smaller card: fewer layers
+        bytes_per_second = self._bandwidth(size)
+        operations_per_second = self._peak(256 if self.quick else 8192)
+        copied, multiplied = (
+            f"{bytes_per_second / 1e9:.0f} GB/s",
             f"{operations_per_second / 1e12:.2f} TFLOP/s",
-            "",
-            "",
         )
+        yield f"{settings.depth} layers", copied, multiplied, "measured", ""
         body = random_model(settings, self.device, self.dtype).eval().model
         parameters = sum(p.numel() for p in body.layers.parameters())
         reading = parameters * self.dtype.itemsize / bytes_per_second
@@ -228,11 +225,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m unmask.doctor", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, xpu or mps")
-    parser.add_argument("--quick", action="store_true", help="a few traces, small models")
-    parser.add_argument("--no-compile", action="store_true", help="leave out compile=true")
+    parser.add_argument("--quick", action="store_true", help="a few traces, small models, nothing compiled")
     options = parser.parse_args(arguments)
     with refusals():
-        doctor = Doctor(check_device(choose_device(options.device)), options.quick, not options.no_compile)
+        device = check_device(choose_device(options.device))
+        if device.type == "cpu" and not options.quick:
+            raise ValueError(
+                f"torch {torch.__version__} finds no GPU on this machine; --quick looks at the CPU"
+            )
+        doctor = Doctor(device, options.quick)
         doctor.run()
         print("\nsomething FAILED: see above" if doctor.failed else "\nall as it should be")
     return int(doctor.failed)
