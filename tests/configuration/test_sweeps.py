@@ -93,7 +93,8 @@ def test_what_is_wrong_is_said(given, word):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "board")) for name in FIGURES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("board", "parallelbench"))) for name in FIGURES],
 )
 def test_every_figure_composes_has_its_runs_once_and_can_be_drawn(name):
     configs = settings([f"figure={name}"])

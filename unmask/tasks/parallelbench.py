@@ -32,7 +32,6 @@ from itertools import permutations, product
 
 from unmask.tasks.scoring import INVALID
 
-GROUP = "parallelbench"  # all tasks but the long ones
 SHORT, LONG = range(3, 7), range(7, 11)  # names in a line
 RULES = {  # rule of a line -> how it is said
     "copy": "Copy the line.",
@@ -63,14 +62,11 @@ NAMES = """
 Line = Sequence[str]
 
 
-def tasks_of(name: str) -> list[str]:
-    """The tasks that a name stands for; none where it is not one of these."""
-    return [*LINES, *PUZZLES] if name == GROUP else [name] * (name in TASKS)
-
-
-def canvas(name: str) -> int:
-    """Tokens of the longest right answer and its end; of the group, and of all other names, of a puzzle."""
-    return {True: 12 if name.endswith("_long") else 8}.get(name.startswith("line_"), 20)
+def canvas(task: str) -> int:
+    """Tokens of the longest right answer and its end."""
+    if task in PUZZLES:
+        return 20
+    return 12 if task.endswith("_long") else 8
 
 
 def generate(task: str, seed: int) -> Iterator[tuple[str, str, str]]:
