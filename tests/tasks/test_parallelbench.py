@@ -7,6 +7,7 @@ from itertools import islice, permutations, product
 import pytest
 from transformers import AutoTokenizer
 
+from unmask.configuration.composition import composed
 from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
@@ -39,8 +40,7 @@ def tokenizer():
 
 
 def question(rule):
-    numbered = "".join(f"{number} {name}\n" for number, name in enumerate(LINE, start=1))
-    return f"Line:\n{numbered}{parallelbench.RULES[rule].format(new='Jack', k=2)}"
+    return parallelbench.ask(rule, LINE, "Jack", 2, 6)
 
 
 def scored(question, answer, gold=""):
@@ -110,9 +110,9 @@ def test_generated_answers_are_right_and_fit_the_canvas(task, tokenizer):
 
 
 FINGERPRINTS = {  # recorded with every run: a change of these is a change of the benchmark
-    "line_shuffle": "3949fb1a66e0",
-    "line_insert_random": "a3c2fad13050",
-    "line_sort_long": "6657e72cdb3b",
+    "line_shuffle": "5d7a5376b2e8",
+    "line_insert_random": "98a97be6e6fb",
+    "line_sort_long": "38dd190ad2d6",
     "latin_square": "378faf7d4614",
     "sudoku": "a63788b1922f",
 }
@@ -162,16 +162,30 @@ def test_puzzles_have_one_solution(task):
     assert len(parallelbench.solutions(task, "0" * 16)) > 1
 
 
-def test_one_name_is_a_task_and_the_group_is_all_short_ones():
-    (task,) = prepare("line_reverse_long")[1].values()
-    assert set(task.eval_docs["template"]) == {"7", "8", "9", "10"}
-    found = prepare("parallelbench", split="validation", num_fewshot=2)[1]
-    assert list(found) == [*parallelbench.LINES, *parallelbench.PUZZLES]
-    assert {each.config.num_fewshot for each in found.values()} == {2}
-    for name, each in list(found.items())[:4]:
-        golds = {i: problem.solution for i, problem in enumerate(problems.held_out(name, "validation")[:5])}
-        assert {(row["metric"], row["correct"]) for row in score_answers(each, golds)} == {("rule,answer", 1)}
-    with pytest.raises(ValueError, match="unknown task 'line_swap'; there are .*parallelbench, line_copy"):
+@pytest.mark.parametrize("name", ["line_reverse_long", "line_insert_random", "sudoku"])
+def test_each_is_a_task_of_lm_eval(name):
+    (task,) = prepare(name, split="validation", num_fewshot=2)[1].values()
+    assert task.config.task == name and task.config.num_fewshot == 2
+    found = problems.held_out(name, "validation")
+    assert list(task.eval_docs["question"]) == [problem.question for problem in found]
+    answers = {i: problem.solution for i, problem in enumerate(found[:5])} | {5: "-"}
+    rows = score_answers(task, answers)
+    assert [(row["metric"], row["correct"]) for row in rows] == [
+        *[("rule,answer", 1)] * 5,
+        ("rule,answer", 0),
+    ]
+    assert [row["extraction_failed"] for row in rows] == [*[False] * 5, True]
+
+
+def test_the_canvas_follows_from_the_name_of_the_task():
+    for name in parallelbench.TASKS:
+        task = composed("eval", ["task=parallelbench", f"task.name={name}"]).task
+        assert task.max_new_tokens == parallelbench.canvas(name) and task.metric == "rule,answer"
+    assert composed("eval", ["task=parallelbench", "task.max_new_tokens=32"]).task.max_new_tokens == 32
+
+
+def test_a_name_that_there_is_not():
+    with pytest.raises(ValueError, match="unknown task 'line_swap'; there are .*, line_copy, line_reverse"):
         prepare("line_swap")
 
 

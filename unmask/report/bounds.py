@@ -28,6 +28,7 @@ from unmask.decoding.unmasking import Unmasking
 from unmask.tasks import parallelbench
 
 END = -1
+ORDERS = ("left", "random", "confidence", "margin", "entropy")
 Answer = tuple  # of names, or None where a canvas is masked
 Marginals = Mapping[int, Mapping[int, float]]  # masked position -> token -> probability
 
@@ -39,7 +40,7 @@ def bound(decoder: Decoder, task: str, sizes: Sequence[int]) -> float | None:
     """
     if task in parallelbench.PUZZLES or len(answers_of(task, 3)) == 1:
         return 1.0  # every token is certain, whatever else is masked
-    if isinstance(decoder, APD) and decoder.mixture_weight < 1:
+    if type(decoder) is APD and decoder.mixture_weight < 1:
         return 1.0 if plain(decoder) else None
     rule = rule_of(decoder)
     if rule is None:
@@ -63,7 +64,7 @@ def answers_of(task: str, n: int) -> tuple[Answer, ...]:
 class Rule:
     """How a decoder chooses. The block of the first mask is at work; a step takes its masks in this order.
 
-    order: left | random | confidence | margin | entropy: from the surest on, equal ones from the left.
+    order: one of ORDERS: from the left, any, or from the surest on, equal ones from the left.
     greedy: the likeliest token (of equally likely ones any), else a drawn one.
     steps: of the whole canvas, spread evenly; None: as many masks as pass.
     passes: (how sure the masks are, from the surest on; a number k from 1) -> whether mask k is taken too.
@@ -85,7 +86,7 @@ def plain(decoder: Decoder) -> bool:
 
 
 def rule_of(decoder: Decoder) -> Rule | None:
-    """The rule of a decoder, or None where it is none of these."""
+    """The rule of a decoder, or None where it is none of these: a subclass may do something else."""
     if type(decoder) not in (APD, LeftRight, Unmasking) or not plain(decoder):
         return None
     greedy = decoder.temperature == 0
@@ -95,7 +96,7 @@ def rule_of(decoder: Decoder) -> Rule | None:
         return Rule("left", greedy, passes=lambda values, k: k < decoder.tokens_per_step)
     order = {"leftmost": "left"}.get(decoder.rank, decoder.rank)
     quota, block = decoder.quota, decoder.block_length
-    if decoder.end_rule != "none":
+    if decoder.end_rule != "none" or order not in ORDERS:
         return None
     if quota == "even":
         return Rule(order, greedy, steps=decoder.steps or math.inf, block_length=block)

@@ -4,8 +4,8 @@
     gsm_symbolic, chain_sum generated    test, validation, train  exact_match,strict-match
                                                                   exact_match,flexible-extract
     several_kinds           generated    the same                 the same two
-    parallelbench (line_*,  generated    the same                 rule,answer
-    latin_square, sudoku)
+    line_*, latin_square,   generated    the same                 rule,answer
+    sudoku
     gsm8k                   Hub or file  test, train              the same two
     gsm8k_cot, _zeroshot    Hub or file  test                     the same two
     math (seven math_*)     Hub or file  test, train              exact_match,boxed
@@ -131,23 +131,19 @@ def prepare(
         include_defaults=False,
         metadata={"data": data, "split": split, "num_fewshot": num_fewshot, "shots": shots},
     )
-    generated = parallelbench.tasks_of(name)
-    if name not in manager.all_tasks and not generated:
-        known = ", ".join([*manager.all_tasks, parallelbench.GROUP, *parallelbench.TASKS])
-        raise ValueError(f"unknown task {name!r}; there are {known}")
-    if generated:  # one file for all of them
+    wanted: str | dict = name
+    if name in parallelbench.TASKS:  # one file for all of them
         shared = load_yaml(folder / "_parallelbench.yaml")
-        wanted = [{**shared, "task": each, "dataset_kwargs": {"task": each}} for each in generated]
-        tasks = manager.load(wanted)["tasks"]
-        for task in tasks.values():
-            task.set_config("num_fewshot", num_fewshot)
-        return manager, tasks
-    if manager.task_index[name].cfg.get("unsafe_code") and not allow_code_execution:
+        wanted = {**shared, "task": name, "dataset_kwargs": {"task": name}}
+    elif name not in manager.all_tasks:
+        known = ", ".join([*manager.all_tasks, *parallelbench.TASKS])
+        raise ValueError(f"unknown task {name!r}; there are {known}")
+    elif manager.task_index[name].cfg.get("unsafe_code") and not allow_code_execution:
         raise ValueError(
             f"task {name} runs code that a model wrote, in a subprocess with limits on time and memory, "
             "which is no sandbox: set allow_code_execution=true on a machine where that is acceptable"
         )
-    tasks = manager.load(name)["tasks"]
+    tasks = manager.load(wanted)["tasks"]
     for task in tasks.values():
         if not getattr(task.config.custom_dataset, "reads_settings", False):
             _check_foreign(task, data, split)

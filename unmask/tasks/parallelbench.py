@@ -32,7 +32,6 @@ from itertools import permutations, product
 
 from unmask.tasks.scoring import INVALID
 
-GROUP = "parallelbench"  # all tasks but the long ones
 SHORT, LONG = range(3, 7), range(7, 11)  # names in a line
 RULES = {  # rule of a line -> how it is said
     "copy": "Copy the line.",
@@ -50,6 +49,7 @@ PUZZLES = {  # puzzle -> how it is said
     "latin_square": "Solve the latin square:",
     "sudoku": "Solve the sudoku:",
 }
+FREE = "-"  # a number of a line where nobody stands
 GAPS = range(4, 9)  # of the 16 cells of a puzzle
 LINES = [f"line_{rule}" for rule in RULES]
 TASKS = [*LINES, *PUZZLES, *(f"{line}_long" for line in LINES)]
@@ -62,14 +62,11 @@ NAMES = """
 Line = Sequence[str]
 
 
-def tasks_of(name: str) -> list[str]:
-    """The tasks that a name stands for; none where it is not one of these."""
-    return [*LINES, *PUZZLES] if name == GROUP else [name] * (name in TASKS)
-
-
-def canvas(name: str) -> int:
-    """Tokens of the longest right answer and its end; of the group, and of all other names, of a puzzle."""
-    return {True: 12 if name.endswith("_long") else 8}.get(name.startswith("line_"), 20)
+def canvas(task: str) -> int:
+    """Tokens of the longest right answer and its end."""
+    if task in PUZZLES:
+        return 20
+    return 12 if task.endswith("_long") else 8
 
 
 def generate(task: str, seed: int) -> Iterator[tuple[str, str, str]]:
@@ -87,8 +84,7 @@ def _line(task: str, rng: random.Random) -> tuple[str, str, str]:
     rule, n = rule_of(task), rng.choice(LONG if task.endswith("_long") else SHORT)
     *line, new = rng.sample(NAMES, n + 1)
     k = rng.randint(1, n + (rule == "insert_index"))
-    numbered = "".join(f"{number} {name}\n" for number, name in enumerate(line, start=1))
-    question = f"Line:\n{numbered}{RULES[rule].format(new=new, k=k)}"
+    question = ask(rule, line, new, k, LONG[-1] if task.endswith("_long") else SHORT[-1])
     if rule == "shuffle":
         answer = line
         while answer == line:
@@ -96,6 +92,12 @@ def _line(task: str, rng: random.Random) -> tuple[str, str, str]:
     else:
         answer = rng.choice(right_answers(rule, line, new, k))
     return question, "".join(f" {name}" for name in answer), str(n)
+
+
+def ask(rule: str, line: Line, new: str, k: int, width: int) -> str:
+    """The question. A line has `width` numbers, a dash where nobody stands: so a name is equally far from its
+    copy in the answer however long the line is, which small models learn in minutes instead of hours."""
+    return f"{RULES[rule].format(new=new, k=k)}\nLine: {' '.join([*line, *[FREE] * (width - len(line))])}"
 
 
 def rule_of(task: str) -> str:
@@ -118,10 +120,11 @@ def right_answers(rule: str, line: Line, new: str | None = None, k: int | None =
 
 def read_line(question: str) -> tuple[list[str], str | None, int | None]:
     """(line, new name, number) of a question; None where it has no such thing."""
-    _, *line, instruction = question.split("\n")
+    instruction, line = question.split("\nLine: ")
     new = [word for word in re.findall(r"\w+", instruction) if word in NAMES]
     k = re.findall(r"\d+", instruction)
-    return [name.split()[1] for name in line], *(new or [None]), *(map(int, k) if k else [None])
+    names = [name for name in line.split() if name != FREE]
+    return names, *(new or [None]), *(map(int, k) if k else [None])
 
 
 # --- puzzles ---
@@ -183,7 +186,7 @@ def read_answers(resps: list[list[str]], docs: list[dict]) -> list[list[str]]:
 def keeps_rule(doc: dict, results: list[str]) -> dict[str, float]:
     """The score `rule`: whether the answer is one of the right ones. Nothing else may stand in it."""
     question, answer = doc["question"], results[0]
-    if question.startswith("Line:"):
+    if "\nLine: " in question:
         return {"rule": float(answer.split() in Right(question))}
     return {"rule": float(answer.split() == doc["answer"].split())}
 
@@ -193,7 +196,7 @@ class Right:
 
     def __init__(self, question: str):
         self.line, self.new, self.k = read_line(question)
-        said = question.rpartition("\n")[2]
+        said = question.partition("\n")[0]
         words = {"new": self.new, "k": self.k}
         (self.rule,) = (rule for rule, text in RULES.items() if text.format(**words) == said)
 
