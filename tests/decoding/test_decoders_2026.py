@@ -218,8 +218,9 @@ def test_prophets_constraints_are_seen_from_the_first_forward_on(lab):
     assert models.main.seen[0] == [0, 1, lab.MASK, 8, lab.MASK, 9, lab.MASK, lab.MASK]
     assert generation.ids == [4, 8, 4, 9, 4, 4] and generation.forwards["denoiser"] == 4
     assert generation.commits == [0, 0, 1, 0, 2, 3]  # they count with the first step
+    empty = {"empty_steps": True, "after_end": "fill"}
     whole, steps = lab.trace(
-        Prophet(constraints=[[3, 1], [9, 8]], block_length=3, empty_steps=True), models, [0, 1], 6, stop=()
+        Prophet(constraints=[[3, 1], [9, 8]], block_length=3, **empty), models, [0, 1], 6, stop=()
     )
     assert whole.ids == generation.ids and whole.commits == [0, 0, 1, 0, 3, 4]
     assert [len(step) for step, _ in steps] == [3, 1, 0, 1, 1, 0]
@@ -260,7 +261,7 @@ def test_slowfast_explores_and_then_sees_no_further_than_its_cycle(lab):
 
 
 def test_slowfasts_two_or_more_are_committed_together(lab):
-    models = scripted(lab, [0.95, 0.05], [0.5, 0.5], [0.9, 0.1], [0.6, 0.4], [0.91, 0.09])
+    models = scripted(lab, [0.95, 0.05], [0.5, 0.5], [0.92, 0.08], [0.6, 0.4], [0.91, 0.09])
     assert positions(SlowFast(exploration_steps=2), lab, models, 5)[0] == [0, 2, 4]
     assert positions(SlowFast(exploration_steps=2, high_confidence=0.93), lab, models, 5)[0] == [0]
 
@@ -277,13 +278,14 @@ def test_slowfasts_estimates_agree_or_are_averaged(lab):
     # 4 first (estimate 5), then 2 (3). Below 1: not fixed, their mean 4; fast: 0 sees all, 1 and 3 up to 4.
     assert seen(std_dev=1.0)[:6] == [10, 10, 10, 6, 6, 10]
     assert seen(std_dev=1.5)[:5] == [10, 10, 10, 5, 10]  # fixed: the last one, 3
-    assert seen(std_dev=1.5, window=1)[:6] == [10, 10, 10, 7, 7, 7]  # fixed at the first, 5
+    assert seen(std_dev=1.5, window=1)[:6] == [10, 10, 10, 7, 7, 10]  # fixed at the first, 5
 
 
 def test_slowfast_leaves_out_forwards_that_commit_nothing(lab):
     models = scripted(lab, *[[0.95, 0.05]] * 4)
     short = lab.trace(SlowFast(block_length=2), models, [0, 1], 4, stop=())[1]
-    whole = lab.trace(SlowFast(block_length=2, whole_exploration=True), models, [0, 1], 4, stop=())[1]
+    published = SlowFast(block_length=2, whole_exploration=True, after_end="fill")
+    whole = lab.trace(published, models, [0, 1], 4, stop=())[1]
     assert [len(step) for step, _ in short] == [2, 2]
     assert [len(step) for step, _ in whole] == [2, 0, 0, 0, 0, 0] * 2
 
@@ -341,7 +343,7 @@ def test_pc_samplers_table_belongs_to_the_tokenizer(table):
     path = table(counts=[1] * 15)
     with pytest.raises(ValueError, match="holds 15 ids, and the vocabulary has 16"):
         PCSampler(frequencies=path).check(8, vocabulary=16)
-    for wrong in (table(shares=[1]), table(counts=[]), table(counts=3), "nowhere.json"):
+    for wrong in (table(shares=[1]), table(counts=3), "nowhere.json"):
         with pytest.raises(ValueError, match="frequencies=.*must be a JSON file"):
             PCSampler(frequencies=wrong).check(8, vocabulary=16)
     with pytest.raises(ValueError, match="frequencies=None"):

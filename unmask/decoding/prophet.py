@@ -64,9 +64,7 @@ class Prophet(Unmasking):
         super().check(max_new_tokens, vocabulary)
         positions, ids = self.constraints or ((), ())
         if len(positions) >= max_new_tokens:
-            raise ValueError(
-                f"constraints={self.constraints} leave nothing of max_new_tokens={max_new_tokens}"
-            )
+            raise ValueError(f"constraints={self.constraints} fill max_new_tokens={max_new_tokens}")
         for name, position in [("answer_start", self.answer_start), *(("constraints", p) for p in positions)]:
             if position is not None and position >= max_new_tokens:
                 raise ValueError(f"{name}: {position} lies outside of max_new_tokens={max_new_tokens}")
@@ -112,7 +110,7 @@ class Prophet(Unmasking):
             for i, mine, ids in zip(leaving, masks, tokens, strict=True):
                 commits[i] = mine, ids[: len(mine)]
         for i, row in enumerate(board.rows):
-            row.owes = self._owes(row) and i not in leaving
+            row.owes = row.fills and self._owes(row) and i not in leaving
             if row.step == 0 and self.constraints:
                 commits[i] = [
                     [*given, *mine] for given, mine in zip(self.constraints, commits[i], strict=True)

@@ -158,7 +158,8 @@ class SlowFast(Sampling, Decoder):
         if not state.fast:
             self._estimate(state, [p for p, reaches in zip(masks, cycle, strict=False) if reaches])
             finished = len(masks_in(row, state.block)) == len(chosen)
-            row.owes = self.whole_exploration and finished and state.explored < self.exploration_steps
+            more = self.whole_exploration and state.explored < self.exploration_steps
+            row.owes = row.fills and finished and more
         return [masks[k] for k in chosen], [ids[k] for k in chosen]
 
     def _estimate(self, state: Cycle, sure: Sequence[int]) -> None:

@@ -18,8 +18,6 @@ SYMBOLS = {
     "bound": "gamma",
     "skip_threshold": "c",
     "entropy_max": "H",
-    "low_threshold": "low",
-    "kl_threshold": "kl",
     "block_add_threshold": "add",
     "decoded_token_threshold": "act",
 }
