@@ -27,9 +27,9 @@ def rows_that_fit(
         memory = memory_of(device)
     main = sources[0]
     # logits, scores, noise and probabilities in float32
-    free, row = 0.8 * memory, 16 * max_new_tokens * main.text_config.vocab_size
+    free, row = 0.8 * memory, 16 * max_new_tokens * main.config.get_text_config(decoder=True).vocab_size
     for source in sources:
-        c = source.text_config
+        c = source.config.get_text_config(decoder=True)
         free -= source.parameters * dtype.itemsize
         kept = 2 * c.num_hidden_layers * attention_width(c, "num_key_value_heads")
         row += width * (kept + 3 * c.intermediate_size + 8 * c.hidden_size) * dtype.itemsize
