@@ -188,16 +188,18 @@ def test_acceptance_can_be_given(models, decoder, steps):
 def test_acceptance_of_a_draft_can_be_given(target, block_length):
     shape = RandomModel(name="random", layout="dflash", width=64, depth=2, vocabulary=512)
     both = Models({"target": target["target"], "drafter": random_model(shape).eval()})
-    decoder = DFlash(block_length=block_length)
-    assert [g.steps for g in arm(both, decoder).answer(0, 2)] == [[1] * 24] * 2
-    fixed = arm(both, given(decoder, 3)).answer(0, 2)
-    assert [g.steps for g in fixed] == [[1, *[3] * 7, 2]] * 2  # the first step reads the prompt
-    assert all(g.forwards == {"target": 9, "drafter": 8} for g in fixed)
-    assert all(g.positions["drafter"] > 7 * min(block_length, 3) for g in fixed)
+    for verify, temperature in (("exact", 0.0), ("sampled", 1.0)):
+        decoder = DFlash(block_length=block_length, verify=verify, temperature=temperature)
+        fixed = arm(both, given(decoder, 3)).answer(0, 2)
+        assert [g.steps for g in fixed] == [[1, *[3] * 7, 2]] * 2  # the first step reads the prompt
+        assert all(g.forwards == {"target": 9, "drafter": 8} for g in fixed)
+        assert all(
+            g.positions["drafter"] == sum(min(block_length, 23 - 3 * k) for k in range(8)) for g in fixed
+        )
 
 
 def test_a_decoder_that_accepts_nothing_is_refused():
-    for decoder in (Autoregressive(), TransformersGenerate()):
+    for decoder in (Autoregressive(), TransformersGenerate(), Unmasking(rank="random")):
         with pytest.raises(ValueError, match="acceptance=2: .* has none that could be given"):
             given(decoder, 2)
 

@@ -116,7 +116,7 @@ def test_diffusion_gemmas_work_is_what_hooks_see(lab, gemma):
             with_kwargs=True,
         ),
     ]
-    models = lab.Models({"denoiser": gemma})
+    models = lab.Roles({"denoiser": gemma})
     (generation,) = TransformersDiffusion(**QUICK).decode(models, PROMPTS[:1], 20, Stop(), [7])
     for hook in hooks:
         hook.remove()
@@ -132,7 +132,7 @@ def test_diffusion_gemmas_work_is_what_hooks_see(lab, gemma):
 def test_diffusion_gemmas_answer_depends_on_prompt_and_seed_alone(lab, gemma):
     decoder, models, own = (
         TransformersDiffusion(**QUICK),
-        lab.Models({"denoiser": gemma}),
+        lab.Roles({"denoiser": gemma}),
         gemma.generation_config,
     )
     state = torch.get_rng_state()
@@ -146,7 +146,7 @@ def test_diffusion_gemmas_answer_depends_on_prompt_and_seed_alone(lab, gemma):
 
 
 def test_diffusion_gemma_stops_at_ids_and_texts(lab, gemma):
-    decoder, models = TransformersDiffusion(**QUICK), lab.Models({"denoiser": gemma})
+    decoder, models = TransformersDiffusion(**QUICK), lab.Roles({"denoiser": gemma})
     (whole,) = decoder.decode(models, PROMPTS[:1], 24, Stop(), [7])
     end = whole.ids[10]
     assert end not in whole.ids[:10]

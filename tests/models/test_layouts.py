@@ -192,7 +192,7 @@ def test_a_saved_model_has_the_published_names_and_loads_again(golden, tmp_path)
     ],
 )
 def test_the_work_of_a_token_is_that_of_its_experts(name, layer, dense_layers, dense, routed):
-    """Closed form of the published shapes: 1.4 B of 7.4 and of 16.3 B parameters."""
+    """Closed form of the published shapes: 1.4 B of 7.4 and 1.1 B of 16.3 B parameters, tables left out."""
     layout = LAYOUTS[name]
     config = layout.config()
     with torch.device("meta"):
@@ -201,7 +201,7 @@ def test_the_work_of_a_token_is_that_of_its_experts(name, layer, dense_layers, d
     body = layers * layer + dense_layers * dense + (layers - dense_layers) * routed + 2048
     head = 157_184 * 2048
     assert shape == {"body_parameters": body, "head_parameters": head, "layers": layers, "width": 2048}
-    assert 1.2e9 < body + head < 1.6e9
+    assert 1.1e9 < body + head < 1.45e9
     sample = {"prompt_length": 10, "max_new_tokens": 6, "ids": [1] * 6}
     sample |= {"positions": {"denoiser": 32}, "forwards": {"denoiser": 2}}
     flops = 32 * (2 * body + 4 * layers * 2048 * 16) + 6 * 2 * head

@@ -13,7 +13,7 @@ from unmask.decoding import Decoder
 from unmask.decoding.apd import APD
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.speculative import Drafting
-from unmask.decoding.unmasking import Unmasking
+from unmask.decoding.unmasking import BLIND, Unmasking
 
 
 class _Surest:
@@ -30,9 +30,14 @@ class _Judged:
 
 
 class _Verified:
-    def _accept_equal(self, board, blocks, draft, logits) -> tuple[Tensor, Tensor]:
-        tokens, _ = super()._accept_equal(board, blocks, draft, logits)
-        return tokens, board.tensor([min(self.acceptance, size) for size in blocks.sizes])
+    def _accept_equal(self, board, blocks, *args) -> tuple[Tensor, Tensor]:
+        return self._given(blocks, *super()._accept_equal(board, blocks, *args))
+
+    def _accept_by_rejection(self, blocks, *args) -> tuple[Tensor, Tensor]:
+        return self._given(blocks, *super()._accept_by_rejection(blocks, *args))
+
+    def _given(self, blocks, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        return tokens, counts.new_tensor([min(self.acceptance, size) for size in blocks.sizes])
 
 
 GIVEN = {Unmasking: _Surest, APD: _Judged, Drafting: _Verified}
@@ -42,15 +47,16 @@ def given(decoder: Decoder, acceptance: int) -> Decoder:
     """The decoder with `acceptance` tokens committed by every step; fewer where a block or the canvas ends,
     and in a first step that only reads the prompt.
 
-    ValueError for a decoder that accepts nothing (one of a fixed number of tokens, a pipeline).
+    ValueError for a decoder that accepts nothing: one of a fixed number of tokens, a pipeline, an order that
+    does not depend on the model.
     """
     if isinstance(decoder, LeftRight):
         return replace(decoder, tokens_per_step=acceptance)
     for base, how in GIVEN.items():
-        if isinstance(decoder, base):
+        if isinstance(decoder, base) and getattr(decoder, "rank", None) not in BLIND:
             kind = type(type(decoder).__name__, (how, type(decoder)), {"acceptance": acceptance})
             return kind(**{field.name: getattr(decoder, field.name) for field in fields(decoder)})
     raise ValueError(
         f"acceptance={acceptance}: {type(decoder).__name__} has none that could be given; leftright, apd, "
-        "dflash, speculative and the decoders that unmask in any order do"
+        "dflash, speculative and the decoders that unmask the surest tokens have"
     )

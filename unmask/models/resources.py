@@ -32,10 +32,11 @@ def rows_that_fit(
     if memory is None:
         memory = memory_of(device)
     main = sources[0]
-    logits = 4 * max_new_tokens * main.text_config.vocab_size
-    free, row = 0.8 * memory, COPIES * 4 * AT_ONCE * main.text_config.vocab_size
+    vocabulary = main.config.get_text_config(decoder=True).vocab_size
+    logits = 4 * max_new_tokens * vocabulary
+    free, row = 0.8 * memory, COPIES * 4 * AT_ONCE * vocabulary
     for source in sources:
-        c = source.text_config
+        c = source.config.get_text_config(decoder=True)
         free -= source.parameters * dtype.itemsize
         kept = 2 * c.num_hidden_layers * attention_width(c, "num_key_value_heads")
         row += width * (kept + 3 * c.intermediate_size + 8 * c.hidden_size) * dtype.itemsize
