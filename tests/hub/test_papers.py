@@ -174,6 +174,7 @@ def test_a_cell_runs_from_the_hub_to_the_table(hub, tmp_path):
     done = run(hub, *words, f"task.data={hub}/rows/gsm8k")
     assert done.returncode == 0, done.stderr
     assert "Beside dParallel 2509.26488" in done.stdout and "76.1" in done.stdout and ALONE in done.stdout
+    assert "hours on one A100 / H100" in done.stderr
     (mine,) = json.loads(done.stdout.splitlines()[-1]).values()
     assert mine["n"] == 2
     drawn = run(hub, *words, f"task.data={hub}/rows/gsm8k", program="report.py")
