@@ -194,6 +194,7 @@ def test_a_cell_runs_from_the_hub_to_the_table(hub, offline, run_command, tmp_pa
     code, out, err = run_command(eval_door, *words)
     assert code == 0, err
     assert "Beside dParallel 2509.26488" in out and "76.1" in out and ALONE in out
+    assert "hours on one A100 / H100" in err
     (mine,) = json.loads(out.splitlines()[-1]).values()
     assert mine["n"] == 2
     code, _, err = run_command(report, *words)

@@ -21,7 +21,7 @@ from unmask.configuration.settings import machinery_of, typed
 from unmask.evaluation.likelihood import Likelihood
 from unmask.evaluation.text_lm import ROLLING, TextLM, joined
 from unmask.models.loading import Source, identity_of_model
-from unmask.models.resources import check_device, choose_device, choose_dtype
+from unmask.models.resources import check_device, check_memory, choose_device, choose_dtype
 from unmask.models.settings import RandomModel
 from unmask.paths import ROOT, may_be_folder
 from unmask.progress import progress_bar
@@ -67,6 +67,7 @@ class Choices:
         }
         for request in self.requests.values():  # a text that does not fit is found now
             self.lm.pieces(request)
+        check_memory([self.source], self.device, self.dtype)
         meta = environment(self.device) | {"documents": counts, "likelihoods": FILE}
         self.run = Run.open(self.folder, self.identity, meta)
         self.kept = Kept(self.folder / FILE, _key)

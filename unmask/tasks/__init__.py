@@ -113,7 +113,7 @@ def prepare(
 ) -> tuple[TaskManager, dict[str, Task]]:
     """The task manager to hand to `simple_evaluate`, and its tasks by name, in the order of their group.
 
-    data: a file, or a folder with a file per split (documents.py); None: the Hub, or the generator.
+    data: a file, or a folder of one or several data sets (documents.py); None: the Hub, or the generator.
     split: whose documents are asked.
     num_fewshot: worked examples before each question. This is set in the tasks that are returned: give
         `simple_evaluate` these, and not their name.
