@@ -7,8 +7,9 @@
     python demo.py 'prompt="Tom has 5 apples. ..."'
     python demo.py model=dream auxiliary=qwen_0.5b             # wants a GPU
 
-The demo of a document is the answer that eval.py records for it. Masks within the canvas are faint dots.
-Where stdout is no terminal the finished answers are printed, plain. `save=FILE.png` draws them (figure 1).
+The demo of a document is the answer that eval.py records for it (below float32: at batch_size=1). Masks
+within the canvas are faint dots. Where stdout is no terminal the finished answers are printed, plain.
+`save=FILE.png` draws them (figure 1).
 """
 
 from unmask.configuration.command_line import command
