@@ -24,7 +24,7 @@ CASES = {
     "no model at all": (["~model"], "model"),
     "no folder for the runs": (["results=''"], "results='': is no folder"),
     "a key that is added": (["++nope=1"], "nope: is no setting"),
-    "a key that is added to a model": (["+auxiliary.nope=1"], "auxiliary.nope: is no setting"),
+    "a key that is added to a task": (["+task.nope=1"], "task.nope: is no setting"),
     "an arm where there are none": (["arm=one"], "defines no arms"),
     "arms that are none": (["+arms=3"], "arms=3"),
     "a schedule that there is not": (["model.schedule=nope"], "model.schedule='nope'"),

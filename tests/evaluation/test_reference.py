@@ -23,7 +23,7 @@ REFERENCE = ROOT / "results" / "reference"
 SLICE = ROOT / "tests" / "reference"
 DOCUMENTS = 3
 SETTINGS = [
-    "model=tiny_dream decoder=leftright",
+    pytest.param("model=tiny_dream decoder=leftright", marks=pytest.mark.slow),
     "model=tiny_dream decoder=leftright decoder.tokens_per_step=4",
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.1",
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.7 decoder.kv_window=16 decoder.max_lookahead=40",
@@ -33,7 +33,7 @@ SETTINGS = [
     "model=tiny_dparallel_llada decoder=dparallel decoder.block_length=8",
     "model=tiny_d2f_dream decoder=d2f decoder.block_length=8",
     "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.block_add_threshold=0.7",
-    "model=tiny_llada decoder=leftright decoder.tokens_per_step=4",
+    pytest.param("model=tiny_llada decoder=leftright decoder.tokens_per_step=4", marks=pytest.mark.slow),
     "model=tiny_qwen_large decoder=autoregressive",
     "model=tiny_qwen_large drafter=tiny_dflash decoder=dflash",
     "model=tiny_qwen decoder=autoregressive task=chain_sum",

@@ -21,13 +21,9 @@ from unmask.training.export import curve_of
 SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
 
 
-@pytest.fixture(scope="session")
-def built():
-    """The tiny family's tokenizer, made from scratch."""
-    return shared_tokenizer.build()
-
-
-def test_tokenizer_is_reproduced_from_scratch(built, tokenizer):
+@pytest.mark.slow
+def test_tokenizer_is_reproduced_from_scratch(tokenizer):
+    built = shared_tokenizer.build()
     assert built.get_vocab() == tokenizer.get_vocab()
     text = "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n"
     assert built.encode(text) == tokenizer.encode(text) and built.chat_template == tokenizer.chat_template
@@ -38,9 +34,9 @@ def test_digits_are_single_and_spaces_stay_out_of_numbers(tokenizer):
 
 
 def test_train_command_makes_a_folder_that_loads_and_resumes(
-    tmp_path, monkeypatch, run_command, small_chunks, built
+    tmp_path, monkeypatch, run_command, small_chunks, tokenizer
 ):
-    monkeypatch.setattr(shared_tokenizer, "build", lambda: built)
+    monkeypatch.setattr(shared_tokenizer, "build", lambda: tokenizer)
     shared = ["recipe=tiny_qwen", "tokens=1500", "validation_problems=2", "max_new_tokens=4", *SMALL]
     state, output = f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}"
     for expected in ("from 0 of 1,500", "resumed at"):
