@@ -17,9 +17,9 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONG.split())
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread():
-    """The models of the tests are so small that a second thread only waits."""
+    """The models of the tests are so small that a second thread only waits; a run sets what it was told."""
     torch.set_num_threads(1)
 
 

@@ -21,6 +21,8 @@ CASES = {
     "an unknown key at the top": (["limmit=1"], "limmit"),
     "a number for a switch": (["trace=7"], "trace=7: trace must be true or false"),
     "end tokens that are lists": (["model.end_tokens=[[1]]"], "model.end_tokens="),
+    "a file for an adapter": (["model.adapter=README.md"], "adapter=README.md: is no folder"),
+    "a path that is too long": (["model.adapter=" + "x" * 5000], "is no folder and no name of a Hub"),
     "no model at all": (["~model"], "model"),
     "no folder for the runs": (["results=''"], "results='': is no folder"),
     "a key that is added": (["++nope=1"], "nope: is no setting"),

@@ -92,7 +92,8 @@ def build_decoder(settings: Any) -> Decoder:
     try:
         kind = get_class(target)
     except Exception as error:  # no such module, no such name, no class: each its own type
-        raise ValueError(f"decoder._target_={target}: cannot be imported ({error})") from error
+        reason = str(error)[:200]
+        raise ValueError(f"decoder._target_={target[:100]}: cannot be imported ({reason})") from error
     if not issubclass(kind, Decoder):
         raise ValueError(f"decoder._target_={target}: is no Decoder")
     name = settings.get("name")
