@@ -16,7 +16,7 @@ import train
 from unmask.paths import ROOT
 from unmask.training import checking
 from unmask.training import tokenizer as shared_tokenizer
-from unmask.training.export import curve_of
+from unmask.training.export import curve_of, earlier
 
 SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
 
@@ -65,6 +65,16 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
         curve = curve_of(told)
         assert curve.tokens.is_monotonic_increasing
         assert curve.tokens.iloc[-1] == record["tokens"] + told["tokens"]
+
+
+def test_a_parent_without_its_curve_is_refused_before_the_training(tmp_path):
+    record = {"settings": {"name": "tiny_qwen"}}
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    assert earlier(tmp_path, "another") is None
+    with pytest.raises(ValueError, match="training.json has no curve"):
+        earlier(tmp_path, "tiny_qwen")
+    (tmp_path / "training.json").write_text(json.dumps(record | {"curve": ["step", "1"]}))
+    assert curve_of(earlier(tmp_path, "tiny_qwen")).step.tolist() == [1]
 
 
 def test_help_says_what_the_settings_mean(run_command):
