@@ -6,28 +6,20 @@ import pytest
 import torch
 
 
-LONG = {  # files of 15 seconds and more: they come first, so that no process ends alone with one of them
-    *(
-        "test_papers",
-        "test_golden_traces",
-        "test_reference",
-        "test_compiled",
-        "test_scripts",
-        "test_evaluation",
-    ),
-    *("test_readme", "test_train", "test_lm_eval", "test_report", "test_sweep", "test_blocks"),
-    *("test_all_decoders", "test_unmasking", "test_bench", "test_bad_input", "test_dflash", "test_prompts"),
-}
+# Files of 15 seconds and more: they come first, so that no process ends alone with one of them.
+LONG = """test_papers test_golden_traces test_reference test_compiled test_scripts test_evaluation test_readme
+    test_train test_lm_eval test_report test_sweep test_blocks test_all_decoders test_unmasking test_bench
+    test_bad_input test_dflash test_prompts"""
 
 
 def pytest_collection_modifyitems(items):
     """`--no-loadscope-reorder` keeps this order; pytest-xdist's own puts files of few tests last."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    items.sort(key=lambda item: item.path.stem not in LONG.split())
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread():
-    """The models of the tests are so small that a second thread only waits."""
+    """The models of the tests are so small that a second thread only waits; a run sets what it was told."""
     torch.set_num_threads(1)
 
 

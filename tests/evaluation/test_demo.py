@@ -7,7 +7,7 @@ from unmask.tasks import prepare  # noqa: F401  (lm-eval's first import is slow:
 
 
 @pytest.fixture
-def run_demo(run_command, models):
+def run_demo(run_command, models, every_problem):
     return lambda *arguments: run_command(demo, *models, *arguments)
 
 

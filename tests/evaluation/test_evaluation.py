@@ -156,7 +156,7 @@ def test_accuracy_of_a_group_is_the_unweighted_mean_of_its_tasks(evaluate, tmp_p
     assert evaluation.headline(summary)["accuracy"] == summary["accuracy"]
 
 
-def test_an_answer_that_is_right_counts_as_right(evaluate):
+def test_an_answer_that_is_right_counts_as_right(evaluate, every_problem):
     """From the ids of an answer to `correct: 1`, through lm-eval's filter and score."""
     evaluation = evaluate("limit=3", "warm_up=0")
     targets = [str(request.doc["answer"]) for request in evaluation.requests]
@@ -335,7 +335,7 @@ def test_record_has_what_a_reader_needs(evaluate):
     assert {"text", "ids", "commits", "correct", "extracted", "target", "extraction_failed"} <= sample.keys()
 
 
-def test_a_seeded_subset_keeps_the_numbers_of_its_documents(evaluate):
+def test_a_seeded_subset_keeps_the_numbers_of_its_documents(evaluate, every_problem):
     """A limit with a seed takes documents from anywhere; each is recorded and scored as itself."""
     evaluation = evaluate("limit=3", "task.subset_seed=3", "warm_up=0")
     wanted = [request.doc_id for request in evaluation.requests]

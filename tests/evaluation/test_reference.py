@@ -15,7 +15,7 @@ import pytest
 
 from unmask.evaluation.evaluation import Evaluation
 from unmask.paths import ROOT
-from unmask.records import Run, find_runs
+from unmask.records import Run, config_hash, find_runs
 from unmask.records.environment import machine
 from unmask.report.lookup import FIGURES
 
@@ -23,7 +23,7 @@ REFERENCE = ROOT / "results" / "reference"
 SLICE = ROOT / "tests" / "reference"
 DOCUMENTS = 3
 SETTINGS = [
-    "model=tiny_dream decoder=leftright",
+    pytest.param("model=tiny_dream decoder=leftright", marks=pytest.mark.slow),
     "model=tiny_dream decoder=leftright decoder.tokens_per_step=4",
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.1",
     "model=tiny_dream decoder=apd decoder.mixture_weight=0.7 decoder.kv_window=16 decoder.max_lookahead=40",
@@ -33,7 +33,7 @@ SETTINGS = [
     "model=tiny_dparallel_llada decoder=dparallel decoder.block_length=8",
     "model=tiny_d2f_dream decoder=d2f decoder.block_length=8",
     "model=tiny_d2f_llada decoder=d2f decoder.block_length=8 decoder.block_add_threshold=0.7",
-    "model=tiny_llada decoder=leftright decoder.tokens_per_step=4",
+    pytest.param("model=tiny_llada decoder=leftright decoder.tokens_per_step=4", marks=pytest.mark.slow),
     "model=tiny_qwen_large decoder=autoregressive",
     "model=tiny_qwen_large drafter=tiny_dflash decoder=dflash",
     "model=tiny_qwen decoder=autoregressive task=chain_sum",
@@ -48,14 +48,17 @@ def test_a_recorded_slice_comes_out_again(setting, tmp_path):
     """
     again = os.environ.get("RECORD_SLICE")
     results = ROOT / "runs" / "slice" if again else tmp_path
-    evaluation = Evaluation.of(*setting.split(), f"limit={DOCUMENTS}", f"results={results}", "warm_up=0")
+    shared = [f"limit={DOCUMENTS}", f"results={results}", "warm_up=0", f"threads={2 if again else 1}"]
+    evaluation = Evaluation.of(*setting.split(), *shared)
     with evaluation.run:
         evaluation.score()
     metric = evaluation.cfg.task.metric
     keys = evaluation.run.done
     if again:
         return
-    recorded = Run.read(SLICE / evaluation.folder.name).scored(metric, keys)
+    as_recorded = config_hash(evaluation.identity | {"threads": 2})  # two threads wait for the other tests
+    name = f"{evaluation.folder.name.rpartition('-')[0]}-{as_recorded}"
+    recorded = Run.read(SLICE / name).scored(metric, keys)
     compared = ("prompt_hash", "ids", "commits", "forwards", "positions", "correct")
     again = evaluation.run.scored(metric)
     same = [all(ours[c] == theirs[c] for c in compared) for ours, theirs in zip(again, recorded, strict=True)]

@@ -61,6 +61,13 @@ def test_a_malformed_setting_is_one_message_and_nothing_else(
     assert not built and not list(tmp_path.iterdir())
 
 
+def test_a_frozen_model_is_a_choice_and_no_path(run_command, tmp_path):
+    folders = [f"{name}={tmp_path / name}" for name in ("folder", "output")]
+    words = ["recipe=tiny_d2f_dream", "++frozen.teacher=model:../task/gsm8k"]
+    code, _, err = run_command(train, *words, *folders)
+    assert code == 2 and "frozen.teacher=model:../task/gsm8k: is no name of a model" in err, err
+
+
 @pytest.mark.parametrize("width", ["-1", "0", "1000000000000", "wide", "[1]", "{a: 1}"])
 def test_a_model_of_an_extreme_width_is_refused_before_it_is_allocated(width, run_command, tmp_path):
     folders = [f"{name}={tmp_path / name}" for name in ("folder", "output")]

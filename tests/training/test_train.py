@@ -16,18 +16,14 @@ import train
 from unmask.paths import ROOT
 from unmask.training import checking
 from unmask.training import tokenizer as shared_tokenizer
-from unmask.training.export import curve_of
+from unmask.training.export import curve_of, earlier
 
 SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
 
 
-@pytest.fixture(scope="session")
-def built():
-    """The tiny family's tokenizer, made from scratch."""
-    return shared_tokenizer.build()
-
-
-def test_tokenizer_is_reproduced_from_scratch(built, tokenizer):
+@pytest.mark.slow
+def test_tokenizer_is_reproduced_from_scratch(tokenizer):
+    built = shared_tokenizer.build()
     assert built.get_vocab() == tokenizer.get_vocab()
     text = "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n"
     assert built.encode(text) == tokenizer.encode(text) and built.chat_template == tokenizer.chat_template
@@ -38,9 +34,9 @@ def test_digits_are_single_and_spaces_stay_out_of_numbers(tokenizer):
 
 
 def test_train_command_makes_a_folder_that_loads_and_resumes(
-    tmp_path, monkeypatch, run_command, small_chunks, built
+    tmp_path, monkeypatch, run_command, small_chunks, tokenizer
 ):
-    monkeypatch.setattr(shared_tokenizer, "build", lambda: built)
+    monkeypatch.setattr(shared_tokenizer, "build", lambda: tokenizer)
     shared = ["recipe=tiny_qwen", "tokens=1500", "validation_problems=2", "max_new_tokens=4", *SMALL]
     state, output = f"folder={tmp_path / 'state'}", f"output={tmp_path / 'model'}"
     for expected in ("from 0 of 1,500", "resumed at"):
@@ -69,6 +65,16 @@ def test_train_command_makes_a_folder_that_loads_and_resumes(
         curve = curve_of(told)
         assert curve.tokens.is_monotonic_increasing
         assert curve.tokens.iloc[-1] == record["tokens"] + told["tokens"]
+
+
+def test_a_parent_without_its_curve_is_refused_before_the_training(tmp_path):
+    record = {"settings": {"name": "tiny_qwen"}}
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    assert earlier(tmp_path, "another") is None
+    with pytest.raises(ValueError, match="training.json has no curve"):
+        earlier(tmp_path, "tiny_qwen")
+    (tmp_path / "training.json").write_text(json.dumps(record | {"curve": ["step", "1"]}))
+    assert curve_of(earlier(tmp_path, "tiny_qwen")).step.tolist() == [1]
 
 
 def test_help_says_what_the_settings_mean(run_command):

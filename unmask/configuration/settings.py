@@ -49,8 +49,9 @@ def typed(cfg: DictConfig) -> EvalConfig:
         raise ValueError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
     _check_keys(cfg)
     for key, folder in {"results": found.results, "run_folder": found.run_folder}.items():
-        whole = folder is None or folder.endswith(".parquet")  # an archive is a file
-        if not whole and not (folder.strip() and may_be_folder(ROOT / folder)):
+        if folder is None or folder.endswith(".parquet"):  # an archive is a file
+            continue
+        if not folder.strip() or not may_be_folder(ROOT / folder):
             raise ValueError(f"{key}={folder[:100]!r}: is no folder, and none can be made there")
     for role, settings in list(found.models.items()):
         if not settings:  # ROLE=none
@@ -99,7 +100,8 @@ def build_decoder(settings: Any) -> Decoder:
     try:
         kind = get_class(target)
     except Exception as error:  # no such module, no such name, no class: each its own type
-        raise ValueError(f"decoder._target_={target}: cannot be imported ({error})") from error
+        reason = str(error)[:200]
+        raise ValueError(f"decoder._target_={target[:100]}: cannot be imported ({reason})") from error
     if not issubclass(kind, Decoder):
         raise ValueError(f"decoder._target_={target}: is no Decoder")
     name = settings.get("name")

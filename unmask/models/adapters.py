@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from transformers.utils.hub import cached_file
 
-from unmask.paths import hub_reason
+from unmask.paths import hub_reason, may_be_folder
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -23,8 +23,10 @@ def adapter_folder(adapter: str, root: Path) -> Path:
     A repository's files are fetched. ValueError where there is none.
     """
     for folder in (Path(adapter), root / adapter):
-        if (folder / "adapter_config.json").is_file():
+        if may_be_folder(folder) and (folder / "adapter_config.json").is_file():
             return folder
+        if not may_be_folder(folder):  # a file, or no path at all: no name of the Hub either
+            raise ValueError(f"adapter={adapter[:100]}: is no folder and no name of a Hub repository")
     try:
         cached_file(adapter, WEIGHTS)
         return Path(cached_file(adapter, "adapter_config.json")).parent

@@ -76,11 +76,8 @@ class Definition:
         known = {f.name: f.type for f in fields(Beside)}
         for key, value in self.beside.items():
             if key not in known or not _fits(value, known[key]):
-                _refuse(self.name, f"beside.{key}", value, f"must be a {known.get(key, 'key of Beside')}")
-        try:
-            Beside(**self.beside)
-        except TypeError as error:
-            raise ValueError(f"figure {self.name}: draw.beside: {error}") from error
+                wanted = f"must be a {known[key]}" if key in known else f"it has {', '.join(known)}"
+                _refuse(self.name, f"beside.{key}", value, wanted)
 
     @property
     def first_points(self) -> tuple[list[str], dict[str, str]]:

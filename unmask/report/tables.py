@@ -94,7 +94,7 @@ def print_table(table: Table, console: Console | None = None, keep: int = 1) -> 
     first `keep` columns."""
     console = console or Console()
     groups, used = [[]], 0
-    room = console.width - 2 - sum(_width(column) for column in table.columns[:keep])
+    room = console.width - 2 - sum(map(_width, table.columns[:keep]))
     for column in table.columns[keep:]:
         if used + _width(column) > room and groups[-1]:
             groups.append([])

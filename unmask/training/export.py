@@ -22,11 +22,18 @@ TOTALS = ["step", "tokens", "seconds"]  # columns of the curve that a second rec
 
 
 def earlier(init_from: Path | str | None, name: str) -> dict | None:
-    """training.json of the recipe before this one, where init_from is this same model after it."""
+    """training.json of the recipe before this one, where init_from is this same model after it.
+
+    ValueError where it holds no curve to go on with.
+    """
     if init_from is None or not (Path(init_from) / "training.json").exists():
         return None
     record = json.loads((init_from / "training.json").read_text())
-    return record if record["settings"]["name"] == name else None
+    if record["settings"]["name"] != name:
+        return None
+    if "curve" not in record:
+        raise ValueError(f"init_from={init_from}: training.json has no curve: an older version made it")
+    return record
 
 
 def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, output: Path) -> None:
