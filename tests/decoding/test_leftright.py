@@ -23,6 +23,7 @@ def test_one_token_a_step(lab):
         "forwards": {"denoiser": 3},
         "positions": {"denoiser": 15},
         "seconds": None,
+        "lost": None,
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy
+import torch
 from torch import Tensor
 
 from unmask.decoding.board import Board, Fed, to_lists
@@ -97,6 +98,7 @@ class SlowFast(Sampling, Decoder):
     def begin(self, board: Board) -> None:
         for row in board.rows:
             row.state = Cycle(range(self.block_length or len(row.canvas)))
+            row.patience = len(row.canvas) + self.exploration_steps
             row.fills = self.after_end == "fill"
 
     def step(self, board: Board) -> list[Commit]:
@@ -110,6 +112,10 @@ class SlowFast(Sampling, Decoder):
         logits = board.denoise(Fed([self._fed(row) for row in board.rows])).logits(columns)
         ids = self._draw(board, list(map(len, columns)), logits)
         likely = logits.softmax(-1).gather(-1, ids[..., None])[..., 0]
+        behind = (
+            torch.arange(ids.size(1), device=ids.device) >= board.tensor(list(map(len, columns)))[:, None]
+        )
+        likely = likely.masked_fill(behind, -1)  # padding
         surest = likely.sort(dim=1, descending=True, stable=True).indices[:, 0]  # the leftmost of equal ones
         found = to_lists(ids, likely >= self.high_confidence, likely >= self.cycle_confidence, surest)
         return [
