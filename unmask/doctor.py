@@ -29,11 +29,12 @@ from rich.table import Table
 
 from unmask.configuration.command_line import refusals
 from unmask.configuration.composition import CONFIGURATIONS, composed
-from unmask.configuration.settings import build_decoder
+from unmask.configuration.settings import build_decoder, typed
 from unmask.decoding import Models, Stop
 from unmask.decoding.decoder import synchronise
 from unmask.decoding.leftright import LeftRight
 from unmask.evaluation.evaluation import Evaluation
+from unmask.evaluation.setup import Setup
 from unmask.models.loading import on_same_weights
 from unmask.models.random_weights import parameters_of, random_config, random_model
 from unmask.models.resources import check_device, choose_device, choose_dtype, memory_of
@@ -127,13 +128,15 @@ class Doctor:
             yield file, method, len(done), wrong
 
     def decoders(self) -> Iterator[tuple]:
+        asked = Evaluation.of(TINY["diffusion", "first"], "auxiliary=none", "decoder=confidence", "limit=1")
+        (prompt,) = asked.lm.prompts(asked.requests)  # one tokenizer is all models'
         for name in sorted(path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml")):
             try:
-                yield name, *self._document(name)
+                yield name, *self._answer(name, prompt)
             except Exception as error:  # the next decoder may do
                 yield self._failure(name, error, 4)
 
-    def _document(self, name: str) -> tuple:
+    def _answer(self, name: str, prompt: torch.Tensor) -> tuple:
         """Tokens, steps and milliseconds a step of one answer."""
         decoder = build_decoder(composed("eval", [f"decoder={name}"]).decoder)
         (first, kind), *others = decoder.roles.items()
@@ -141,15 +144,13 @@ class Doctor:
         words = [f"{role}={TINY[kind, 'other']}" for role, kind in others]
         words = [TINY[kind, "first"], *([] if words else ["auxiliary=none"]), *words, f"device={self.device}"]
         tokens, block = 8 if self.quick else 64, getattr(decoder, "block_length", None)
-        words += [f"decoder={name}", "limit=1", f"task.max_new_tokens={tokens}", "batch_size=1"]
         words += [f"decoder.block_length={tokens}"] if block is not None and tokens % block else []
-        lm = (evaluation := Evaluation.of(*words)).lm
-        prompts = lm.prompts(evaluation.requests)
-        if not self.quick:
-            lm.decode(evaluation.requests, prompts)  # warms up
-        (sample,) = lm.decode(evaluation.requests, prompts)
-        steps = sample["forwards"][first]
-        return sample["useful"], steps, f"{1e3 * sample['seconds'] / steps:.1f}"
+        setup = Setup(typed(composed("eval", [*words, f"decoder={name}"])))
+        models, stop = setup.load(), Stop(setup.main.end_ids)
+        for _ in range(1 if self.quick else 2):  # the first one warms up
+            (answer,) = setup.decoder.decode(models, [prompt], tokens, stop, [0])
+        steps = answer.forwards[first]
+        return answer.useful, steps, f"{1e3 * answer.seconds / steps:.1f}"
 
     def compiling(self) -> Iterator[tuple]:
         settings = RandomModel(name="random", kind="diffusion", **(SMALL if self.quick else MIDDLE))

@@ -125,6 +125,9 @@ class OnCuda(torch.Tensor):
     def __repr__(self):
         return f"OnCuda({self.held!r})"
 
+    def __reduce_ex__(self, protocol):  # torch.save
+        return self.held.__reduce_ex__(protocol)
+
     def __deepcopy__(self, memo):
         return wrap(self.held.clone())
 
