@@ -127,7 +127,7 @@ def test_runs_of_a_gpu_are_read_on_any_machine(record, draws):
     "given, message",
     [
         (["figure=fig9"], "fig9"),
-        (["output=figures"], "output"),
+        (["figure=fig4", "output=figures"], "output"),
         (["results=nowhere"], "no such folder"),
         (["results=" + "x" * 5000], "no such folder"),
         (["figure=fig4", "pictures=README.md"], "pictures=README.md: is no folder"),
@@ -138,7 +138,7 @@ def test_runs_of_a_gpu_are_read_on_any_machine(record, draws):
         (["figure=fig4", "draw.kind=[curve]"], "draw.kind=['curve']"),
         (["figure=fig4", "draw.measures=[[1]]"], "draw.measures=[[1]]: must be a list[str]"),
         (["figure=fig4", "draw.title=[a]"], "draw.title=['a']: must be text"),
-        (["figure=board", "draw.losses=[-1]"], "draw.losses=[-1]"),
+        (["figure=board", "arm=autoregressive", "draw.losses=[-1]"], "draw.losses=[-1]"),
         (["figure=apd_fig3", "draw.beside.series=3"], "draw.beside.series=3"),
         (["figure=fig4", "changed=-1"], "changed=-1"),
         (["figure=fig4", "draw.measures=[beauty]"], "draw.measures=beauty"),
