@@ -81,4 +81,5 @@ class PCSampler(Unmasking):
             for i, mine in zip(part, rows, strict=True)
         )
         rare = (-likely * (met + 1e-9).log()).clamp(max=self.alpha)
-        return (-self.lambd * board.tensor(index)).exp() * rare
+        wide = padded([*index, range(ids.size(1))])[:-1]  # some rows of a batch may all be shorter
+        return (-self.lambd * board.tensor(wide)).exp() * rare
