@@ -96,7 +96,7 @@ def _line(task: str, rng: random.Random) -> tuple[str, str, str]:
 
 def ask(rule: str, line: Line, new: str, k: int, width: int) -> str:
     """The question. A line has `width` numbers, a dash where nobody stands: so a name is equally far from its
-    copy in the answer however long the line is, which small models learn in minutes instead of hours."""
+    copy in the answer however long the line is, which small models learn much sooner."""
     return f"{RULES[rule].format(new=new, k=k)}\nLine: {' '.join([*line, *[FREE] * (width - len(line))])}"
 
 
