@@ -4,7 +4,7 @@
     python bench.py bench=overhead                    # what APD spends outside the models
     python bench.py bench=batches decoder=confidence  # what batches gain
     python bench.py bench=growth                      # what a step costs as the canvas grows, as curves
-    python bench.py bench=laptop                      # models of 0.5 and 0.6 B, acceptance given: 10 minutes
+    python bench.py bench=laptop                      # 0.5 and 0.6 B, acceptance given: 10 minutes or more
     python bench.py bench=none '+arms={greedy: "decoder.temperature=0", sampled: ""}'
 
 Arms answer the same prompts in turn (A B A B ...) after a warm-up; speeds and ratios are of the whole race,
