@@ -30,7 +30,7 @@ from rich.table import Table
 from unmask.configuration.command_line import refusals
 from unmask.configuration.composition import CONFIGURATIONS, composed
 from unmask.configuration.settings import build_decoder, typed
-from unmask.decoding import Models, Stop
+from unmask.decoding import Decoder, Models, Stop
 from unmask.decoding.decoder import synchronise
 from unmask.decoding.leftright import LeftRight
 from unmask.evaluation.evaluation import Evaluation
@@ -131,14 +131,17 @@ class Doctor:
         asked = Evaluation.of(TINY["diffusion", "first"], "auxiliary=none", "decoder=confidence", "limit=1")
         (prompt,) = asked.lm.prompts(asked.requests)  # one tokenizer is all models'
         for name in sorted(path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml")):
+            decoder = build_decoder(composed("eval", [f"decoder={name}"]).decoder)
+            if (next(iter(decoder.roles.values())), "first") not in TINY:
+                yield name, "no small model of its kind", "", ""
+                continue
             try:
-                yield name, *self._answer(name, prompt)
+                yield name, *self._answer(name, decoder, prompt)
             except Exception as error:  # the next decoder may do
                 yield self._failure(name, error, 4)
 
-    def _answer(self, name: str, prompt: torch.Tensor) -> tuple:
+    def _answer(self, name: str, decoder: Decoder, prompt: torch.Tensor) -> tuple:
         """Tokens, steps and milliseconds a step of one answer."""
-        decoder = build_decoder(composed("eval", [f"decoder={name}"]).decoder)
         (first, kind), *others = decoder.roles.items()
         kind = "block_causal" if decoder.attention == "block_causal" else kind
         words = [f"{role}={TINY[kind, 'other']}" for role, kind in others]

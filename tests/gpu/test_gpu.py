@@ -29,8 +29,8 @@ def test_golden_traces_in_float32(capsys):
     """One of each file and method, the sampled one of APD among them, whose noise is drawn on the CPU."""
     assert golden.main([str(TRACES), "--device", "cuda", "--most", "1"]) == 0
     table = capsys.readouterr().out
-    assert "apd_dream" in table and "dflash" in table and "d2f_llada" in table
-    sampled = golden.few(json.loads((TRACES / "apd_dream.json").read_text())["traces"], 1)
+    assert all(method in table for method in ("apd", "dflash", "d2f", "wino"))
+    sampled = golden.few(json.loads((TRACES / "dream.json").read_text())["traces"], 1)
     assert any(trace["settings"].get("temperature") for trace in sampled)
 
 
@@ -38,7 +38,7 @@ def test_the_doctor_finds_nothing_wrong(capsys):
     assert doctor.main(["--device", "cuda", "--quick"]) == 0
     said = capsys.readouterr().out
     assert "FAILED" not in said and said.endswith("all as it should be\n")
-    for words in ("apd_dream", "transformers_dflash", "bfloat16", "GB/s", "weights"):
+    for words in ("wino", "transformers_dflash", "bfloat16", "GB/s", "weights"):
         assert words in said
     named = {path.stem for path in (ROOT / "eval_config" / "decoder").glob("*.yaml")}
     assert named == {line.split("|")[1].strip() for line in said.splitlines() if "| " in line} & named

@@ -50,7 +50,10 @@ def rows_that_fit(
 
 
 def check_memory(sources: Sequence[Source], device: torch.device, dtype: torch.dtype) -> None:
-    """ValueError where the weights of models that are at work together exceed the device's memory."""
+    """ValueError where the weights of models that are at work together exceed the device's memory. A device
+    that is not here is not judged: `check_device` refuses it where something must be decoded."""
+    if not is_here(device):
+        return
     needed = sum(source.parameters for source in sources) * dtype.itemsize
     if needed > (memory := memory_of(device)):
         names = " and ".join(dict.fromkeys(source.settings.name for source in sources))
@@ -59,6 +62,12 @@ def check_memory(sources: Sequence[Source], device: torch.device, dtype: torch.d
             f"{names}: weights of {needed / 1e9:.3g} GB in {str(dtype).removeprefix('torch.')} do not fit in "
             f"the {memory / 1e9:.3g} GB of device={device.type}: {half}a smaller model needs less"
         )
+
+
+def is_here(device: torch.device) -> bool:
+    """Whether this machine has a device of the kind."""
+    here = torch.accelerator.current_accelerator(check_available=True)
+    return device.type == "cpu" or (here is not None and here.type == device.type)
 
 
 def memory_of(device: torch.device) -> int:
@@ -91,8 +100,7 @@ def check_device(device: torch.device) -> torch.device:
     """The device; ValueError where this machine has no such device."""
     if device.type == "cpu":
         return device
-    here = torch.accelerator.current_accelerator(check_available=True)
-    if here is None or here.type != device.type:
+    if not is_here(device):
         raise ValueError(
             f"device={device}: this machine has no {device.type.upper()} device that torch "
             f"{torch.__version__} can use; use device=cpu"
