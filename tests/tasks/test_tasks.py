@@ -38,7 +38,9 @@ def test_every_task_config_names_a_task_and_a_metric_of_it(path):
     config = OmegaConf.load(path)
     del config["defaults"]
     assert set(config) <= set(TaskConfig.__dataclass_fields__)
-    check_task(TaskConfig(**OmegaConf.to_container(composed("eval", [f"task={path.stem}"]).task)))
+    check_task(
+        TaskConfig(**OmegaConf.to_container(composed("eval", [f"task={path.stem}"]).task, resolve=True))
+    )
     index = TaskManager(include_path=ROOT / "eval_config" / "tasks", include_defaults=False).task_index
     if config.name in parallelbench.TASKS:  # made of one file
         assert config.metric in metrics_of(prepare(config.name)[1][config.name])

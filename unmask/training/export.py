@@ -54,7 +54,7 @@ def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, fo
     model = merged(trainer.objective.student)
     halves: dict[int, torch.Tensor] = {}  # a tied tensor stays one tensor
     weights = {
-        k: halves.setdefault(v.data_ptr(), v.half() if v.is_floating_point() else v)
+        k: halves.setdefault(v.data_ptr(), (v.half() if v.is_floating_point() else v).cpu())
         for k, v in model.state_dict().items()
     }
     model.save_pretrained(folder, state_dict=weights)
