@@ -1,5 +1,6 @@
 import unmask.quiet  # noqa: F401, I001  (first: it quiets the libraries below)
 
+import os
 import sys
 
 import pytest
@@ -21,6 +22,16 @@ def pytest_collection_modifyitems(items):
 def one_thread():
     """The models of the tests are so small that a second thread only waits; a run sets what it was told."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """What a command sets in the environment of its process ends with the test."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture
