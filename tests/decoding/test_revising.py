@@ -42,7 +42,18 @@ BRANCHES = {
 }
 
 
-@pytest.mark.parametrize("name", [*REVISING, *BRANCHES])
+SECOND = (
+    "wino-blocks saber-one-block p2-more-steps joint-uncached lopa-block-causal lopa-none freedave-prefix"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SECOND.split()))
+        for name in [*REVISING, *BRANCHES]
+    ],
+)
 def test_it_keeps_what_every_decoder_promises(name):
     check_decoder((REVISING | BRANCHES)[name])
 

@@ -15,7 +15,7 @@ from unmask.records import Run
 
 TEXT = (ROOT / "docs" / "models.md").read_text()
 COMMANDS = dict(re.findall(r"^python eval\.py model=(\S+) (.+)$", TEXT[: TEXT.index("Other tasks")], re.M))
-FAST = ("a2d_qwen3_bd3lm", "llada_moe", "diffusion_gemma")  # the others take minutes together
+FAST = ("a2d_qwen3_bd3lm", "llada_moe")  # the others take minutes together
 
 _spec = importlib.util.spec_from_file_location("make_hub", Path(__file__).with_name("make_hub.py"))
 make_hub = importlib.util.module_from_spec(_spec)

@@ -145,6 +145,7 @@ def test_some_reference_solutions_of_mbpp(shared):
 FINAL = "{}\nFinal Answer: The final answer is ${}$. I hope it is correct."
 
 
+@pytest.mark.slow
 def test_reference_solutions_of_math500_are_right_by_the_scorers_that_can_read_them(shared):
     pytest.importorskip("math_verify")
     task = loaded("math500", shared / "math500" / "test.jsonl")
