@@ -8,9 +8,9 @@ import torch
 
 
 # Files of 15 seconds and more: they come first, so that no process ends alone with one of them.
-LONG = """test_emulated test_papers test_golden_traces test_reference test_compiled test_scripts test_evaluation test_readme
-    test_train test_lm_eval test_report test_sweep test_blocks test_all_decoders test_unmasking test_bench
-    test_bad_input test_dflash test_prompts"""
+LONG = """test_emulated test_papers test_golden_traces test_reference test_compiled test_scripts
+    test_evaluation test_readme test_train test_lm_eval test_report test_sweep test_blocks test_all_decoders
+    test_unmasking test_bench test_bad_input test_dflash test_prompts"""
 
 
 def pytest_collection_modifyitems(items):

@@ -261,10 +261,10 @@ def test_without_the_login_one_line(hub, tmp_path, gate):
         assert f"gated: accept its terms at https://huggingface.co/{page}, then log in with `hf auth" in error
 
 
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(["figure=board", "arm=leftright,apd", "task=chain_sum"], marks=pytest.mark.slow), []],
-)
+TURNS = ["figure=board", "arm=leftright,apd", "task=chain_sum"]
+
+
+@pytest.mark.parametrize("command", [pytest.param(TURNS, marks=pytest.mark.slow), []])
 def test_with_too_little_memory_one_line(tmp_path, command):
     """Less than the models of one setting weigh, or than those of all that take turns."""
     memory = 21 if command else 5
