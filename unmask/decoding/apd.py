@@ -13,7 +13,7 @@ from torch import Tensor
 from unmask.decoding.board import Board, Fed, Marginals, to_lists
 from unmask.decoding.leftright import Windowed
 from unmask.decoding.row import Commit
-from unmask.decoding.sampling import ALL, at_least_one, exclude, number
+from unmask.decoding.sampling import ALL, at_least_one, exclude, number, one_of
 from unmask.decoding.visibility import causal
 
 COUPLINGS = ("gumbel", "argmax")
@@ -68,8 +68,7 @@ class APD(Windowed):
         super().__post_init__()
         if not number(self.mixture_weight) or not 0 <= self.mixture_weight <= 1:
             raise ValueError(f"mixture_weight={self.mixture_weight!r} (R) must lie in [0, 1]")
-        if self.coupling not in COUPLINGS:
-            raise ValueError(f"coupling={self.coupling!r} must be one of {', '.join(COUPLINGS)}")
+        one_of(COUPLINGS, coupling=self.coupling)
         at_least_one(chunk=self.chunk)
 
     @property

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from unmask.decoding.board import Board, Fed, Marginals
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one, step_generator
+from unmask.decoding.sampling import at_least_one, one_of, step_generator, true_or_false
 from unmask.decoding.unmasking import Candidates, Progress, Unmasking
 from unmask.models.layout import Layout
 
@@ -74,11 +74,9 @@ class Blocks(Unmasking):
         super().__post_init__()
         at_least_one(needed=True, block_length=self.block_length)
         at_least_one(steps_per_block=self.steps_per_block, sub_block_length=self.sub_block_length)
-        if type(self.hand_over) is not bool:
-            raise ValueError(f"hand_over={self.hand_over!r} must be true or false")
-        for name, known in (("store", ("fused", "separate")), ("prefix", ("kept", "recomputed"))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        true_or_false(hand_over=self.hand_over)
+        one_of(("fused", "separate"), store=self.store)
+        one_of(("kept", "recomputed"), prefix=self.prefix)
         separate = self.store == "separate"
         if self.hand_over and not separate:
             raise ValueError("hand_over=true is done by the forward that stores a block: store=separate")

@@ -17,7 +17,7 @@ from torch import Tensor
 from unmask.decoding.board import Board, Fed, Marginals, Queries
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one, number
+from unmask.decoding.sampling import at_least_one, divides, one_of, share
 from unmask.decoding.unmasking import Unmasking
 
 Guesses = dict[int, tuple[int, float]]  # canvas position -> its likeliest token, and how likely that is
@@ -58,11 +58,10 @@ class FreeDave(Decoder):
     def __post_init__(self):
         at_least_one(block_length=self.block_length)
         at_least_one(needed=True, draft_steps=self.draft_steps)
-        if self.threshold is not None and not (number(self.threshold) and 0 <= self.threshold <= 1):
-            raise ValueError(f"threshold={self.threshold!r} must be a probability, from 0 to 1")
-        for name, known in (("cache", ("dual", "prefix")), ("after_end", ("none", "fill"))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        if self.threshold is not None:
+            share(threshold=self.threshold)
+        one_of(("dual", "prefix"), cache=self.cache)
+        one_of(("none", "fill"), after_end=self.after_end)
 
     @property
     def lossless(self) -> bool:
@@ -73,10 +72,7 @@ class FreeDave(Decoder):
         return Unmasking(block_length=self.block_length, cache=self.cache, after_end=self.after_end)
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
-        if max_new_tokens % (self.block_length or max_new_tokens):
-            raise ValueError(
-                f"block_length={self.block_length} does not divide max_new_tokens={max_new_tokens}"
-            )
+        divides(self.block_length, max_new_tokens)
 
     def begin(self, board: Board) -> None:
         for row in board.rows:

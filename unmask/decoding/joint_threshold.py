@@ -20,7 +20,7 @@ from torch import Tensor
 from unmask.decoding.blocks import BlockProgress, Blocks
 from unmask.decoding.board import Board, to_lists
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one, number
+from unmask.decoding.sampling import at_least_one, number, share
 
 
 @dataclass
@@ -57,8 +57,7 @@ class JointThreshold(Blocks):
     def __post_init__(self):
         super().__post_init__()
         at_least_one(needed=True, least=self.least)
-        if not number(self.edit_threshold) or not 0 <= self.edit_threshold <= 1:
-            raise ValueError(f"edit_threshold={self.edit_threshold!r} must be a probability, from 0 to 1")
+        share(edit_threshold=self.edit_threshold)
         if not number(self.penalty_lambda) or not 0 <= self.penalty_lambda < float("inf"):
             raise ValueError(f"penalty_lambda={self.penalty_lambda!r} must be a number, 0 or more")
         if type(self.max_post_edit_steps) is not int or self.max_post_edit_steps < 0:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from unmask.decoding.board import Board, Marginals, Queries
 from unmask.decoding.freedave import branch_mask
-from unmask.decoding.pipeline import D2F, FALLBACKS, Blocks, share
+from unmask.decoding.pipeline import D2F, FALLBACKS, Blocks
 from unmask.decoding.ranks import RANKS
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one
+from unmask.decoding.sampling import at_least_one, one_of, share
 from unmask.decoding.visibility import block_causal
 
 SURE = 1.0  # the mean rank of a branch without masks; what the anchor was opened with
@@ -95,8 +95,7 @@ class LoPA(D2F):
         super().__post_init__()
         at_least_one(needed=True, branches=self.branches)
         share(branch_topp=self.branch_topp, alpha=self.alpha)
-        if self.visible not in ("full", "block_causal"):
-            raise ValueError(f"visible={self.visible!r} must be one of full, block_causal")
+        one_of(("full", "block_causal"), visible=self.visible)
         if self.cache != "exact":
             raise ValueError(f"cache={self.cache!r}: LoPA keeps what the winners fed, cache=exact")
 

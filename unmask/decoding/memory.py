@@ -16,7 +16,7 @@ from torch import Tensor
 from unmask.decoding.board import Board, Marginals
 from unmask.decoding.quotas import Limit, Ranked, due, padded
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one, number
+from unmask.decoding.sampling import at_least_one, number, one_of
 from unmask.decoding.unmasking import Candidates, Progress, Unmasking
 
 SMALL = 1e-12  # is added to probabilities in KLASS's logarithms
@@ -153,8 +153,7 @@ class Klass(Remembering):
         at_least_one(needed=True, history_length=self.history_length)
         if not number(self.kl_threshold) or not 0 <= self.kl_threshold < math.inf:
             raise ValueError(f"kl_threshold={self.kl_threshold!r} must be a number, 0 or more")
-        if self.unmask_strategy not in (known := ("all", "max_conf", "min_kl")):
-            raise ValueError(f"unmask_strategy={self.unmask_strategy!r} must be one of {', '.join(known)}")
+        one_of(("all", "max_conf", "min_kl"), unmask_strategy=self.unmask_strategy)
 
     def _remember(self, state, at, logits):
         now = logits.softmax(-1)

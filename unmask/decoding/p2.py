@@ -36,10 +36,8 @@ class P2(Sampling, Decoder):
     def step(self, board: Board) -> list[Commit]:
         marginals = board.denoise(Fed([range(row.columns) for row in board.rows]))
         logits = marginals.logits([range(len(row.prompt), row.columns) for row in board.rows])
-        scores = self.scores(logits)
         generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
-        noise = self.row_noise(generators, [len(row.canvas) for row in board.rows], logits)
-        ids = (scores if noise is None else scores + noise).argmax(-1)
+        scores, ids = self.draw(logits, generators, [len(row.canvas) for row in board.rows])
         order = confidence(scores, ids).argsort(stable=True)
         commits = []
         for row, least, tokens in zip(board.rows, *to_lists(order, ids), strict=True):

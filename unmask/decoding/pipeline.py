@@ -26,7 +26,16 @@ from unmask.decoding.board import Board, Fed, Marginals, to_lists
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.ranks import RANKS
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
+from unmask.decoding.sampling import (
+    ALL,
+    Sampling,
+    at_least_one,
+    number,
+    one_of,
+    share,
+    step_generator,
+    true_or_false,
+)
 
 FALLBACKS = {"default": "confidence", "neg_entropy": "entropy", "margin": "margin"}
 
@@ -60,8 +69,7 @@ class Pipeline(Sampling, Decoder):
         share(
             block_add_threshold=self.block_add_threshold, decoded_token_threshold=self.decoded_token_threshold
         )
-        if self.after_end not in ("none", "fill"):
-            raise ValueError(f"after_end={self.after_end!r} must be one of none, fill")
+        one_of(("none", "fill"), after_end=self.after_end)
 
     def begin(self, board: Board) -> None:
         for row in board.rows:
@@ -97,10 +105,9 @@ class Pipeline(Sampling, Decoder):
 
     def _draw(self, board: Board, masks: list[list[int]], logits: Tensor, part: range) -> Tensor:
         """A token of each mask of these rows, (rows, k)."""
-        scores, rows = self.scores(logits), [board.rows[i] for i in part]
+        rows = [board.rows[i] for i in part]
         generators = [step_generator(row.seed, row.step, board.ids.device) for row in rows]
-        noise = self.row_noise(generators, [len(masks[i]) for i in part], logits)
-        return (scores if noise is None else scores + noise).argmax(-1)
+        return self.draw(logits, generators, [len(masks[i]) for i in part])[1]
 
     def _commit(
         self,
@@ -202,9 +209,8 @@ class D2F(Pipeline):
     def __post_init__(self):
         super().__post_init__()
         share(skip_threshold=self.skip_threshold)
-        for name, known in (("fallback", FALLBACKS), ("cache", ("exact", "off"))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        one_of(FALLBACKS, fallback=self.fallback)
+        one_of(("exact", "off"), cache=self.cache)
 
     def begin(self, board: Board) -> None:
         super().begin(board)
@@ -283,11 +289,9 @@ class MultiBlock(Pipeline):
         at_least_one(refresh_interval=self.refresh_interval)
         if not number(self.entropy_max) or not 0 <= self.entropy_max < math.inf:
             raise ValueError(f"entropy_max={self.entropy_max!r} must be a number, 0 or more")
-        for name, known in (("rule", ("llada", "dream", None)), ("cache", ("delayed", "none"))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(map(str, known))}")
-        if type(self.published_shift) is not bool:
-            raise ValueError(f"published_shift={self.published_shift!r} must be true or false")
+        one_of(("llada", "dream", None), rule=self.rule)
+        one_of(("delayed", "none"), cache=self.cache)
+        true_or_false(published_shift=self.published_shift)
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         most = math.log(vocabulary) if vocabulary else math.inf
@@ -347,10 +351,3 @@ class MultiBlock(Pipeline):
         kept = [k for k, p in enumerate(commit[0]) if p <= first]
         rest = range(first + 1, row.length)
         return [*(commit[0][k] for k in kept), *rest], [*(commit[1][k] for k in kept), *[token] * len(rest)]
-
-
-def share(**settings: float) -> None:
-    """ValueError naming the setting that is no share: a number from 0 to 1."""
-    for name, value in settings.items():
-        if not number(value) or not 0 <= value <= 1:
-            raise ValueError(f"{name}={value!r} must be a number from 0 to 1")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from unmask.decoding.board import Board, Marginals
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import number, step_generator
+from unmask.decoding.sampling import number, step_generator, true_or_false
 from unmask.decoding.unmasking import Candidates, Unmasking
 
 WINDOW = 5  # positions of the answer that are watched
@@ -47,8 +47,7 @@ class Prophet(Unmasking):
         start = self.answer_start
         if start is not None and (type(start) is not int or start < 0):
             raise ValueError(f"answer_start={start!r} must be a canvas position, 0 or more, or null")
-        if type(self.empty_steps) is not bool:
-            raise ValueError(f"empty_steps={self.empty_steps!r} must be true or false")
+        true_or_false(empty_steps=self.empty_steps)
         if self.constraints is not None:
             pair = self.constraints
             sound = isinstance(pair, list | tuple) and len(pair) == 2

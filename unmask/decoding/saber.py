@@ -16,7 +16,7 @@ import torch
 from unmask.decoding.board import Board, Fed
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one
+from unmask.decoding.sampling import at_least_one, divides
 
 LONGEST = 1024  # steps of a block that may mask again, as published: then what is written stays
 
@@ -53,10 +53,7 @@ class Saber(Decoder):
         at_least_one(needed=True, n=self.n)
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
-        if max_new_tokens % (self.block_length or max_new_tokens):
-            raise ValueError(
-                f"block_length={self.block_length} does not divide max_new_tokens={max_new_tokens}"
-            )
+        divides(self.block_length, max_new_tokens)
 
     def begin(self, board: Board) -> None:
         for row in board.rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -118,6 +118,16 @@ class Sampling:
         bits = torch.empty(*shape, dtype=torch.int32, device=generator.device)
         return standard_gumbel(bits.random_(generator=generator))
 
+    def draw(
+        self, logits: Tensor, generators: Sequence[torch.Generator], counts: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Tempered and filtered scores (rows, k, V), and a token of each position (rows, k).
+
+        Rows use `counts` of the k positions, and draw from their own generators."""
+        scores = self.scores(logits)
+        noise = self.row_noise(generators, counts, logits)
+        return scores, (scores if noise is None else scores + noise).argmax(-1)
+
     def row_noise(self, generators: Sequence, counts: Sequence[int], logits: Tensor) -> Tensor | None:
         """Gumbel noise like `logits` (rows, k, V) for rows that use `counts` of the k positions, each
         row's from its own generator and zero behind them; None when greedy."""
@@ -181,6 +191,33 @@ def at_least_one(needed: bool = False, **settings: int | None) -> None:
     for name, value in settings.items():
         if (needed or value is not None) and (type(value) is not int or value < 1):
             raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")
+
+
+def share(**settings: float) -> None:
+    """ValueError naming the setting that is no share: a number from 0 to 1."""
+    for name, value in settings.items():
+        if not number(value) or not 0 <= value <= 1:
+            raise ValueError(f"{name}={value!r} must be a number from 0 to 1")
+
+
+def one_of(known: Iterable, **settings: object) -> None:
+    """ValueError naming the setting that is none of the known values."""
+    for name, value in settings.items():
+        if value not in known:
+            raise ValueError(f"{name}={value!r} must be one of {', '.join(map(str, known))}")
+
+
+def true_or_false(**settings: bool) -> None:
+    """ValueError naming the setting that is neither."""
+    for name, value in settings.items():
+        if type(value) is not bool:
+            raise ValueError(f"{name}={value!r} must be true or false")
+
+
+def divides(block_length: int | None, max_new_tokens: int) -> None:
+    """ValueError where blocks of this length do not fill the canvas; None is one block."""
+    if max_new_tokens % (block_length or max_new_tokens):
+        raise ValueError(f"block_length={block_length} does not divide max_new_tokens={max_new_tokens}")
 
 
 def number(value: object) -> bool:

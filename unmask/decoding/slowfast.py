@@ -8,13 +8,21 @@ from typing import ClassVar
 
 import numpy
 import torch
-from torch import Tensor
 
 from unmask.decoding.board import Board, Fed, to_lists
 from unmask.decoding.decoder import Decoder
-from unmask.decoding.pipeline import share
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
+from unmask.decoding.sampling import (
+    ALL,
+    Sampling,
+    at_least_one,
+    divides,
+    number,
+    one_of,
+    share,
+    step_generator,
+    true_or_false,
+)
 
 
 @dataclass
@@ -84,16 +92,11 @@ class SlowFast(Sampling, Decoder):
                 f"window={self.window} and exploration_steps={self.exploration_steps}: there is an estimate "
                 "a step, so the window can be no longer"
             )
-        if type(self.whole_exploration) is not bool:
-            raise ValueError(f"whole_exploration={self.whole_exploration!r} must be true or false")
-        if self.after_end not in ("none", "fill"):
-            raise ValueError(f"after_end={self.after_end!r} must be one of none, fill")
+        true_or_false(whole_exploration=self.whole_exploration)
+        one_of(("none", "fill"), after_end=self.after_end)
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
-        if self.block_length and max_new_tokens % self.block_length:
-            raise ValueError(
-                f"block_length={self.block_length} does not divide max_new_tokens={max_new_tokens}"
-            )
+        divides(self.block_length, max_new_tokens)
 
     def begin(self, board: Board) -> None:
         for row in board.rows:
@@ -110,7 +113,9 @@ class SlowFast(Sampling, Decoder):
             for row, mine in zip(board.rows, masks, strict=True)
         ]
         logits = board.denoise(Fed([self._fed(row) for row in board.rows])).logits(columns)
-        ids = self._draw(board, list(map(len, columns)), logits)
+        counts = list(map(len, columns))
+        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
+        _, ids = self.draw(logits, generators, counts)
         likely = logits.softmax(-1).gather(-1, ids[..., None])[..., 0]
         behind = (
             torch.arange(ids.size(1), device=ids.device) >= board.tensor(list(map(len, columns)))[:, None]
@@ -146,13 +151,6 @@ class SlowFast(Sampling, Decoder):
         state = row.state
         end = state.block.start + state.length if state.fast > 1 else len(row.canvas)
         return range(len(row.prompt) + end)
-
-    def _draw(self, board: Board, counts: Sequence[int], logits: Tensor) -> Tensor:
-        """A token of each mask, (rows, k)."""
-        scores = self.scores(logits)
-        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
-        noise = self.row_noise(generators, counts, logits)
-        return (scores if noise is None else scores + noise).argmax(-1)
 
     def _commit(
         self, row: Row, masks: list[int], ids: list[int], high: list[int], cycle: list[int], surest: int

@@ -17,7 +17,7 @@ from torch import Tensor
 from unmask.decoding.board import Board, Fed, to_lists
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.row import Commit
-from unmask.decoding.sampling import ALL, Sampling, at_least_one, step_generator
+from unmask.decoding.sampling import ALL, Sampling, at_least_one, one_of, step_generator
 from unmask.decoding.visibility import causal
 
 VERIFY = ("exact", "sampled")
@@ -69,8 +69,7 @@ class Drafting(Sampling, Decoder):
     def __post_init__(self):
         super().__post_init__()
         at_least_one(block_length=self.block_length)
-        if self.verify not in VERIFY:
-            raise ValueError(f"verify={self.verify!r} must be one of {', '.join(VERIFY)}")
+        one_of(VERIFY, verify=self.verify)
 
     # What the drafters differ in
 

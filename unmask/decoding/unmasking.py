@@ -32,7 +32,16 @@ from unmask.decoding.decoder import Decoder
 from unmask.decoding.quotas import LIMITS, SCHEDULES, Limit, Ranked, dream_share
 from unmask.decoding.ranks import BLIND, RANKS
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import ALL, Sampling, at_least_one, number, step_generator
+from unmask.decoding.sampling import (
+    ALL,
+    Sampling,
+    at_least_one,
+    divides,
+    number,
+    one_of,
+    step_generator,
+    true_or_false,
+)
 
 EPSILON = 1e-3  # where Dream's time ends
 CACHES = ("none", "prefix", "dual", "decoded")
@@ -108,8 +117,7 @@ class Unmasking(Sampling, Decoder):
     def __post_init__(self):
         super().__post_init__()
         at_least_one(steps=self.steps, block_length=self.block_length)
-        if type(self.rank_tempered) is not bool:
-            raise ValueError(f"rank_tempered={self.rank_tempered!r} must be true or false")
+        true_or_false(rank_tempered=self.rank_tempered)
         choices = {
             "rank": self.ranks,
             "quota": self.quotas,
@@ -118,8 +126,7 @@ class Unmasking(Sampling, Decoder):
             "end_rule": END_RULES,
         }
         for name, known in choices.items():
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+            one_of(known, **{name: getattr(self, name)})
         if self.rank in BLIND and self.quota not in SCHEDULES:
             raise ValueError(
                 f"quota={self.quota} needs a rank that depends on the model, and rank={self.rank} does not"
@@ -172,8 +179,8 @@ class Unmasking(Sampling, Decoder):
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         self.check_threshold(vocabulary)
         block = self.block_length or max_new_tokens
-        if max_new_tokens % block and self.quota != "linear":
-            raise ValueError(f"block_length={block} does not divide max_new_tokens={max_new_tokens}")
+        if self.quota != "linear":
+            divides(block, max_new_tokens)
         if self.steps is not None and self.steps < max_new_tokens // block:
             raise ValueError(
                 f"steps={self.steps} is less than one for each of the {max_new_tokens // block} blocks"
@@ -265,10 +272,7 @@ class Unmasking(Sampling, Decoder):
 
     def _draw(self, rows: list[Candidates], logits: Tensor) -> tuple[Tensor, Tensor]:
         """Tempered and filtered scores (rows, k, V), and a token of each candidate (rows, k)."""
-        scores = self.scores(logits)
-        counts = [len(row.positions) for row in rows]
-        noise = self.row_noise([row.generator for row in rows], counts, logits)
-        return scores, (scores if noise is None else scores + noise).argmax(-1)
+        return self.draw(logits, [row.generator for row in rows], [len(row.positions) for row in rows])
 
     def _choose(
         self, board: Board, rows: list[Candidates], values: Tensor, ids: Tensor

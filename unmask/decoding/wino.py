@@ -16,7 +16,7 @@ from torch import Tensor
 from unmask.decoding.board import Board, Queries, to_lists
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one, number
+from unmask.decoding.sampling import at_least_one, divides, one_of, share
 from unmask.models.layout import Layout
 
 SHARE, FEWEST, MOST = 0.7, 5, 20  # of a block's masks that a step commits at most
@@ -55,17 +55,11 @@ class Wino(Decoder):
 
     def __post_init__(self):
         at_least_one(block_length=self.block_length)
-        for name in ("threshold", "threshold_back"):
-            if not number(value := getattr(self, name)) or not 0 <= value <= 1:
-                raise ValueError(f"{name}={value!r} must be a probability, from 0 to 1")
-        if self.after_end not in ("none", "fill"):
-            raise ValueError(f"after_end={self.after_end!r} must be one of none, fill")
+        share(threshold=self.threshold, threshold_back=self.threshold_back)
+        one_of(("none", "fill"), after_end=self.after_end)
 
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
-        if max_new_tokens % (self.block_length or max_new_tokens):
-            raise ValueError(
-                f"block_length={self.block_length} does not divide max_new_tokens={max_new_tokens}"
-            )
+        divides(self.block_length, max_new_tokens)
 
     def check_layout(self, layout: Layout) -> None:
         if layout.lookback:
