@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from unmask.decoding.blocks import Blocks
-from unmask.decoding.freedave import FreeDave, branch_mask
+from unmask.decoding.freedave import FreeDave
 from unmask.decoding.joint_threshold import JointThreshold
 from unmask.decoding.lopa import LoPA
 from unmask.decoding.p2 import P2
 from unmask.decoding.pipeline import D2F
 from unmask.decoding.saber import Saber
 from unmask.decoding.unmasking import Unmasking
-from unmask.decoding.wino import Progress, Wino, shadow_mask
+from unmask.decoding.visibility import branches, shadowed
+from unmask.decoding.wino import Progress, Wino
 from unmask.records.files import RecordError
 from unmask.records.sample import check_sample
 from unmask.testing.check import check_decoder
@@ -104,7 +105,7 @@ def test_without_edits_it_is_block_diffusion(lab, llada):
 
 
 def test_winos_shadow_sees_all_but_its_twin():
-    sees = shadow_mask(5, [2, 3], torch.zeros(1))
+    sees = shadowed(5, [2, 3], torch.zeros(1))
     ordinary = [True] * 5 + [False] * 2
     assert sees.tolist() == [
         *[ordinary] * 5,
@@ -190,7 +191,7 @@ def test_branches_cost_positions_and_no_forwards(lab, llada):
 
 
 def test_branches_see_themselves_alone():
-    assert branch_mask([2, 1], torch.zeros(1)).tolist() == [
+    assert branches([2, 1], torch.zeros(1)).tolist() == [
         [True, True, False],
         [True, True, False],
         [False, False, True],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -151,11 +151,6 @@ class Fed:
         """Per row, the column before which everything seen lies."""
         return [columns.stop for columns in self.columns] if self.reach is None else list(self.reach)
 
-    @property
-    def counts(self) -> list[int]:
-        """Queries of each row."""
-        return list(map(len, self.columns))
-
 
 @dataclass(frozen=True)
 class Queries:
@@ -175,11 +170,6 @@ class Queries:
     among: Sequence[Tensor]
     kept: Sequence[Sequence[range]] | None = None
     only: Sequence[int] | None = None
-
-    @property
-    def counts(self) -> list[int]:
-        """Queries of each row."""
-        return list(map(len, self.columns))
 
 
 class Board:
@@ -233,8 +223,8 @@ class Board:
         ids = self.ids if ids is None else ids
         if fed.only is not None and len(fed.only) == len(self.rows):
             fed = replace(fed, only=None)
-        for i, count in zip(self._taking_part(fed), fed.counts, strict=True):
-            self.rows[i].count(role, count)
+        for i, columns in zip(self._taking_part(fed), fed.columns, strict=True):
+            self.rows[i].count(role, len(columns))
         cache = self.cache(role) if cached else None
         if isinstance(fed, Queries):
             inputs = self._query_inputs(fed, cache)
@@ -250,10 +240,10 @@ class Board:
             self.watch.see(role, output.logits, [self.rows[i] for i in self._taking_part(fed)])
         return output
 
-    def adopt(self, role: str, row: int, queries: range, columns: range, only: Sequence[int] | None = None):
+    def adopt(self, role: str, row: int, queries: range, columns: range) -> None:
         """Write keys and values of the last forward's `queries` of a row into its cache, which then holds all
-        columns before `columns.stop`. only: the rows that took part."""
-        self.cache(role).adopt(row, row if only is None else list(only).index(row), queries, columns)
+        columns before `columns.stop`. All rows took part in that forward."""
+        self.cache(role).adopt(row, queries, columns)
 
     def _taking_part(self, fed: Fed | Queries) -> Sequence[int]:
         """The rows that a forward is about, as indices."""
@@ -306,7 +296,7 @@ class Board:
         """What the model gets for queries. Nobody sees padding, and it sees its row's first query."""
         if self.bucket > 1:
             raise ValueError("queries side by side are of too many shapes to compile: compile=false")
-        device, most = self.ids.device, max(fed.counts)
+        device, most = self.ids.device, max(map(len, fed.columns))
         kept = [()] * len(fed.columns) if fed.kept is None else fed.kept
         end = max((columns.stop for ranges in kept for columns in ranges), default=0)
         rows = list(self._taking_part(fed))
@@ -457,13 +447,10 @@ class Marginals:
         rows that `columns` are of. The mask id gets -inf.
         """
         only = range(len(self.starts)) if only is None else only
-        most, end = max(map(len, columns)), self.hidden.size(1) - 1
+        end = self.hidden.size(1) - 1
         indices = [
-            [
-                min(max(0, _index(self.starts[i], column)), end)
-                for column in [*mine, *[mine[-1]] * (most - len(mine))]
-            ]
-            for i, mine in zip(only, columns, strict=True)
+            [min(max(0, _index(self.starts[i], column)), end) for column in mine]
+            for i, mine in zip(only, padded(columns), strict=True)
         ]
         device = self.hidden.device
         rows = torch.tensor(list(only), device=device)[:, None]
@@ -480,12 +467,27 @@ class Marginals:
 
         columns: as in `logits`. judge: of these rows and their logits (rows, k, V), tensors (rows, k).
         """
-        most = max(map(len, columns))
-        columns = [[*mine, *[mine[-1]] * (most - len(mine))] for mine in columns]
-        size = max(1, LOGITS // (4 * most * self.model.config.vocab_size))
+        columns = padded(columns)
+        size = max(1, LOGITS // (4 * len(columns[0]) * self.model.config.vocab_size))
         parts = [range(n, min(n + size, len(columns))) for n in range(0, len(columns), size)]
         judged = [judge(part, self.logits(columns[part.start : part.stop], part)) for part in parts]
         return judged[0] if len(judged) == 1 else tuple(map(torch.cat, zip(*judged, strict=True)))
+
+    def likeliest(self, columns: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
+        """Of each row, the likeliest token of every column asked for and its probability, in one transfer."""
+        likely = self.logits(columns).softmax(-1).max(-1)
+        values, ids = torch.stack((likely.values, likely.indices.float())).tolist()
+        return [
+            [(int(token), value) for token, value in zip(i, v, strict=True)][: len(mine)]
+            for i, v, mine in zip(ids, values, columns, strict=True)
+        ]
+
+
+def padded(lists: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Lists of one length: the shorter ones repeat their last number."""
+    lists = list(lists)
+    most = max(map(len, lists))
+    return [[*mine, *[mine[-1]] * (most - len(mine))] for mine in lists]
 
 
 def _index(start: int | Columns, column: int) -> int:

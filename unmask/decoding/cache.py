@@ -48,14 +48,14 @@ class SlotCache(Cache):
         """The next forward writes into no slot. It reads those before `end` and what it feeds."""
         self.rows, self.slots, self.end, self.aside = rows, None, end, []
 
-    def adopt(self, row: int, fed: int, queries: range, slots: range) -> None:
-        """Write some of what the last forward put aside into a row's slots.
+    def adopt(self, row: int, queries: range, slots: range) -> None:
+        """Write some of what the last forward, of all rows, put aside into a row's slots.
 
-        fed: the row's number among those that took part. queries: of what it was fed.
+        queries: of what the row was fed.
         """
         for layer, states in enumerate(self.aside):
             for kept, new in zip(self._slots(layer, *states), states, strict=True):
-                kept[row, :, slots.start : slots.stop] = new[fed, :, queries.start : queries.stop]
+                kept[row, :, slots.start : slots.stop] = new[row, :, queries.start : queries.stop]
         self.valid[row] = slots.stop
 
     def _slots(self, layer: int, keys: Tensor, values: Tensor) -> list[Tensor]:

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from unmask.decoding.board import Board, Fed, Marginals, Queries
+from unmask.decoding.board import Board, Fed, Queries
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one, divides, one_of, share
 from unmask.decoding.unmasking import Unmasking
+from unmask.decoding.visibility import branches
 
 Guesses = dict[int, tuple[int, float]]  # canvas position -> its likeliest token, and how likely that is
 
@@ -100,7 +98,7 @@ class FreeDave(Decoder):
         looks_back = bool(board.models["denoiser"].lookback)
         return [
             self._begin_block(row, dict(zip(row.state.block, guesses, strict=True)), looks_back)
-            for row, guesses in zip(rows, guessed(marginals, wanted), strict=True)
+            for row, guesses in zip(rows, marginals.likeliest(wanted), strict=True)
         ]
 
     def _begin_block(self, row: Row, guesses: Guesses, looks_back: bool) -> Commit:
@@ -117,7 +115,7 @@ class FreeDave(Decoder):
         rows = [board.rows[i] for i in only]
         drafts = [self._drafts(row) for row in rows]
         queries, wanted = self._queries(board, only, drafts)
-        found = guessed(board.denoise(queries, cached=True), wanted)
+        found = board.denoise(queries, cached=True).likeliest(wanted)
         return [self._accept(row, *mine) for row, *mine in zip(rows, drafts, found, strict=True)]
 
     def _drafts(self, row: Row) -> list[list[int]]:
@@ -144,14 +142,14 @@ class FreeDave(Decoder):
             block = row.state.block
             stop = row.columns if self.cache == "prefix" else prompt + block.stop
             fed = range(prompt + block.start, stop)
-            branches = board.ids[i, fed.start : fed.stop].repeat(len(mine), 1)
+            versions = board.ids[i, fed.start : fed.stop].repeat(len(mine), 1)
             written = [(j, p - block.start, row.state.guesses[p][0]) for j, d in enumerate(mine) for p in d]
             if written:
                 j, p, tokens = board.tensor(written).T
-                branches[j, p] = tokens
+                versions[j, p] = tokens
             columns.append([*fed] * len(mine))
-            ids.append(branches.flatten())
-            among.append(branch_mask([len(fed)] * len(mine), board.ids))
+            ids.append(versions.flatten())
+            among.append(branches([len(fed)] * len(mine), board.ids))
             kept.append([range(fed.start), range(fed.stop, row.columns)])
             masks = [p - block.start - lookback for p in row.state.guesses]
             wanted.append([j * len(fed) + p for j in range(len(mine)) for p in masks])
@@ -196,20 +194,3 @@ class FreeDave(Decoder):
             ((position, (token, _)),) = state.guesses.items()
             return [*positions, position], [*tokens, token]
         return positions, tokens
-
-
-def guessed(marginals: Marginals, wanted: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
-    """Of each row, the likeliest token of every column asked for, and its probability, in one transfer."""
-    likely = marginals.logits(wanted).softmax(-1).max(-1)
-    values, ids = torch.stack((likely.values, likely.indices.float())).tolist()
-    return [
-        [(int(token), value) for token, value in zip(i, v, strict=True)][: len(mine)]
-        for i, v, mine in zip(ids, values, wanted, strict=True)
-    ]
-
-
-def branch_mask(lengths: Sequence[int], like: Tensor) -> Tensor:
-    """(n, n) bool for branches of these lengths side by side, each of which sees itself alone."""
-    branch = torch.arange(len(lengths), device=like.device)
-    branch = branch.repeat_interleave(torch.tensor(lengths, device=like.device))
-    return branch[:, None] == branch

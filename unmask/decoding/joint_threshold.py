@@ -25,9 +25,11 @@ from unmask.decoding.sampling import at_least_one, number, share
 
 @dataclass
 class EditProgress(BlockProgress):
-    """post: forwards since the block has no mask. done: nothing in it changes any more."""
+    """post: forwards since the block has no mask. stores: the next forward stores the block, which is fed as
+    ever, and changes nothing. done: nothing in it changes any more."""
 
     post: int = 0
+    stores: bool = False
     done: bool = False
 
 
@@ -93,7 +95,7 @@ class JointThreshold(Blocks):
     def _write(self, row: Row, order: list[int], ids: list[int], sure: list[int], edits: list[int]) -> Commit:
         """What a step commits and rewrites. Lists may be longer than the block."""
         block, state = row.state.block, row.state
-        if state.storing:
+        if state.stores:
             state.done, row.revisable, row.owes = True, block.stop, False
             return [], []
         known = [row.canvas[p] for p in block]
@@ -117,27 +119,16 @@ class JointThreshold(Blocks):
             state.done = not wrote or (not masks and state.post >= self.max_post_edit_steps)
         else:
             state.done = not wrote
-            state.storing = wrote and not masks and spent
-            row.owes = state.storing
+            state.stores = row.owes = wrote and not masks and spent
         row.revisable = state.block.stop if state.done else state.block.start
 
     def _advance(self, row: Row) -> None:
         if row.state.done:
-            shift = row.state.shift
-            row.state = EditProgress(self._block(row), shift=shift)
+            row.state = EditProgress(self._block(row), shift=row.state.shift)
         row.state.spent += 1
 
     def _sub_block(self, row: Row) -> range:
         return range(self._begin(row) - len(row.prompt), row.state.block.stop)
-
-    def _forward(self, board: Board):
-        storing = [row.state.storing for row in board.rows]
-        for row in board.rows:
-            row.state.storing = False  # the block is fed as ever
-        marginals = super()._forward(board)
-        for row, stores in zip(board.rows, storing, strict=True):
-            row.state.storing = stores
-        return marginals
 
     def _penalised(self, board: Board, spans: list[range], logits: Tensor) -> Tensor:
         """Logits without the penalty of their left neighbour in the block."""

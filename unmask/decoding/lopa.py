@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.board import Board, Marginals, Queries
-from unmask.decoding.freedave import branch_mask
 from unmask.decoding.pipeline import D2F, FALLBACKS, Blocks
 from unmask.decoding.ranks import RANKS
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one, one_of, share
-from unmask.decoding.visibility import block_causal
+from unmask.decoding.visibility import block_causal, branches
 
 SURE = 1.0  # the mean rank of a branch without masks; what the anchor was opened with
 
@@ -139,13 +138,13 @@ class LoPA(D2F):
         columns, ids, among = [], [], []
         for row, line, what in zip(board.rows, board.ids, rounds, strict=True):
             columns.append([column for fed in what.fed for column in fed])
-            branches = []
+            versions = []
             for branch, fed in zip(row.state.branches, what.fed, strict=True):
-                branches.append(line[fed.start : fed.stop].clone())
+                versions.append(line[fed.start : fed.stop].clone())
                 if branch.ahead:
-                    branches[-1][len(row.prompt) + branch.ahead[0] - fed.start] = branch.ahead[1]
-            ids.append(torch.cat(branches))
-            sees = branch_mask(list(map(len, what.fed)), line)
+                    versions[-1][len(row.prompt) + branch.ahead[0] - fed.start] = branch.ahead[1]
+            ids.append(torch.cat(versions))
+            sees = branches(list(map(len, what.fed)), line)
             if self.visible == "block_causal":
                 at = board.tensor([columns[-1]])
                 origin = board.tensor([board.origin("denoiser", row, self.block_length)])

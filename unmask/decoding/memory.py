@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Marginals
-from unmask.decoding.quotas import Limit, Ranked, due, padded
+from unmask.decoding.board import Board, Marginals, padded
+from unmask.decoding.quotas import Limit, Ranked, due
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one, number, one_of
 from unmask.decoding.unmasking import Candidates, Progress, Unmasking

@@ -13,8 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board
-from unmask.decoding.quotas import padded
+from unmask.decoding.board import Board, padded
 from unmask.decoding.sampling import number
 from unmask.decoding.unmasking import Candidates, Unmasking
 from unmask.paths import ROOT

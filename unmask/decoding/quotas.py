@@ -25,7 +25,7 @@ LIMITS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board
+from unmask.decoding.board import Board, padded
 from unmask.decoding.row import Row
 
 if TYPE_CHECKING:
@@ -90,13 +90,6 @@ class Limit:
         if self.scattered:
             return ranked.order.gather(1, (~passed).long().argsort(stable=True)), passed.sum(-1)
         return ranked.order, passed.cumprod(-1).sum(-1)
-
-
-def padded(lists: Iterable[Sequence[int]]) -> list[list[int]]:
-    """Lists of one length: the shorter ones repeat their last number."""
-    lists = list(lists)
-    most = max(map(len, lists))
-    return [[*mine, *[mine[-1]] * (most - len(mine))] for mine in lists]
 
 
 @cache

@@ -8,10 +8,9 @@ fell most since the step before are masked again, in earlier blocks too: nothing
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
-
-import torch
 
 from unmask.decoding.board import Board, Fed
 from unmask.decoding.decoder import Decoder
@@ -63,20 +62,20 @@ class Saber(Decoder):
     def step(self, board: Board) -> list[Commit]:
         marginals = board.denoise(Fed([range(row.columns) for row in board.rows]))
         wanted = [range(len(row.prompt), len(row.prompt) + row.state.end) for row in board.rows]
-        surest = marginals.logits(wanted).softmax(-1).max(-1)
-        both = torch.stack((surest.values, surest.indices.float())).tolist()  # one transfer a step
-        return [self._revise(row, *mine) for row, *mine in zip(board.rows, *both, strict=True)]
+        found = marginals.likeliest(wanted)
+        return [
+            self._revise(row, *zip(*mine, strict=True)) for row, mine in zip(board.rows, found, strict=True)
+        ]
 
-    def _revise(self, row: Row, confidence: list[float], ids: list[float]) -> Commit:
-        """What a step commits and masks again. Lists may be longer than the row's part of the canvas."""
+    def _revise(self, row: Row, ids: Sequence[int], confidence: Sequence[float]) -> Commit:
+        """What a step commits and masks again. ids, confidence: of the canvas up to the block's end."""
         state, end = row.state, row.state.end
-        confidence = confidence[:end]
         change = [now - before for now, before in zip(confidence, state.before, strict=False)]
         state.before = [*confidence, *[-math.inf] * (len(row.canvas) - end)]
         state.spent += 1
         chosen = self._chosen(row, confidence)
         state.scores |= {k: confidence[k] for k in chosen}
-        tokens = [int(ids[k]) for k in chosen]
+        tokens = [ids[k] for k in chosen]
         open_ = sum(row.canvas[k] is None for k in range(end)) - len(chosen)
         if not open_:
             row.revisable = None if end == len(row.canvas) else 0
@@ -86,7 +85,7 @@ class Saber(Decoder):
         back = self._masked_again(row, chosen, change)
         return [*chosen, *back], [*tokens, *[None] * len(back)]
 
-    def _chosen(self, row: Row, confidence: list[float]) -> list[int]:
+    def _chosen(self, row: Row, confidence: Sequence[float]) -> list[int]:
         """The masks left of the block's end that are committed."""
         scores = row.state.scores.values()
         threshold = sum(scores) / len(scores) if scores else 1

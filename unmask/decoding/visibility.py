@@ -1,10 +1,13 @@
-"""What a position may attend to: one number a column, and the masks that follow from it.
+"""What a position may attend to: one number a column, and the masks that follow from it; and two masks that
+no number tells.
 
 Column c of a row attends to the columns [0, sees[c]). Decoding (`Board.forward`) and training (objectives)
 build their attention masks with these functions and no others, so that a model decodes as it was trained.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +38,24 @@ def origin(blocks_from: str, prompt: int, block_length: int) -> int:
 
     blocks_from: as a layout declares it (Layout.blocks_from). prompt: its columns."""
     return {"prompt": prompt, "column_0": 0, "padded_prompt": prompt % block_length}[blocks_from]
+
+
+def branches(lengths: Sequence[int], like: Tensor) -> Tensor:
+    """(n, n) bool for branches of these lengths side by side, each of which sees itself alone. like: on its
+    device."""
+    branch = torch.arange(len(lengths), device=like.device)
+    branch = branch.repeat_interleave(torch.tensor(lengths, device=like.device))
+    return branch[:, None] == branch
+
+
+def shadowed(columns: int, block: list[int], like: Tensor) -> Tensor:
+    """(n, n) bool for `columns` and a shadow of each of the block's behind them (WINO, arXiv 2507.18578): a
+    shadow sees all but its own column, and no column sees a shadow. like: on its device."""
+    n = columns + len(block)
+    sees = torch.ones(n, n, dtype=torch.bool, device=like.device)
+    sees[:columns, columns:] = False
+    sees[columns:, block] = ~torch.eye(len(block), dtype=torch.bool, device=like.device)
+    return sees
 
 
 def attention_mask(sees: Tensor, keys: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from unmask.decoding.board import Board, Queries, to_lists
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one, divides, one_of, share
+from unmask.decoding.visibility import shadowed
 from unmask.models.layout import Layout
 
 SHARE, FEWEST, MOST = 0.7, 5, 20  # of a block's masks that a step commits at most
@@ -101,7 +101,7 @@ class Wino(Decoder):
         return Queries(
             columns,
             ids,
-            [shadow_mask(row.columns, b, ids[0]) for row, b in zip(board.rows, blocks, strict=True)],
+            [shadowed(row.columns, b, ids[0]) for row, b in zip(board.rows, blocks, strict=True)],
         )
 
     def _revise(
@@ -126,12 +126,3 @@ class Wino(Decoder):
         row.revisable = block.stop if masks - count + back == 0 else block.start
         positions = [block.start + k for k in [*order[:count], *doubts[:back]]]
         return positions, [*tokens[:count], *[None] * back]
-
-
-def shadow_mask(columns: int, block: list[int], like: Tensor) -> Tensor:
-    """(n, n) bool, n = columns + len(block): which of its queries each one sees. `like`: on its device."""
-    n = columns + len(block)
-    sees = torch.ones(n, n, dtype=torch.bool, device=like.device)
-    sees[:columns, columns:] = False
-    sees[columns:, block] = ~torch.eye(len(block), dtype=torch.bool, device=like.device)
-    return sees

@@ -32,7 +32,7 @@ from unmask.models.drafter import DFlashDraftModel
 from unmask.models.layouts import LAYOUTS, layout_of
 from unmask.models.resources import check_device, choose_device
 from unmask.progress import progress_bar
-from unmask.testing.golden_revising import same_events
+from unmask.testing.golden_freedave import same_events
 from unmask.testing.golden_settings import (
     MASK,
     WAITING,

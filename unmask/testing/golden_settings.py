@@ -9,15 +9,20 @@ from torch import Tensor
 from unmask.decoding import Decoder, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.blocks import Blocks
+from unmask.decoding.joint_threshold import JointThreshold
 from unmask.decoding.leftright import LeftRight
+from unmask.decoding.lopa import LoPA
 from unmask.decoding.memory import Credit, Klass
+from unmask.decoding.p2 import P2
 from unmask.decoding.pc_sampler import PCSampler
 from unmask.decoding.pipeline import D2F, MultiBlock
 from unmask.decoding.prophet import Prophet
+from unmask.decoding.saber import Saber
 from unmask.decoding.slowfast import SlowFast
 from unmask.decoding.speculative import DFlash
 from unmask.decoding.unmasking import Unmasking
-from unmask.testing.golden_revising import revising_of
+from unmask.decoding.wino import Wino
+from unmask.testing.golden_freedave import AtLeastTwo, RecordedVerifications
 
 WAITING = {
     "dllm_cache": "it works inside layers, where slots of keys and values do not reach",
@@ -177,6 +182,41 @@ def unmasking_of(trace: dict, folder: Path) -> Decoder | None:
     if method == "slowfast":
         names = ("exploration_steps", "cycle_confidence", "window", "std_dev", "high_confidence")
         return SlowFast(whole_exploration=True, **{name: s[name] for name in names}, **shared)
+    return None
+
+
+def revising_of(trace: dict) -> Decoder | None:
+    """The decoder with the trace's settings; None where it is not implemented."""
+    s, method, case = trace["settings"], trace["method"], trace["case"]
+    if method == "wino":
+        names = ("threshold", "threshold_back", "block_length")
+        return Wino(after_end="fill", **{name: s[name] for name in names})
+    if method == "saber":
+        return Saber(n=s["n"], block_length=s["block_length"])
+    if method == "open_dcoder" and s["alg"] == "p2" and case is None:
+        return P2(steps=s["steps"])
+    if method == "lopa":
+        names = ("block_length", "share_add", "share_act", "conf_min", "branches", "branch_topp", "alpha")
+        return LoPA(fallback=s["rank"], visible=s["attention"], after_end="fill", **renamed(s, *names))
+    if method == "freedave" and s["draft_steps"] is None:
+        quota = {} if s["threshold"] is None else {"quota": "threshold", "threshold": s["threshold"]}
+        kind = AtLeastTwo if quota and trace["family"] == "LLaDA" else Unmasking
+        return kind(block_length=s["block_length"], cache=s["cache"], after_end="fill", **quota)
+    if method == "freedave" and not s["eager"]:
+        names = ("draft_steps", "threshold", "cache", "block_length")
+        return RecordedVerifications(after_end="fill", **{name: s[name] for name in names})
+    if method == "joint_threshold":
+        return JointThreshold(**s, store="separate", after_end="fill")
+    if method == "llada21":
+        return JointThreshold(
+            threshold=s["threshold"],
+            edit_threshold=s["editing_threshold"],
+            max_post_edit_steps=s["max_post_steps"],
+            block_length=s["block_length"],
+            least=s.get("num_to_transfer", 1),
+            cache="none",
+            after_end="none" if s.get("eos_early_stop") else "fill",
+        )
     return None
 
 
