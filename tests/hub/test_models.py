@@ -1,11 +1,7 @@
 """Every model of docs/models.md answers GSM8K by its command, from a fake Hub and offline."""
 
-import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,17 +13,7 @@ TEXT = (ROOT / "docs" / "models.md").read_text()
 COMMANDS = dict(re.findall(r"^python eval\.py model=(\S+) (.+)$", TEXT[: TEXT.index("Other tasks")], re.M))
 FAST = ("a2d_qwen3_bd3lm", "llada_moe")  # the others take minutes together
 
-_spec = importlib.util.spec_from_file_location("make_hub", Path(__file__).with_name("make_hub.py"))
-make_hub = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(make_hub)
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    home = tmp_path_factory.mktemp("hub")
-    make_hub.make_models(home)
-    make_hub.write_rows(home / "rows")
-    return home
+MAKES = "make_models"
 
 
 def test_every_model_of_the_table_has_a_command():
@@ -42,13 +28,11 @@ def names():
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_published_model_answers_from_the_hub(hub, tmp_path, name):
+def test_a_published_model_answers_from_the_hub(hub, run, tmp_path, name):
     words = [w for w in COMMANDS[name].split() if not w.startswith("limit=")]
     words += [f"model={name}", "limit=2", "warm_up=1", "threads=1", "task.max_new_tokens=64"]
     words += [f"results={tmp_path}", f"task.data={hub}/rows/gsm8k"]
-    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(hub), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "eval.py", *words]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=offline)
+    done = run(hub, *words)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["n"] == 2 and report["decoded_now"] == 2 and sum(report["forwards"].values()) > 2

@@ -1,17 +1,12 @@
 """The published tables: every configuration composes on published models, its rows find the published ones,
 and one cell runs from a fake Hub to the table."""
 
-import importlib.util
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -37,9 +32,7 @@ FIGURES = re.findall(r"^\|.*`python eval\.py figure=(\w+)", TEXT, re.MULTILINE)
 EVERY = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
 OURS = {"dflash_smollm2"}  # a model that is neither tiny nor of a paper
 
-_spec = importlib.util.spec_from_file_location("make_hub", Path(__file__).with_name("make_hub.py"))
-make_hub = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(make_hub)
+MAKES = "make"
 
 
 @cache
@@ -156,14 +149,6 @@ def test_the_hours_are_told_before_a_figure_starts():
             assert (f"{of:g}" if of else "-") in row
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    home = tmp_path_factory.mktemp("hub")
-    make_hub.make(home)
-    make_hub.write_rows(home / "rows")
-    return home
-
-
 @pytest.fixture
 def offline(monkeypatch):
     """offline(folder): what HF_HUB_OFFLINE=1 HF_HOME=folder set, in this process; and a wide terminal."""
@@ -174,13 +159,6 @@ def offline(monkeypatch):
         monkeypatch.setenv("COLUMNS", "160")
 
     return at
-
-
-def run(hub, *words, program="eval.py", **environment):
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(hub), "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *([program] if isinstance(program, str) else program), *words]
-    env = os.environ | offline | environment
-    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=env)
 
 
 def small(tmp_path):
@@ -243,7 +221,7 @@ UNREACHABLE = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1"}  # tr
 
 
 @pytest.mark.parametrize("environment", [{}, pytest.param(UNREACHABLE, marks=pytest.mark.slow)])
-def test_without_the_network_one_line(tmp_path, environment):
+def test_without_the_network_one_line(tmp_path, environment, run):
     words = ["task=gsm8k", "decoder=confidence", *small(tmp_path)]
     error = refused(run(tmp_path / "empty", "model=llada", *words, **environment), tmp_path)
     assert "model llada" in error and "cannot be read from the Hub" in error and "connect" in error
@@ -251,7 +229,7 @@ def test_without_the_network_one_line(tmp_path, environment):
     assert "openai/gsm8k: cannot be read from the Hub" in error and "set task.data to a local copy" in error
 
 
-def test_without_the_login_one_line(hub, tmp_path, gate):
+def test_without_the_login_one_line(hub, tmp_path, gate, run):
     environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": gate}
     model = run(tmp_path / "empty", "figure=d2f_fig2", "arm=gsm8k_llama", *small(tmp_path), **environment)
     words = ["model=tiny_dream", "task=gpqa", *small(tmp_path)]
@@ -265,7 +243,7 @@ TURNS = ["figure=board", "arm=leftright,apd", "task=chain_sum"]
 
 
 @pytest.mark.parametrize("command", [pytest.param(TURNS, marks=pytest.mark.slow), []])
-def test_with_too_little_memory_one_line(tmp_path, command):
+def test_with_too_little_memory_one_line(tmp_path, command, run):
     """Less than the models of one setting weigh, or than those of all that take turns."""
     memory = 21 if command else 5
     program = f"""
@@ -292,7 +270,7 @@ def test_memory_that_ends_on_the_way_is_one_line_too(error, capsys):
         raise RuntimeError("other")
 
 
-def test_a_data_set_that_a_folder_lacks_is_named(hub, tmp_path):
+def test_a_data_set_that_a_folder_lacks_is_named(hub, tmp_path, run):
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "gsm8k.jsonl").write_text('{"question": "?", "answer": "#### 1"}\n')
     words = [*small(tmp_path), f"task.data={tmp_path}/rows", "allow_code_execution=true"]
@@ -301,7 +279,7 @@ def test_a_data_set_that_a_folder_lacks_is_named(hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_table_of_a_paper_is_drawn_from_the_hub(hub, tmp_path):
+def test_the_whole_table_of_a_paper_is_drawn_from_the_hub(hub, tmp_path, run):
     """All arms on all tasks: no published row that an arm names stays alone."""
     words = [*small(tmp_path), f"task.data={hub}/rows", "allow_code_execution=true"]
     done = run(hub, "figure=dparallel_table1", *words)
@@ -322,7 +300,7 @@ def test_the_whole_table_of_a_paper_is_drawn_from_the_hub(hub, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
-def test_an_arm_of_every_figure_runs_from_the_hub(hub, tmp_path, name):
+def test_an_arm_of_every_figure_runs_from_the_hub(hub, tmp_path, name, run):
     """The last one, on all of its tasks: it is the paper's own method."""
     arm = list(settings([f"figure={name}"])[0].arms)[-1]
     short = [] if name.startswith("fast_dllm") else ["task.max_new_tokens=32"]  # there it is the row's own
@@ -338,7 +316,7 @@ GPU = re.findall(r"^python eval\.py (.*?)(?: +#.*)?$", (ROOT / "docs" / "gpu.md"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", GPU)
-def test_a_command_of_the_gpu_page_runs_from_the_hub(hub, tmp_path, command):
+def test_a_command_of_the_gpu_page_runs_from_the_hub(hub, tmp_path, command, run):
     words = [*command.split(), *small(tmp_path), "task.max_new_tokens=32", f"task.data={hub}/rows"]
     done = run(hub, *words)
     assert done.returncode == 0, done.stderr[-2000:]

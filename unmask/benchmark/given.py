@@ -17,8 +17,8 @@ from unmask.decoding.unmasking import BLIND, Unmasking
 
 
 class _Surest:
-    def _surest(self, board, rows, scores, ids) -> tuple[Tensor, Tensor]:
-        order, counts = super()._surest(board, rows, scores, ids)
+    def _surest(self, board, rows, values, ids) -> tuple[Tensor, Tensor]:
+        order, counts = super()._surest(board, rows, values, ids)
         return order, torch.full_like(counts, self.acceptance)
 
 

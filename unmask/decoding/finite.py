@@ -16,16 +16,20 @@ if TYPE_CHECKING:
     from unmask.decoding.row import Row
 
 
+def damage(dtype: torch.dtype) -> str:
+    """The dtype, and what makes a model's numbers no numbers in it."""
+    return (
+        f"{str(dtype).removeprefix('torch.')}: its weights are damaged, or the dtype is too narrow for them "
+        "(dtype=float32 is not)"
+    )
+
+
 class NotFinite(ValueError):
     """Logits that are NaN or infinite. row: the number of the prompt that they are of."""
 
     def __init__(self, row: int, step: int, role: str, dtype: torch.dtype):
         self.row = row
-        super().__init__(
-            f"step {step}: logits of the {role} are not finite (NaN or inf) in "
-            f"{str(dtype).removeprefix('torch.')}: its weights are damaged, or the dtype is too narrow for "
-            "them (dtype=float32 is not)"
-        )
+        super().__init__(f"step {step}: logits of the {role} are not finite (NaN or inf) in {damage(dtype)}")
 
 
 class Watch:

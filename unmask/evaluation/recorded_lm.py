@@ -205,6 +205,8 @@ class RecordedLM(GenerativeLM):
         most = self.setup.cfg.check_lossless
         if most is None:
             most = math.inf if self.setup.device.type == "cpu" else CHECKED
+        if most == math.inf:  # nothing to count
+            return most
         return max(0, most - sum(sample["exact"] is not None for sample in self.run.samples()))
 
     def _sample(self, request: Instance, prompt: torch.Tensor, seed: int, generation: Generation) -> dict:

@@ -11,6 +11,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from unmask.configuration.schema import EvalConfig
+from unmask.decoding.finite import damage
 from unmask.evaluation.likelihood import Denoiser, Likelihood, causal
 from unmask.evaluation.prompts import render, text_ids
 from unmask.models.loading import Source
@@ -157,10 +158,8 @@ class TextLM(TemplateLM):
         for batch in self._batches_of(pairs, rolling):
             for each in batch:
                 if isnan(each.value):
-                    kind = str(self._where[1]).removeprefix("torch.")
                     raise ValueError(
-                        f"a log-likelihood of {self.cfg.model.name} is NaN in {kind}: its weights are "
-                        "damaged, or the dtype is too narrow for them (dtype=float32 is not)"
+                        f"a log-likelihood of {self.cfg.model.name} is NaN in {damage(self._where[1])}"
                     )
                 advance(len(found), each)
                 found.append(each)

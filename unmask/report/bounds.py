@@ -106,7 +106,7 @@ def rule_of(decoder: Decoder) -> Rule | None:
         "entropy_bound": lambda values, k: -sum(values[:k]) <= decoder.bound,
         "entropy_sum": lambda values, k: -sum(values[: k + 1]) < decoder.bound,
     }
-    if quota not in passes or quota == "published_factor":
+    if quota not in passes:
         return None
     return Rule(order, greedy, passes=passes[quota], block_length=block)
 
