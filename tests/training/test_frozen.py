@@ -1,10 +1,13 @@
 """An objective with a frozen teacher: what moves, what is saved, what resumes. The seam of distillation."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 import train
+from unmask.models.adapters import check, merge
 from unmask.training.loop import Trainer
 from unmask.training.lora import Lora, add_adapter, merged
 
@@ -188,6 +191,23 @@ def test_train_command_with_a_teacher_and_an_adapter(command, parent, tmp_path, 
         if not torch.equal(p, start.get_parameter(name).half().float())
     ]
     assert changed == [f"model.layers.0.self_attn.{name}_proj.weight" for name in ("q", "v")]
+
+
+def test_an_adapter_that_is_written_alone_is_the_merged_model(command, parent, tmp_path):
+    lora = "r: 4, alpha: 16, target_modules: [q_proj, v_proj]"
+    for name, whole in (("whole", "true"), ("alone", "false")):
+        words = [f"lora={{{lora}, merge: {whole}}}", "lr=0.1", f"folder={tmp_path / name / 'state'}"]
+        code, _, err = command(*words, f"output={tmp_path / name}")
+        assert code == 0, err
+    files = {"adapter_config.json", "adapter_model.safetensors", "training.json", "learning_curve.png"}
+    assert {path.name for path in (tmp_path / "alone").iterdir() if path.is_file()} == files
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    start = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
+    check(start, tmp_path / "alone")
+    changed = merge(start, tmp_path / "alone")
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(changed.get_parameter(name), parameter, atol=2e-3, rtol=2e-3)
+    assert json.loads((tmp_path / "alone" / "training.json").read_text())["trained_parameters"] == 224
 
 
 def test_what_is_frozen_is_in_the_dtype_of_the_forwards(command, parent, tmp_path, monkeypatch):

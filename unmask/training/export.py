@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unmask.records import environment
 from unmask.report.learning import learning_curve
 from unmask.training.loop import Trainer
-from unmask.training.lora import merged
+from unmask.training.lora import merged, save_adapter
 from unmask.training.objectives import STUDENT
 
 TOTALS = ["step", "tokens", "seconds"]  # columns of the curve that a second recipe goes on counting
@@ -40,8 +41,8 @@ def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, ou
     """Write the student, its tokenizer (a drafter has none), training.json, the learning curve to `output`.
 
     training.json holds the curve too, as lines of CSV. The weights are float16 on disk: small, and loaded as
-    float32 on a CPU. An adapter is merged into them. Each file replaces the one that was there when all are
-    written.
+    float32 on a CPU. An adapter is merged into them, or is all that is written (`lora.merge`). Each
+    file replaces the one that was there when all are written.
     """
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as partial:
@@ -51,16 +52,14 @@ def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, ou
 
 
 def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, folder: Path) -> None:
+    lora = trainer.settings.get("lora")
     model = merged(trainer.objective.student)
-    halves: dict[int, torch.Tensor] = {}  # a tied tensor stays one tensor
-    weights = {
-        k: halves.setdefault(v.data_ptr(), (v.half() if v.is_floating_point() else v).cpu())
-        for k, v in model.state_dict().items()
-    }
-    model.save_pretrained(folder, state_dict=weights)
-    (folder / "generation_config.json").unlink(missing_ok=True)  # it says what config.json does
-    if trainer.objective.roles[STUDENT] != "drafter":  # a drafter's is its target's
-        tokenizer.save_pretrained(folder, save_jinja_files=False)
+    if lora and not lora["merge"]:
+        save_adapter(trainer.objective.student, trainer.settings["init_from"], folder)
+    else:
+        _write_whole(model, folder)
+        if trainer.objective.roles[STUDENT] != "drafter":  # a drafter's is its target's
+            tokenizer.save_pretrained(folder, save_jinja_files=False)
     record = {
         "recipe": recipe,
         "settings": trainer.settings,
@@ -81,6 +80,16 @@ def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, fo
     record["curve"] = curve.to_csv(index=False).splitlines()
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     learning_curve(curve, folder / "learning_curve.png", documents(curve))
+
+
+def _write_whole(model: nn.Module, folder: Path) -> None:
+    halves: dict[int, torch.Tensor] = {}  # a tied tensor stays one tensor
+    weights = {
+        k: halves.setdefault(v.data_ptr(), (v.half() if v.is_floating_point() else v).cpu())
+        for k, v in model.state_dict().items()
+    }
+    model.save_pretrained(folder, state_dict=weights)
+    (folder / "generation_config.json").unlink(missing_ok=True)  # it says what config.json does
 
 
 def curve_of(record: dict) -> pd.DataFrame:

@@ -10,25 +10,33 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from safetensors.torch import save_file
 from torch import nn
 
+from unmask.models.adapters import WEIGHTS
 from unmask.training.refusal import reason
+
+ADAPTER = "default"  # transformers' name of a model's first adapter
 
 
 @dataclass
 class Lora:
     """r: rank. alpha: scale of the update, times 1/r. dropout: of what the adapter sees, in training.
     target_modules: names of the linear modules that get one, as the model's layers call them (q_proj, ...).
+    merge: whether the trained model is written whole, with the adapter in its weights; false: the adapter
+        alone (for `model.adapter=FOLDER` beside `model.path` of the model that it started from).
     """
 
     r: int = 32
     alpha: int = 32
     dropout: float = 0.0
     target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    merge: bool = True
 
     @classmethod
     def of(cls, settings: Any) -> Lora:
@@ -86,6 +94,16 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
     finally:
         model.train(training)
         model.enable_adapters()
+
+
+def save_adapter(model: nn.Module, base: str, folder: Path) -> None:
+    """The adapter of a model in PEFT's two files, float16; `base` is the model that it belongs to."""
+    config = model.peft_config[ADAPTER]
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(folder)
+    tensors = model.get_adapter_state_dict(ADAPTER)
+    halves = {f"base_model.model.{name}": tensor.half().cpu() for name, tensor in tensors.items()}
+    save_file(halves, folder / WEIGHTS, {"format": "pt"})
 
 
 def merged(model: nn.Module) -> nn.Module:

@@ -24,7 +24,8 @@ class TrainConfig:
     architecture: dict[str, Any] | None = None
     # model to start from: a folder, or hub:NAME; null: from scratch
     init_from: str | None = None
-    # {r, alpha, dropout, target_modules}: train a LoRA adapter, which is merged at the end; null: all weights
+    # {r, alpha, dropout, target_modules, merge}: train a LoRA adapter, which is merged at the end, or with
+    # merge=false written alone; null: all weights
     lora: Any = None
     # {role: model} of the objective's teacher or target: a folder, hub:NAME, or model:NAME (eval.py's
     # model=NAME). Left out: a frozen copy of the start (with LoRA: the model without its adapter)
