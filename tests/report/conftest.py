@@ -84,7 +84,7 @@ def read(tmp_path):
 
     def run(*overrides, limit=4, metric=METRIC, weights=None):
         configs = compose_all(*overrides, "threads=1")
-        wanted = [Setting(identity_of(cfg), metric, limit) for cfg in configs]
+        wanted = [Setting(identity_of(cfg), metric, limit, arm=cfg.arm) for cfg in configs]
         return collect(find_runs(tmp_path / "results")[0], wanted, weights)
 
     return run

@@ -1,14 +1,17 @@
 """The board: the best setting of each method within a loss, against one token a step of its parent."""
 
 import pytest
+from omegaconf import OmegaConf
 
+from unmask.configuration.sweeps import settings
 from unmask.records import find_runs
 from unmask.report import choice
 from unmask.report.board import headlines, lossless, table_of
 from unmask.report.choice import validation_of
-from unmask.report.definition import Board
+from unmask.report.definition import Board, define
 from unmask.report.figures import draw, prepared
 from unmask.report.fronts import aups
+from unmask.report.hero import ghosts
 from unmask.report.published import points_of
 
 FIGURE = ("figure=board", "task=gsm_symbolic")
@@ -146,3 +149,23 @@ def test_published_headlines_are_gsm8ks_each_over_what_its_paper_counts():
     assert next(lossless(published)).startswith(
         "DFlash on Qwen3-4B T = 0, lossless: 6.53 tokens per step, 5.15 times"
     )
+
+
+# The first picture
+
+
+def test_the_hero_compares_everything_with_one_arm(record, hydra, read, tmp_path):
+    """On a CPU without turns there are no speeds, and FLOPs are compared; published series start at their own
+    first point."""
+    arms = ("arm=one_token_a_forward,threshold,APD", "decoder.mixture_weight=0.0,0.5")
+    record("figure=hero", *arms, right=lambda cfg: 3, per_step=lambda cfg: 2)
+    hero = define("hero", OmegaConf.to_container(settings(["figure=hero"])[0].draw))
+    found = prepared(hero, read("figure=hero", *arms))
+    base = found.rows[found.rows.arm == "one_token_a_forward"].run.iloc[0]
+    assert set(found.rows.baseline) == {base} and len(found.rows) > 3
+    published = points_of(hero.published)
+    speeds = {decoder: x for decoder, x, _ in ghosts(hero, published)}
+    assert speeds["apd"][0] == pytest.approx(33.6 / 10.2) and min(speeds["d2f"]) > 10
+    assert draw(hero, found, tmp_path).stat().st_size > 10_000
+    with pytest.raises(ValueError, match="baseline_arm"):
+        define("hero", {"kind": "hero", "title": "t"})

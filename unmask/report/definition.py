@@ -11,8 +11,8 @@
 
 `kind: pareto` draws accuracy over each of `measures`; `kind: table` writes Markdown and LaTeX; `kind: board`
 does both for many methods; `kind: rivals` puts every setting beside a plain one of equal cost; `kind:
-acceptance` shows how much of a draft is taken; `kind: parallel` draws what an ideal model scores beside ours.
-So a new figure is a file
+acceptance` shows how much of a draft is taken; `kind: parallel` draws what an ideal model scores beside
+ours; `kind: hero` is the first picture, one column wide. So a new figure is a file
 of settings: the code knows kinds, and no figure by name.
 """
 
@@ -184,6 +184,33 @@ class Parallel(Definition):
     levels: list[float] = field(default_factory=lambda: [90, 80, 70])
 
 
+@dataclass(frozen=True)
+class Hero(Definition):
+    """Accuracy over what a method saves against the arm `baseline_arm`, a line per arm.
+
+    loss: points below it that a band shows. depth: points below it where the picture ends. ghosts: a decoder
+        -> its published series and the series whose first point it is compared with.
+    """
+
+    loss: float = 3
+    depth: float = 40
+    ghosts: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.baseline_arm:
+            _refuse(self.name, "baseline_arm", "", "must be the arm that the others are compared with")
+        for decoder, both in self.ghosts.items():
+            if len(both) != 2:
+                _refuse(
+                    self.name, f"ghosts.{decoder}", both, "must be a series and the one it is compared with"
+                )
+
+    @property
+    def ghost_words(self) -> str:
+        return "Pale: published, GSM8K, on the papers' models and GPUs." if self.ghosts else ""
+
+
 KINDS = {
     "curve": Curve,
     "pareto": Pareto,
@@ -192,6 +219,7 @@ KINDS = {
     "board": Board,
     "rivals": Rivals,
     "parallel": Parallel,
+    "hero": Hero,
 }
 
 

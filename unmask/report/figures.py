@@ -9,10 +9,20 @@ import pandas as pd
 from unmask.records.collection import Collection
 from unmask.records.identity import flatten
 from unmask.records.stats import Interval
-from unmask.report import acceptance, board, curves, listing, parallel, pareto, rivals
+from unmask.report import acceptance, board, curves, hero, listing, parallel, pareto, rivals
 from unmask.report.baselines import with_changes
 from unmask.report.choice import validation_of
-from unmask.report.definition import Acceptance, Board, Curve, Definition, Listing, Parallel, Pareto, Rivals
+from unmask.report.definition import (
+    Acceptance,
+    Board,
+    Curve,
+    Definition,
+    Hero,
+    Listing,
+    Parallel,
+    Pareto,
+    Rivals,
+)
 from unmask.report.fronts import aups
 from unmask.report.measures import comparable, every
 from unmask.report.messages import message
@@ -51,6 +61,7 @@ def draw(
         Rivals: rivals,
         Parallel: parallel,
         Acceptance: acceptance,
+        Hero: hero,
         Curve: curves,
     }
     kind = kinds[type(definition)]
