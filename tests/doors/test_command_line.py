@@ -62,9 +62,9 @@ CHOICES = {
     "figure": words(
         """block_caches board d2f_blocks d2f_dream d2f_llada d2f_parts d2f_training dflash dflash_acceptance
         dflash_smollm2 dflash_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding
-        fig2 fig3 fig4 fig5 fig6 tab1 hero apd_fig2 apd_fig3 apd_fig4 apd_fig5 apd_fig6 apd_tab1 d2f_fig2 d2f_fig5
-        d2f_table1 d2f_table2 d2f_table3 dflash_table1 dparallel_fig4 dparallel_table1 dparallel_table2
-        fast_dllm_table1 fast_dllm_table2 decoders_2026 parallelbench"""
+        fig2 fig3 fig4 fig5 fig6 tab1 hero apd_fig2 apd_fig3 apd_fig4 apd_fig5 apd_fig6 apd_tab1 d2f_fig2
+        d2f_fig5 d2f_table1 d2f_table2 d2f_table3 dflash_table1 dparallel_fig4 dparallel_table1
+        dparallel_table2 fast_dllm_table1 fast_dllm_table2 decoders_2026 parallelbench"""
     ),
 }
 SETTINGS = {

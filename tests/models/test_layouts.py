@@ -1,6 +1,7 @@
 """Every layout: the published code's logits, names, sizes and caches; and how one more is added."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -376,28 +377,8 @@ def test_every_configuration_says_what_its_layout_needs(name):
 # One more
 
 
-NEW = """
-from typing import ClassVar
-
-from transformers import Qwen2Config, Qwen2Model
-from transformers.models.qwen2.modeling_qwen2 import Qwen2PreTrainedModel
-
-from unmask.models.bidirectional import BidirectionalLM, PublishedConfig
-from unmask.models.layout import Layout, Proportions, register
-
-
-class MineConfig(PublishedConfig, Qwen2Config):
-    model_type = "mine"
-    mask_token_id: int = 7
-
-
-class MineLM(BidirectionalLM, Qwen2PreTrainedModel):
-    config: MineConfig
-    backbone = Qwen2Model
-
-
-LAYOUT = register(Layout("mine", MineConfig, MineLM, lookback=1, mask_id=7, proportions=Proportions(99, {})))
-"""
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+NEW = next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "MineLM" in text)
 
 
 def test_a_layout_is_one_file_one_line_and_one_yaml(tmp_path, monkeypatch):

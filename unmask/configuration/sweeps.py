@@ -48,6 +48,9 @@ def _expand(given: Sequence[str]) -> list[tuple[str | None, list[str]]]:
         rest = [o.input_line for o in words if o.key_or_group != "figure"]
         return [one for name in figures for one in _expand([*rest, f"figure={name}"])]
     changes = [o.input_line for o in words if o.key_or_group.partition(".")[0] in ("arms", "grid")]
+    changes += [
+        o.input_line for o in words if o.key_or_group == "hydra.searchpath"
+    ]  # where the figure may be
     arms, grid = _figure(*(f"figure={name}" for name in figures), *changes)
     own = {o.input_line.partition("=")[0]: _values(o) for o in words if o.key_or_group != "arm"}
     found = []

@@ -65,14 +65,10 @@ def _line(axes, method: str, here: pd.DataFrame, column: str, marks: dict, floor
     x, y = here[column].astype(float), 100 * here.accuracy.astype(float)
     ends = [100 * pd.DataFrame(here.accuracy_interval.tolist(), here.index)[side] for side in (0, 1)]
     colour = DECODERS.get(here.decoder.iloc[0], GREY)
-    axes.errorbar(
-        x, y, [y - ends[0], ends[1] - y],
-        color=colour, marker=marks[here.model.iloc[0]], elinewidth=0.5, linewidth=1.2,
-    )  # fmt: skip
+    style = {"color": colour, "marker": marks[here.model.iloc[0]], "elinewidth": 0.5, "linewidth": 1.2}
+    axes.errorbar(x, y, [y - ends[0], ends[1] - y], **style)
     seen = y[y > floor]
     if len(seen):
         point = (x[seen.index[-1]], seen.iloc[-1])
-        axes.annotate(
-            method.replace("_", " "), point, xytext=(0, 0), textcoords="offset points", color=colour,
-            fontsize=8, ha="center", va="center", arrowprops=LEADER,
-        )  # fmt: skip
+        offset = {"xytext": (0, 0), "textcoords": "offset points", "ha": "center", "va": "center"}
+        axes.annotate(method.replace("_", " "), point, color=colour, fontsize=8, arrowprops=LEADER, **offset)
