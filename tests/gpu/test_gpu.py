@@ -57,7 +57,8 @@ def test_a_benchmark_on_it(run_command):
         for model in ("model", "auxiliary")
         for size in ("width=64", "depth=2", "vocabulary=512")
     ]
-    words += ["model=random", "auxiliary=random_causal", "task.max_new_tokens=8", "prompts=2", "rounds=1"]
+    words += ["model=random", "auxiliary=random_causal", "task.max_new_tokens=4", "prompts=1", "rounds=1"]
+    words += ["prompt_length=8"]
     code, out, err = run_command(bench, *words, "device=cuda", '+arms={apd: "decoder=apd"}')
     assert code == 0, err
     arm = json.loads(out.splitlines()[-1])["arms"]["apd"]
