@@ -53,7 +53,7 @@ def results(tmp_path, sample, score):
         "forwards": {"denoiser": [1, 3]},
     }
     trace = {"doc_id": 0, "repeat": 0, "question": None, **steps}
-    write_traces(folder, [trace])
+    write_traces(folder, [trace], run.seal)
     return tmp_path / "results"
 
 
@@ -182,7 +182,9 @@ def too_large(folder):
     row.pop("checksum")
     from unmask.records.files import sealed
 
-    (folder / "samples.jsonl").write_text("\n".join([json.dumps(sealed(row)), *text[1:], ""]))
+    (folder / "samples.jsonl").write_text(
+        "\n".join([json.dumps(sealed(row, Run.read(folder).seal)), *text[1:], ""])
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unmask.records import RecordError, Run, find_runs
+from unmask.records import RecordError, Run, config_hash, find_runs
 from unmask.records.reading import RUN, SAMPLES, SCORES, read_samples
 
 CONFIG = {"models": {"denoiser": {"name": "tiny"}}, "decoder": {"name": "apd", "mixture_weight": 0.7}}
+SEAL = config_hash(CONFIG)
 PROPERTY = settings(
     deadline=None,
     derandomize=True,
@@ -110,14 +111,14 @@ def test_every_flipped_bit_of_a_line_is_noticed(whole, scratch):
     damaged_copy(whole, scratch, SAMPLES, lambda text: text)
     path = scratch / SAMPLES
     text = path.read_bytes()
-    original, _ = read_samples(path)
+    original, _ = read_samples(path, SEAL)
     first = text.index(b"\n") + 1
     with path.open("r+b", buffering=0) as file:
         for place in range(first, text.index(b"\n", first)):
             for bit in range(8):
                 os.pwrite(file.fileno(), bytes([text[place] ^ 1 << bit]), place)
                 try:
-                    found, _ = read_samples(path)
+                    found, _ = read_samples(path, SEAL)
                 except RecordError as error:
                     assert f"{path}:2: " in str(error)
                 else:  # "\u00fc" as "\u00FC", or the 17th digit of a number: the same content

@@ -70,7 +70,7 @@ class Choices:
         check_memory([self.source], self.device, self.dtype)
         meta = environment(self.device) | {"documents": counts, "likelihoods": FILE}
         self.run = Run.open(self.folder, self.identity, meta)
-        self.kept = Kept(self.folder / FILE, _key)
+        self.kept = Kept(self.folder / FILE, _key, of=self.run.seal)
         self.scored_now = 0
 
     def _requests(self) -> dict[tuple[int, int], Instance]:
