@@ -127,6 +127,14 @@ def test_an_archived_run_goes_on_in_a_folder_which_takes_its_place(results, file
         Run.open(file.parent / "run0", config(2), {})
 
 
+def test_what_follows_from_archived_answers_makes_no_folder(results, file):
+    run = Run.open(file.parent / "run1", config(1), {})
+    run.update(status=run.info["status"], summary={"samples": len(run.done), "new": 1}, counts={"eos_id": 3})
+    assert run.info["summary"]["new"] == 1 and not run.folder.exists()
+    run.update(metric=LENIENT)
+    assert run.folder.exists() and "goes on with the run of" in run.notes[0]
+
+
 def test_archives_and_folders_lie_together(results, file, tmp_path):
     shutil.copy(file, results / "copy.parquet")
     shutil.copy(file, results / "again.parquet")

@@ -1,5 +1,6 @@
 """Damaged files: what is read is what was written, or a RecordError says which file and line."""
 
+import json
 import os
 import shutil
 
@@ -8,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unmask.records import RecordError, Run, config_hash, find_runs
+from unmask.records.files import sealed
+from unmask.records.kept import Kept
 from unmask.records.reading import RUN, SAMPLES, SCORES, read_samples
 
 CONFIG = {"models": {"denoiser": {"name": "tiny"}}, "decoder": {"name": "apd", "mixture_weight": 0.7}}
@@ -146,3 +149,19 @@ def test_a_file_that_is_none_is_a_record_error(whole, scratch):
     (scratch / SAMPLES).mkdir()
     with pytest.raises(RecordError, match=r"samples\.jsonl: cannot be read \(Is a directory\)"):
         Run.read(scratch)
+
+
+def test_a_row_of_another_form_or_run_is_refused_where_rows_are_kept(tmp_path):
+    def kept(of):
+        return Kept(tmp_path / "kept.jsonl", lambda row: row["key"], of=of, check=lambda row: row["n"] > 0)
+
+    first = kept("a")
+    first.add({"key": 1, "n": 2})
+    first.close()
+    assert kept("a").rows == {1: {"key": 1, "n": 2}}
+    with pytest.raises(RecordError, match=r"kept\.jsonl:1: does not match its checksum"):
+        kept("b").rows  # noqa: B018
+    for row in ({"key": 2, "n": 0}, {"key": 2}, {"n": 1}, {"key": [], "n": 1}, {"key": 2, "n": "x"}):
+        (tmp_path / "kept.jsonl").write_text(json.dumps(sealed(row, "a")) + "\n")
+        with pytest.raises(RecordError, match=r"kept\.jsonl:1: is a row of another form"):
+            kept("a").rows  # noqa: B018

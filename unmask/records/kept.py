@@ -16,7 +16,8 @@ class Kept:
     """The rows of a file; nothing is written before the first `add`.
 
     path: the file; None keeps nothing. key: of a row. beside: a pattern of files in its folder that are read
-    too, as other processes keep theirs. of: with what rows are sealed, see `files.sealed`.
+    too, as other processes keep theirs. of: with what rows are sealed, see `files.sealed`. check: whether a
+    row has the form of those that are kept here.
     RecordError for damaged lines; at the first `add`, where another process is writing.
     """
 
@@ -26,8 +27,9 @@ class Kept:
         key: Callable[[Mapping], Hashable],
         beside: str | None = None,
         of: str = "",
+        check: Callable[[Mapping], bool] = lambda row: True,
     ):
-        self.path, self.key, self.beside, self.of = path, key, beside, of
+        self.path, self.key, self.beside, self.of, self.check = path, key, beside, of, check
         self._file: BinaryIO | None = None
 
     @cached_property
@@ -56,10 +58,14 @@ class Kept:
         for path in [*(path for path in others if path != self.path), self.path]:
             lines, size = read_jsonl(path, ADVICE)
             rows = [unsealed(row, f"{path}:{number}", ADVICE, self.of) for number, row in enumerate(lines, 1)]
-            try:
-                found |= {self.key(row): row for row in rows}
-            except (KeyError, TypeError) as error:
-                raise RecordError(f"{path}: holds rows of another kind ({error}). {ADVICE}") from error
+            for number, row in enumerate(rows, 1):
+                try:
+                    right = self.check(row)
+                    found[self.key(row)] = row
+                except (KeyError, TypeError, AttributeError):
+                    right = False
+                if not right:
+                    raise RecordError(f"{path}:{number}: is a row of another form. {ADVICE}")
         return found, size
 
     def _claim(self) -> None:

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 _OWN = ("schema", "config_hash", "config", "seal", "created", "resumed", "pid", "checksum")
 _NO_CIRCUMSTANCE = ("time", "metric")  # may differ on every resume
 
+DERIVED = {"summary", "counts"}
 UNSCORED = {"metric": None, "correct": None, "extraction_failed": False, "extracted": None, "target": None}
 
 
@@ -284,11 +285,17 @@ class Run:
         write_traces(self.folder, traces, self.seal)
 
     def update(self, **meta: object) -> None:
-        """Set keys of run.json (`status="finished"`, ...); the time goes into `updated`."""
+        """Set keys of run.json (`status="finished"`, ...); the time goes into `updated`.
+
+        Of an archived run nothing is written where only what follows from its answers is another, as after a
+        change of the program.
+        """
         if own := meta.keys() & set(_OWN):
             raise RecordError(f"{self.folder / RUN}: {sorted(own)} are not the caller's to change")
         meta = json.loads(json.dumps(meta, allow_nan=False))
-        if (self._archived or (self.folder / RUN).exists()) and self.info == self.info | meta:
+        changed = {key for key, value in meta.items() if self.info.get(key, ...) != value}
+        if (self._archived and changed <= DERIVED) or ((self.folder / RUN).exists() and not changed):
+            self.info = self.info | meta
             return
         self._begin()
         self._write_info(self.info | meta)
@@ -361,6 +368,7 @@ class Run:
             raise RecordError(
                 f"{self.folder.parent}: an archive is never written to; give its folder as results"
             )
+        self._note(f"{self.folder}: goes on with the run of {self._archived.file}, which stays as it is")
         temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         temporary.mkdir(parents=True, exist_ok=True)
         write_atomic(temporary / SAMPLES, _lines(self.samples(), self.seal))
