@@ -42,6 +42,7 @@ CASES = {
     "R above 1": (["decoder.mixture_weight=1.5"], "mixture_weight"),
     "R below 0": (["decoder.mixture_weight=-0.1"], "mixture_weight"),
     "K below 1": (["decoder=leftright", "decoder.tokens_per_step=0"], "tokens_per_step"),
+    "no K": (["decoder=leftright", "decoder.tokens_per_step=null"], "tokens_per_step"),
     "M below 1": (["decoder.max_lookahead=0"], "max_lookahead"),
     "W below 1": (["decoder.kv_window=0"], "kv_window"),
     "B below 1": (["decoder=confidence", "decoder.block_length=0"], "block_length"),
