@@ -348,7 +348,11 @@ def test_pc_samplers_table_belongs_to_the_tokenizer(table):
             PCSampler(frequencies=wrong).check(8, vocabulary=16)
     with pytest.raises(ValueError, match="frequencies=None"):
         PCSampler()
-    PCSampler(frequencies="checkpoints/token_counts.json").check(8, vocabulary=2048)
+    shipped = PCSampler(frequencies="checkpoints/token_counts.json")
+    shipped.check(8, vocabulary=2048)
+    assert shipped.contents == {}, "as in the records that know it by its name"
+    first, second = (PCSampler(frequencies=table(counts=[1] * n)).contents for n in (16, 17))
+    assert first != second, "a changed file is another setting"
     assert (ROOT / "checkpoints" / "token_counts.json").is_file()
 
 

@@ -23,6 +23,12 @@ CASES = {
     "end tokens that are lists": (["model.end_tokens=[[1]]"], "model.end_tokens="),
     "a file for an adapter": (["model.adapter=README.md"], "adapter=README.md: is no folder"),
     "a path that is too long": (["model.adapter=" + "x" * 5000], "is no folder and no name of a Hub"),
+    "a beginning that is no template": (["task.gen_prefix='{{'"], "task.gen_prefix='{{': must be a template"),
+    "a quota that its preset's limit is not for": (
+        ["decoder=threshold", "decoder.quota=even"],
+        "threshold goes with quota=threshold or dynamic or hierarchy or near_ties; with quota=even also set "
+        "threshold=null",
+    ),
     "no model at all": (["~model"], "model"),
     "no folder for the runs": (["results=''"], "results='': is no folder"),
     "a key that is added": (["++nope=1"], "nope: is no setting"),
@@ -36,6 +42,7 @@ CASES = {
     "R above 1": (["decoder.mixture_weight=1.5"], "mixture_weight"),
     "R below 0": (["decoder.mixture_weight=-0.1"], "mixture_weight"),
     "K below 1": (["decoder=leftright", "decoder.tokens_per_step=0"], "tokens_per_step"),
+    "no K": (["decoder=leftright", "decoder.tokens_per_step=null"], "tokens_per_step"),
     "M below 1": (["decoder.max_lookahead=0"], "max_lookahead"),
     "W below 1": (["decoder.kv_window=0"], "kv_window"),
     "B below 1": (["decoder=confidence", "decoder.block_length=0"], "block_length"),

@@ -91,7 +91,8 @@ def test_a_multiple_choice_task_is_lm_evals_own(words, models, folder):
         assert summary["metrics"][metric]["value"] == found[f"{metric},none"]
         low, high = summary["metrics"][metric]["interval"]
         assert 0 <= low <= summary["metrics"][metric]["value"] <= high <= 1 and high - low > 0.3
-    rows = list(Kept(evaluation.folder / FILE, lambda row: (row["doc_id"], row["choice"])).rows.values())
+    kept = Kept(evaluation.folder / FILE, lambda row: (row["doc_id"], row["choice"]), of=evaluation.run.seal)
+    rows = list(kept.rows.values())
     assert [(row["doc_id"], row["choice"]) for row in rows] == [(d, c) for d in range(5) for c in range(3)]
     assert summary["texts"] == 15 and summary["forwards"] == sum(row["forwards"] for row in rows)
     assert {row["text"] for row in rows} == {" one pen", " three pens and a book", " none"}

@@ -68,7 +68,7 @@ def test_a_trace_tells_the_steps_of_the_recorded_answers(evaluate):
     traced = evaluate("limit=3", "trace=true")
     traced.score()
     assert traced.lm.decoded == 0 and [sample["seconds"] for sample in traced.run.samples()] == times
-    found = read_traces(traced.run.folder)
+    found = read_traces(traced.run.folder, traced.run.seal)
     assert len(found) == 3
     for sample in traced.run.samples():
         trace = found[sample["doc_id"], 0]
@@ -83,7 +83,7 @@ def test_a_trace_tells_the_steps_of_the_recorded_answers(evaluate):
     assert (again.run.folder / TRACES).read_bytes() == before
     (again.run.folder / TRACES).write_bytes(before.replace(b"denoiser", b"denoised", 1))
     with pytest.raises(ValueError, match=r"trace\.jsonl:1: does not match its checksum.*Delete the file"):
-        read_traces(again.run.folder)
+        read_traces(again.run.folder, again.run.seal)
 
 
 def test_larger_limit_extends_the_same_run(evaluate):

@@ -198,6 +198,14 @@ REFUSED = {
         {"pretrained": "checkpoints/tiny_dream", "decoder": "apd"},
         "decoder=apd needs a causal model as auxiliary",
     ),
+    "a setting without effect": (
+        {"pretrained": "tiny_qwen_large", "decoder": "autoregressive", "mc_samples": 64},
+        "mc_samples=64: has no effect",
+    ),
+    "a temperature that the decoder does not take over": (
+        {"pretrained": "tiny_d2f_dream", "decoder": "d2f", "model.temperature": 0.5},
+        "model.temperature=0.5: has no effect",
+    ),
     "a word for a number": ({"pretrained": "tiny_dream", "decoder": "leftright", "seed": "one"}, "seed=one"),
 }
 

@@ -53,7 +53,7 @@ def results(tmp_path, sample, score):
         "forwards": {"denoiser": [1, 3]},
     }
     trace = {"doc_id": 0, "repeat": 0, "question": None, **steps}
-    write_traces(folder, [trace])
+    write_traces(folder, [trace], run.seal)
     return tmp_path / "results"
 
 
@@ -127,6 +127,14 @@ def test_an_archived_run_goes_on_in_a_folder_which_takes_its_place(results, file
         Run.open(file.parent / "run0", config(2), {})
 
 
+def test_what_follows_from_archived_answers_makes_no_folder(results, file):
+    run = Run.open(file.parent / "run1", config(1), {})
+    run.update(status=run.info["status"], summary={"samples": len(run.done), "new": 1}, counts={"eos_id": 3})
+    assert run.info["summary"]["new"] == 1 and not run.folder.exists()
+    run.update(metric=LENIENT)
+    assert run.folder.exists() and "goes on with the run of" in run.notes[0]
+
+
 def test_archives_and_folders_lie_together(results, file, tmp_path):
     shutil.copy(file, results / "copy.parquet")
     shutil.copy(file, results / "again.parquet")
@@ -182,7 +190,9 @@ def too_large(folder):
     row.pop("checksum")
     from unmask.records.files import sealed
 
-    (folder / "samples.jsonl").write_text("\n".join([json.dumps(sealed(row)), *text[1:], ""]))
+    (folder / "samples.jsonl").write_text(
+        "\n".join([json.dumps(sealed(row, Run.read(folder).seal)), *text[1:], ""])
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Damaged files: what is read is what was written, or a RecordError says which file and line."""
 
+import json
 import os
 import shutil
 
@@ -7,10 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unmask.records import RecordError, Run, find_runs
+from unmask.records import RecordError, Run, config_hash, find_runs
+from unmask.records.files import sealed
+from unmask.records.kept import Kept
 from unmask.records.reading import RUN, SAMPLES, SCORES, read_samples
 
 CONFIG = {"models": {"denoiser": {"name": "tiny"}}, "decoder": {"name": "apd", "mixture_weight": 0.7}}
+SEAL = config_hash(CONFIG)
 PROPERTY = settings(
     deadline=None,
     derandomize=True,
@@ -110,14 +114,14 @@ def test_every_flipped_bit_of_a_line_is_noticed(whole, scratch):
     damaged_copy(whole, scratch, SAMPLES, lambda text: text)
     path = scratch / SAMPLES
     text = path.read_bytes()
-    original, _ = read_samples(path)
+    original, _ = read_samples(path, SEAL)
     first = text.index(b"\n") + 1
     with path.open("r+b", buffering=0) as file:
         for place in range(first, text.index(b"\n", first)):
             for bit in range(8):
                 os.pwrite(file.fileno(), bytes([text[place] ^ 1 << bit]), place)
                 try:
-                    found, _ = read_samples(path)
+                    found, _ = read_samples(path, SEAL)
                 except RecordError as error:
                     assert f"{path}:2: " in str(error)
                 else:  # "\u00fc" as "\u00FC", or the 17th digit of a number: the same content
@@ -145,3 +149,19 @@ def test_a_file_that_is_none_is_a_record_error(whole, scratch):
     (scratch / SAMPLES).mkdir()
     with pytest.raises(RecordError, match=r"samples\.jsonl: cannot be read \(Is a directory\)"):
         Run.read(scratch)
+
+
+def test_a_row_of_another_form_or_run_is_refused_where_rows_are_kept(tmp_path):
+    def kept(of):
+        return Kept(tmp_path / "kept.jsonl", lambda row: row["key"], of=of, check=lambda row: row["n"] > 0)
+
+    first = kept("a")
+    first.add({"key": 1, "n": 2})
+    first.close()
+    assert kept("a").rows == {1: {"key": 1, "n": 2}}
+    with pytest.raises(RecordError, match=r"kept\.jsonl:1: does not match its checksum"):
+        kept("b").rows  # noqa: B018
+    for row in ({"key": 2, "n": 0}, {"key": 2}, {"n": 1}, {"key": [], "n": 1}, {"key": 2, "n": "x"}):
+        (tmp_path / "kept.jsonl").write_text(json.dumps(sealed(row, "a")) + "\n")
+        with pytest.raises(RecordError, match=r"kept\.jsonl:1: is a row of another form"):
+            kept("a").rows  # noqa: B018

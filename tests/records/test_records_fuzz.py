@@ -74,7 +74,7 @@ def change(rng, text):
             if "config" in row and "config_hash" in row and rng.random() < 0.7:
                 row["config_hash"] = config_hash(row["config"])
             row.pop("checksum", None)
-            row["checksum"] = checksum(row)
+            row["checksum"] = checksum(row, "" if "config" in row else config_hash(CONFIG))
         except ValueError:  # NaN has no checksum
             pass
     lines[at] = json.dumps(row).encode()

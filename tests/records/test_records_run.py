@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from unmask.records.files import append_line, sealed
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"models": {"denoiser": {"name": "tiny"}}, "decoder": {"name": "apd", "mixture_weight": 0.7}}
+SEAL = config_hash(CONFIG)
 STRICT, LENIENT = "exact_match,strict", "exact_match,lenient"
 
 
@@ -137,7 +139,7 @@ def test_samples_come_back_in_order_and_as_written(folder, sample):
 
 def test_a_line_carries_the_checksum_of_the_rest(folder, sample):
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    assert lines == [sealed(sample(doc_id)) for doc_id in (2, 0, 1)]
+    assert lines == [sealed(sample(doc_id), SEAL) for doc_id in (2, 0, 1)]
     assert sealed({"a": 1})["checksum"] == "015abd7f", "as any other program would compute it"
 
 
@@ -146,7 +148,7 @@ TORN = b'{"doc_id": 3, "rep'
 
 @pytest.mark.parametrize("tail", [TORN, None, b"\0" * 5000, b"\0\0\n", TORN + b"\0\0\n"])
 def test_a_line_that_an_interrupted_write_tore_is_cut_off_and_noted(folder, sample, tail, caplog):
-    tail = json.dumps(sealed(sample(3))).encode() if tail is None else tail  # whole but for its newline
+    tail = json.dumps(sealed(sample(3), SEAL)).encode() if tail is None else tail  # whole but for its newline
     path = folder / "samples.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
@@ -179,21 +181,62 @@ def test_a_repeated_line_counts_once_and_a_contradicting_one_stops(folder, sampl
     path.write_bytes(whole + whole.splitlines(keepends=True)[0])
     assert len(Run.read(folder).samples()) == 3
     path.write_bytes(whole)
-    add_line(folder, sealed(sample(0, seconds=9.0)))
+    add_line(folder, sealed(sample(0, seconds=9.0), SEAL))
     with pytest.raises(RecordError, match=r"samples\.jsonl:4: contradicts line 2"):
         Run.read(folder)
 
 
 def test_a_sample_on_disk_that_breaks_a_rule_stops_with_its_place(folder, sample):
-    add_line(folder, sealed(sample(3, ids=[1])))
+    add_line(folder, sealed(sample(3, ids=[1]), SEAL))
     with pytest.raises(RecordError, match=r"samples\.jsonl:4: document 3, repeat 0: useful 2 <= ids 1"):
         resume(folder)
 
 
 def test_a_changed_sample_stops_with_its_place(folder, sample):
-    add_line(folder, sealed(sample(3)) | {"seed": 8})
+    add_line(folder, sealed(sample(3), SEAL) | {"seed": 8})
     with pytest.raises(RecordError, match=r"samples\.jsonl:4: does not match its checksum.*Delete the line"):
         resume(folder)
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "scores.jsonl", "trace.jsonl"])
+def test_rows_of_another_run_are_refused(folder, tmp_path, sample, score, name):
+    """A file, or a line, that was copied into the wrong folder has the right form and the wrong numbers."""
+    other = CONFIG | {"decoder": {"name": "apd", "mixture_weight": 0.1}}
+    steps = {"drafted": [[]], "accepted": [0], "blocks": [""], "forwards": {"denoiser": [3]}}
+    for at, config in ((folder, CONFIG), (tmp_path / "other", other)):
+        with Run.open(at, config, {"device": "cpu"}) as run:
+            if not run.done:
+                run.append(sample(0, text="worse"))
+            run.write_scores([score(0)])
+            run.write_traces([{"doc_id": 0, "repeat": 0, "question": None, **steps}])
+    shutil.copy(tmp_path / "other" / name, folder / name)
+    with pytest.raises(RecordError, match=rf"{name}:1: does not match its checksum.*or is another run's"):
+        run = Run.read(folder)
+        assert run.every_score() and run.traces()
+
+
+def test_an_older_run_whose_rows_are_sealed_with_nothing_is_read_and_goes_on(folder, sample):
+    info = json.loads((folder / "run.json").read_text())
+    info = {key: value for key, value in info.items() if key not in ("seal", "checksum")}
+    (folder / "run.json").write_text(json.dumps(sealed(info)))
+    (folder / "samples.jsonl").write_text(json.dumps(sealed(sample(0))) + "\n")
+    with resume(folder) as run:
+        run.append(sample(1))
+    assert (folder / "samples.jsonl").read_text().splitlines()[1] == json.dumps(sealed(sample(1)))
+    assert len(Run.read(folder).samples()) == 2
+
+
+def test_a_lost_line_is_missed_where_all_answers_are_meant(folder, score):
+    with resume(folder) as run:
+        run.write_scores(map(score, range(3)))
+        run.update(status="finished", summary={"samples": 3})
+    (folder / "samples.jsonl").write_text("".join((folder / "samples.jsonl").open().readlines()[1:]))
+    run = Run.read(folder)
+    with pytest.raises(
+        RecordError, match=r"samples\.jsonl: holds 2 of the 3 answers that its summary counts"
+    ):
+        run.scored(STRICT)
+    assert len(run.scored(STRICT, {(0, 0)})) == 1
 
 
 def test_a_failed_write_leaves_no_trace(tmp_path):

@@ -162,7 +162,7 @@ def test_a_trace_adds_what_was_refused_and_the_forwards_of_each_step(record, pag
         "forwards": {"denoiser": [1], "auxiliary": [1]},
     }
     other = trace | {"doc_id": 1, **fewer}  # of another answer
-    write_traces(folder, [trace, other])
+    write_traces(folder, [trace, other], Run.read(folder).seal)
     _, data, left_out = page()
     (answers,) = data["answers"].values()
     assert answers["0"]["spent"] == forwards and answers["0"]["refused"] == ["⟨9⟩⟨8⟩", ""]

@@ -61,6 +61,13 @@ def test_a_malformed_setting_is_one_message_and_nothing_else(
     assert not built and not list(tmp_path.iterdir())
 
 
+def test_a_setting_that_nothing_reads_is_refused(run_command, tmp_path):
+    folders = [f"{name}={tmp_path / name}" for name in ("folder", "output")]
+    words = ["recipe=tiny_dream", "validation_problems=0", "max_new_tokens=64"]
+    code, _, err = run_command(train, *words, *folders)
+    assert code == 2 and "max_new_tokens=64: has no effect where validation_problems=0" in err, err
+
+
 def test_a_frozen_model_is_a_choice_and_no_path(run_command, tmp_path):
     folders = [f"{name}={tmp_path / name}" for name in ("folder", "output")]
     words = ["recipe=tiny_d2f_dream", "++frozen.teacher=model:../task/gsm8k"]

@@ -15,6 +15,7 @@ from unmask.benchmark.arms import Arm, build
 from unmask.benchmark.profile import memory, profile
 from unmask.benchmark.timing import race, ratio, speed
 from unmask.configuration.composition import composed
+from unmask.configuration.settings import check_effects
 from unmask.configuration.sweeps import arm_choices, product
 from unmask.decoding.sampling import at_least_one
 from unmask.output import print_json
@@ -45,6 +46,7 @@ def bench(given: Sequence[str]) -> None:
     if cfg.report is not None and not may_be_file(Path(cfg.report)):
         raise ValueError(f"report={cfg.report[:100]}: must be the name of a file, as in report=growth.json")
     settings = arm_settings(cfg)
+    check_effects("bench", given, [[*given, *own] for own in settings.values()])
     torch.set_num_threads(cfg.threads)
 
     def arms(*words: str) -> list[Arm]:

@@ -46,6 +46,9 @@ def command(config_name: str, doc: str, sweeps: bool = False) -> Callable:
                 elif {"--multirun", "-m"} & set(flags):
                     if not sweeps:
                         raise ValueError("-m: sweeps are of eval.py alone")
+                    from unmask.configuration.settings import check_effects
+
+                    check_effects(config_name, [word for word in words if "hydra/" not in word])
                     _launch(config_name, function, flags, words)
                 elif flags:
                     sys.argv[1:] = [*flags, *spelled(words)]

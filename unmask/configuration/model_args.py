@@ -11,6 +11,7 @@ mc_samples, mc_batch, check_greedy, results                 as of eval.py
 model.KEY, ROLE.KEY                                         any setting of a model, as of eval.py
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unmask.configuration.composition import CONFIGURATIONS, SPELLED, composed
 from unmask.configuration.schema import EvalConfig
-from unmask.configuration.settings import build_decoder, typed
+from unmask.configuration.settings import build_decoder, has_effect, typed
 from unmask.decoding.sampling import at_least_one
 from unmask.paths import ROOT
 
@@ -54,7 +55,19 @@ def configuration(given: Mapping[str, Any]) -> EvalConfig:
             f"model_args: unknown {', '.join(sorted(unknown))}; decoder={decoder} takes {names}, "
             f"and {of_models} for a setting of a model itself"
         )
-    for name, value in ({"max_gen_toks": DEFAULT_MAX_GEN_TOKS} | dict(given)).items():
+    values = {"max_gen_toks": DEFAULT_MAX_GEN_TOKS} | dict(given)
+    found = _with(cfg, keys, values)
+    for name in given:
+        lacking = _with(cfg, keys, {key: value for key, value in values.items() if key != name})
+        if not has_effect("harness", found, lacking):
+            raise ValueError(f"model_args: {name}={given[name]}: has no effect with these, remove it")
+    return typed(found)
+
+
+def _with(cfg: DictConfig, keys: Mapping[str, str | None], values: Mapping[str, Any]) -> DictConfig:
+    """A copy with these values."""
+    cfg = copy.deepcopy(cfg)
+    for name, value in values.items():
         if keys[name] is None:
             continue
         if name == "batch_size" and str(value).isdigit():  # lm-eval's flag is a text
@@ -65,7 +78,7 @@ def configuration(given: Mapping[str, Any]) -> EvalConfig:
             OmegaConf.update(cfg, keys[name], None if value == "null" else value, merge=False)
         except OmegaConfBaseException as error:
             raise ValueError(f"model_args: {name}={value}: {str(error).splitlines()[0]}") from error
-    return typed(cfg)
+    return cfg
 
 
 def _keys(cfg: DictConfig, others: list[str]) -> dict[str, str | None]:

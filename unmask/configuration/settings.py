@@ -4,7 +4,7 @@ Nothing here loads a model, reads weights or writes; whatever is wrong is a Valu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unmask.configuration.composition import CONFIGURATIONS, SPELLED
+from unmask.configuration.composition import CONFIGURATIONS, SPELLED, composed
 from unmask.configuration.schema import EvalConfig
+from unmask.configuration.sweeps import STRUCTURE, expand, key_of
 from unmask.decoding import Decoder
 from unmask.decoding.quotas import SCHEDULES
 from unmask.decoding.sampling import at_least_one
 from unmask.models.loading import identity_of_model
 from unmask.models.resources import choose_device, choose_dtype
-from unmask.models.settings import ModelConfig
+from unmask.models.settings import ModelConfig, RandomModel
 from unmask.paths import ROOT, may_be_folder
 from unmask.records.naming import check_name
 
@@ -194,6 +195,7 @@ def identity_of(cfg: EvalConfig | DictConfig) -> dict:
     cfg = typed(cfg) if isinstance(cfg, DictConfig) else cfg
     decoder = build_decoder(cfg.decoder)
     chosen = {key: value for key, value in cfg.decoder.items() if key != "_target_" and value != OFF}
+    chosen |= decoder.contents
     # Where nothing is tempered both ranks are one, and the identity names the model's.
     if "rank_tempered" in chosen and not getattr(decoder, "tempers", True):
         chosen["rank_tempered"] = cfg.model.rank_tempered
@@ -223,3 +225,94 @@ def machinery_of(cfg: EvalConfig) -> dict:
         "dtype": str(choose_dtype(cfg.dtype, device)).removeprefix("torch."),
         "threads": cfg.threads if device.type == "cpu" else None,
     }
+
+
+# Settings without effect
+
+RUNNING = ("seed", "device", "dtype", "threads", "compile", "limit", "force", "allow_code_execution")
+RECORDING = ("batch_size", "results", "run_folder", "trace", "show", "warm_up", "shard", "interleave")
+READS = {  # by command, what it reads beside decoder, models and task
+    "eval": (*RUNNING, *RECORDING),
+    "report": (*RUNNING, *RECORDING, "published", "pictures", "page"),
+    "harness": (*RUNNING[:5], "force", "batch_size", "results"),
+    "demo": (*RUNNING, "prompt", "document", "compare", "save"),
+    "bench": (
+        *RUNNING,
+        "batch_size",
+        *("prompts", "rounds", "tokens", "acceptance", "sweep", "points", "report"),
+    ),
+}
+OF_DECODERS = ("temperature", "top_p", "schedule", "rank_tempered", "blocks", "edits", "end_rules")
+"""Settings of a model that its decoder takes over, or does not."""
+LIKELIHOODS = ("mc_samples", "mc_batch", "check_greedy")
+
+
+def check_effects(
+    command: str, given: Sequence[str], settings: Iterable[Sequence[str]] | None = None
+) -> None:
+    """ValueError for a word of a command that none of its settings reads.
+
+    settings: the words of each; those of the command's own sweep where nothing is said. A word that gives a
+    key the value that it has anyway may stay, and what is wrong in another way is left to who reads it.
+    """
+    try:
+        settings = [list(words) for words in (expand(given) if settings is None else settings)]
+    except ValueError:
+        return
+    for key in dict.fromkeys(word.partition("=")[0] for word in given):
+        first, dot, _ = key_of(key).partition(".")
+        if first in STRUCTURE or (first in SPELLED and dot):  # which says what a model is, not that it runs
+            continue
+        if not any(_is_read(command, key, words) for words in settings):
+            said = next(word for word in given if word.partition("=")[0] == key)
+            raise ValueError(f"{said[:100]}: has no effect with these settings of {command}.py, remove it")
+
+
+def _is_read(command: str, key: str, words: Sequence[str]) -> bool:
+    rest = [word for word in words if word.partition("=")[0] != key]
+    if len(rest) == len(words):
+        return False
+    try:
+        return has_effect(command, composed(command, words), composed(command, rest))
+    except ValueError:
+        return True
+
+
+def has_effect(command: str, having: DictConfig, lacking: DictConfig) -> bool:
+    """Whether a command can tell a configuration from the one without a setting, or the two are equal; also
+    where one of them cannot be."""
+    try:
+        return having == lacking or read_by(command, having) != read_by(command, lacking)
+    except ValueError:
+        return True
+
+
+def read_by(command: str, cfg: DictConfig) -> dict:
+    """Everything of a configuration that a command reads."""
+    found = typed(cfg)
+    decoder, scored = build_decoder(found.decoder), bool(found.task.yaml)
+    top, task = {key: getattr(found, key) for key in READS[command]}, asdict(found.task)
+    models = {"model": found.model}
+    if (scored or command == "harness") and found.model.kind == "diffusion":
+        top |= {key: getattr(found, key) for key in LIKELIHOODS}
+    if scored:
+        top = {key: value for key, value in top.items() if key not in ("warm_up", "interleave")}
+    else:
+        models = models_by_role(found, decoder)
+        top |= {"decoder": dict(found.decoder)}
+    if command in ("demo", "bench"):
+        del task["metric"]
+    elif decoder.lossless and not scored and command != "harness":
+        top["check_lossless"] = found.check_lossless
+    if command == "bench":
+        if not found.sweep:
+            top["profile"] = found.profile
+        if isinstance(found.model, RandomModel):
+            top["prompt_length"] = found.prompt_length
+            del top["limit"], top["force"], top["allow_code_execution"]
+            task = {"max_new_tokens": found.task.max_new_tokens}
+    return top | {"task": task, "models": {role: _loaded(model) for role, model in models.items()}}
+
+
+def _loaded(model: ModelConfig) -> dict:
+    return {key: value for key, value in asdict(model).items() if key not in OF_DECODERS}

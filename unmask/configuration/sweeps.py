@@ -23,6 +23,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from unmask.configuration.composition import composed, parsed
 
+STRUCTURE = (
+    "figure",
+    "bench",
+    "arms",
+    "arm",
+    "grid",
+    "draw",
+    "hydra",
+)  # keys that say which settings there are
 Choices = dict[str, list[str]]  # key -> its values, in the words of the command line
 
 

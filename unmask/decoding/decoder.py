@@ -48,6 +48,12 @@ class Decoder:
 
         return Autoregressive()
 
+    @property
+    def contents(self) -> dict[str, str]:
+        """Of files that decide its answers and are not as shipped: a hash of each, part of a run's
+        identity."""
+        return {}
+
     def check(self, max_new_tokens: int, vocabulary: int | None = None) -> None:
         """Raise ValueError where the settings do not fit a canvas of `max_new_tokens` tokens, or a vocabulary
         of so many, where that is known. No model is needed."""

@@ -59,7 +59,7 @@ class LeftRight(Windowed):
 
     def __post_init__(self):
         super().__post_init__()
-        at_least_one(tokens_per_step=self.tokens_per_step)
+        at_least_one(needed=True, tokens_per_step=self.tokens_per_step)
 
     def step(self, board: Board) -> list[Commit]:
         marginals, masks = self.denoise(board)

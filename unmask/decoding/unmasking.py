@@ -153,8 +153,12 @@ class Unmasking(Sampling, Decoder):
             value = getattr(self, name)
             if (value is None and name in limit.needs) or (value is not None and name not in limit.takes):
                 quotas = [quota for quota, other in self.limits.items() if name in other.takes]
+                other = (
+                    "give it a number" if value is None else f"with quota={self.quota} also set {name}=null"
+                )
                 raise ValueError(
-                    f"{name}={value} and quota={self.quota}: {name} goes with quota={' or '.join(quotas)}"
+                    f"{name}={value} and quota={self.quota}: {name} goes with "
+                    f"quota={' or '.join(quotas)}; {other}"
                 )
             if value is not None and not (number(value) and 0 <= value < math.inf):
                 raise ValueError(f"{name}={value!r} must be a number, 0 or more")

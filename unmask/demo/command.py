@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from unmask.configuration.composition import composed
+from unmask.configuration.settings import check_effects
 from unmask.configuration.sweeps import key_of
 from unmask.decoding import Stop
 from unmask.demo.race import Pass, Race
@@ -31,9 +32,9 @@ FRAME = 0.05  # seconds between two pictures
 def demo(given: Sequence[str]) -> None:
     """The demonstration that the words of a command name."""
     cfg = composed("demo", given)
-    evaluations = [Evaluation(cfg)]
-    if cfg.compare:
-        evaluations.append(Evaluation(composed("demo", others(given, cfg.compare))))
+    settings = [list(given), *([others(given, cfg.compare)] if cfg.compare else [])]
+    check_effects("demo", dict.fromkeys(word for words in settings for word in words), settings)
+    evaluations = [Evaluation(composed("demo", words)) for words in settings]
     first = evaluations[0]
     if type(cfg.document) is not int or not 0 <= cfg.document < len(first.requests):
         raise ValueError(f"document={cfg.document} must be from 0 to {len(first.requests) - 1}")

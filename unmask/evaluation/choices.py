@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig
 
 from unmask.configuration.schema import TaskConfig
 from unmask.configuration.settings import machinery_of, typed
-from unmask.evaluation.likelihood import Likelihood
+from unmask.evaluation.likelihood import Likelihood, is_likelihood
 from unmask.evaluation.text_lm import ROLLING, TextLM, joined
 from unmask.models.loading import Source, identity_of_model
 from unmask.models.resources import check_device, check_memory, choose_device, choose_dtype
@@ -70,7 +70,7 @@ class Choices:
         check_memory([self.source], self.device, self.dtype)
         meta = environment(self.device) | {"documents": counts, "likelihoods": FILE}
         self.run = Run.open(self.folder, self.identity, meta)
-        self.kept = Kept(self.folder / FILE, _key)
+        self.kept = Kept(self.folder / FILE, _key, of=self.run.seal, check=is_likelihood)
         self.scored_now = 0
 
     def _requests(self) -> dict[tuple[int, int], Instance]:

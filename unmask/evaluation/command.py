@@ -8,6 +8,7 @@ from io import StringIO
 from omegaconf import DictConfig
 
 from unmask.configuration.composition import composed
+from unmask.configuration.settings import check_effects
 from unmask.configuration.sweeps import figures_named, is_list, key_of, of_arms, settings
 from unmask.evaluation.choices import Choices
 from unmask.evaluation.evaluation import Evaluation
@@ -52,6 +53,8 @@ def together(given: Sequence[str], single: bool) -> None:
 
 def evaluate_here(given: Sequence[str], single: bool = False) -> None:
     """`evaluate`, in one process."""
+    if not single:
+        check_effects("eval", given)
     several = not single and (figures_named(given) or any(is_list(word) or of_arms(word) for word in given))
     configs = settings(given) if several else [composed("eval", given)]
     if any(cfg.show is not None for cfg in configs):

@@ -20,9 +20,9 @@ Both end where the continuation ends: a model is told its length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import comb, hypot, sqrt
+from math import comb, hypot, isfinite, sqrt
 
 import torch
 from scipy import stats
@@ -33,6 +33,17 @@ from unmask.decoding.visibility import attention_mask, block_causal, origin
 
 HEAD_ROWS = 256  # positions whose logits are held at once: a vocabulary may have 150,000 entries
 CHUNK = 512  # columns that a causal model is fed at once, for the same reason
+
+
+def is_likelihood(row: Mapping) -> bool:
+    """Whether a row that was read holds the numbers of a `Likelihood`; KeyError where one lacks."""
+    numbers = [row["value"], *([row["error"]] if row["error"] is not None else [])]
+    counts = [row[name] for name in ("tokens", "samples", "forwards", "positions")]
+    return (
+        all(type(number) in (int, float) and isfinite(number) for number in numbers)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and (row["greedy"] is None or type(row["greedy"]) is bool)
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ record.
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from unmask.decoding import Generation, Models, Stop
 from unmask.decoding.board import SHAPES
 from unmask.decoding.finite import NotFinite
 from unmask.decoding.sampling import at_least_one
-from unmask.evaluation.likelihood import Likelihood
+from unmask.evaluation.likelihood import Likelihood, is_likelihood
 from unmask.evaluation.setup import Setup
 from unmask.evaluation.text_lm import ROLLING, TextLM, joined
 from unmask.models.resources import choose_device
@@ -175,7 +175,9 @@ class UnmaskLM(GenerativeLM):
         self.scores: list[Likelihood] = []
         file = self._file
         mine = file.with_suffix(f".{self.rank}.jsonl") if self.rank else file
-        self.kept = Kept(mine if keep else None, lambda row: row["key"], beside=f"{file.stem}*.jsonl")
+        self.kept = Kept(
+            mine if keep else None, lambda row: row["key"], beside=f"{file.stem}*.jsonl", check=_is_kept
+        )
         say(*self.setup.remarks)
 
     @property
@@ -402,6 +404,21 @@ class UnmaskLM(GenerativeLM):
             seeds.append(self.noise_seed(number, repeats[number]))
             repeats[number] += 1
         return seeds
+
+
+def _is_kept(row: Mapping) -> bool:
+    """Whether a row that was read holds an answer or a likelihood."""
+    if "likelihood" in row:
+        return is_likelihood(row["likelihood"])
+    answer, names = row["answer"], {field.name for field in fields(Generation)}
+    ids = answer["ids"]
+    return (
+        answer.keys() <= names
+        and all(type(token) is int for token in ids)
+        and type(answer["useful"]) is int
+        and 0 <= answer["useful"] <= len(ids)
+        and all(type(n) is int for name in ("forwards", "positions") for n in answer[name].values())
+    )
 
 
 def _key(kind: str, *asked: object) -> str:

@@ -111,7 +111,15 @@ class PromptBuilder:
     def _begun(self, task: Task, doc: Mapping) -> str:
         """The beginning of the answer."""
         given = self.settings.gen_prefix
-        return (task.doc_to_prefix(doc) or "") if given is None else apply_template(given, doc)
+        if given is None:
+            return task.doc_to_prefix(doc) or ""
+        try:
+            return apply_template(given, doc)
+        except Exception as error:  # whatever a template can stumble over
+            raise ValueError(
+                f"task.gen_prefix={given[:100]!r}: must be a template over the columns "
+                f"{', '.join(map(str, doc))} ({error})"
+            ) from error
 
     def _render(self, messages: list[Message], begun: str) -> str:
         settings = self.settings

@@ -23,26 +23,28 @@ class RecordError(ValueError):
         super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
 
-def checksum(row: Mapping) -> str:
-    """8 hex digits of the SHA-256 of a row's canonical JSON."""
-    return hashlib.sha256(canonical(row).encode()).hexdigest()[:8]
+def checksum(row: Mapping, of: str = "") -> str:
+    """8 hex digits of the SHA-256 of `of` and a row's canonical JSON."""
+    return hashlib.sha256((of + canonical(row)).encode()).hexdigest()[:8]
 
 
-def sealed(row: Mapping) -> dict:
-    """A row with its `checksum`, as it is written."""
-    return {**row, "checksum": checksum(row)}
+def sealed(row: Mapping, of: str = "") -> dict:
+    """A row with its `checksum`, as it is written. of: the hash of the config whose run it is of, which makes
+    a row that strays into another run one that does not match."""
+    return {**row, "checksum": checksum(row, of)}
 
 
-def unsealed(row: Mapping, where: object, advice: str) -> dict:
+def unsealed(row: Mapping, where: object, advice: str, of: str = "") -> dict:
     """A row as it was before `sealed`; RecordError, beginning with `where`, where the checksum differs."""
     rest = {key: value for key, value in row.items() if key != "checksum"}
     try:
-        intact = row.get("checksum") == checksum(rest)
+        intact = row.get("checksum") == checksum(rest, of)
     except (ValueError, RecursionError):  # NaN, or very deep: nothing that this program writes
         intact = False
     if not intact:
+        other = ", or is another run's" if of else ""
         raise RecordError(
-            f"{where}: does not match its checksum: it was changed after it was written. {advice}"
+            f"{where}: does not match its checksum: it was changed after it was written{other}. {advice}"
         )
     return rest
 

@@ -16,12 +16,20 @@ class Kept:
     """The rows of a file; nothing is written before the first `add`.
 
     path: the file; None keeps nothing. key: of a row. beside: a pattern of files in its folder that are read
-    too, as other processes keep theirs.
+    too, as other processes keep theirs. of: with what rows are sealed, see `files.sealed`. check: whether a
+    row has the form of those that are kept here.
     RecordError for damaged lines; at the first `add`, where another process is writing.
     """
 
-    def __init__(self, path: Path | None, key: Callable[[Mapping], Hashable], beside: str | None = None):
-        self.path, self.key, self.beside = path, key, beside
+    def __init__(
+        self,
+        path: Path | None,
+        key: Callable[[Mapping], Hashable],
+        beside: str | None = None,
+        of: str = "",
+        check: Callable[[Mapping], bool] = lambda row: True,
+    ):
+        self.path, self.key, self.beside, self.of, self.check = path, key, beside, of, check
         self._file: BinaryIO | None = None
 
     @cached_property
@@ -34,7 +42,7 @@ class Kept:
             return
         if self._file is None:
             self._claim()
-        append_line(self._file, (json.dumps(sealed(row), allow_nan=False) + "\n").encode())
+        append_line(self._file, (json.dumps(sealed(row, self.of), allow_nan=False) + "\n").encode())
         self.rows[self.key(row)] = dict(row)
 
     def close(self) -> None:
@@ -49,8 +57,15 @@ class Kept:
         found, size = {}, 0
         for path in [*(path for path in others if path != self.path), self.path]:
             lines, size = read_jsonl(path, ADVICE)
-            rows = [unsealed(row, f"{path}:{number}", ADVICE) for number, row in enumerate(lines, 1)]
-            found |= {self.key(row): row for row in rows}
+            rows = [unsealed(row, f"{path}:{number}", ADVICE, self.of) for number, row in enumerate(lines, 1)]
+            for number, row in enumerate(rows, 1):
+                try:
+                    right = self.check(row)
+                    found[self.key(row)] = row
+                except (KeyError, TypeError, AttributeError):
+                    right = False
+                if not right:
+                    raise RecordError(f"{path}:{number}: is a row of another form. {ADVICE}")
         return found, size
 
     def _claim(self) -> None:

@@ -12,6 +12,8 @@ from unmask.records.score import Score, check_score
 
 SAMPLES, SCORES, RUN = "samples.jsonl", "scores.jsonl", "run.json"
 
+CONFIG_HASH = "config_hash"  # what run.json says as `seal`, see `seal_of`
+
 INFO = {"config": dict, "config_hash": str, "resumed": list}  # what reading needs of run.json
 SHAPE = {"body_parameters", "head_parameters", "layers", "width"}  # of each model
 
@@ -76,6 +78,7 @@ FACTS: dict[str, Callable] = {  # what else is read of run.json, where it is the
     "documents": _documents,
     "templates": _templates,
     "shapes": _shapes,
+    "summary": lambda value: isinstance(value, dict) and type(value.get("samples", 0)) is int,
     "counts": lambda value: isinstance(value, dict) and _numbers(value.get("retokenised", {})),
 }
 
@@ -124,19 +127,26 @@ def archives_in(results: Path) -> list[Path]:
     return sorted(results.glob("[!.]*.parquet"))
 
 
-def read_samples(path: Path) -> tuple[dict[Key, Sample], int]:
-    """(samples by key, bytes that they fill); a last line that an interrupted write tore is left out."""
+def seal_of(info: Mapping) -> str:
+    """With what a run seals its rows (`files.sealed`): older ones with nothing, so that a row of theirs which
+    strays into another old run is not noticed."""
+    return info["config_hash"] if info.get("seal") == CONFIG_HASH else ""
+
+
+def read_samples(path: Path, of: str) -> tuple[dict[Key, Sample], int]:
+    """(samples by key, bytes that they fill); a last line that an interrupted write tore is left out.
+    of: see `seal_of`."""
     rows, size = read_jsonl(path, MAKE_AGAIN)
-    rows = [unsealed(row, f"{path}:{number}", MAKE_AGAIN) for number, row in enumerate(rows, 1)]
+    rows = [unsealed(row, f"{path}:{number}", MAKE_AGAIN, of) for number, row in enumerate(rows, 1)]
     return by_key(rows, check_sample, sample_key, path), size
 
 
-def read_scores(path: Path) -> dict[ScoreKey, Score]:
+def read_scores(path: Path, of: str) -> dict[ScoreKey, Score]:
     """Scores by key. The file is written whole, so that a torn line is damage like any other."""
     rows, size = read_jsonl(path, SCORE_AGAIN)
     if path.exists() and size != path.stat().st_size:
         raise RecordError(f"{path}: the last line is damaged. {SCORE_AGAIN}")
-    rows = [unsealed(row, f"{path}:{number}", SCORE_AGAIN) for number, row in enumerate(rows, 1)]
+    rows = [unsealed(row, f"{path}:{number}", SCORE_AGAIN, of) for number, row in enumerate(rows, 1)]
     return by_key(rows, check_score, score_key, path)
 
 

@@ -23,6 +23,7 @@ from unmask.records.environment import now
 from unmask.records.files import RecordError, append_line, in_place, lock, read_json, sealed, write_atomic
 from unmask.records.identity import canonical, config_hash, differences
 from unmask.records.reading import (
+    CONFIG_HASH,
     RUN,
     SAMPLES,
     SCORES,
@@ -36,6 +37,7 @@ from unmask.records.reading import (
     read_scores,
     sample_key,
     score_key,
+    seal_of,
     some,
     stored_info,
 )
@@ -48,9 +50,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OWN = ("schema", "config_hash", "config", "created", "resumed", "pid", "checksum")
+_OWN = ("schema", "config_hash", "config", "seal", "created", "resumed", "pid", "checksum")
 _NO_CIRCUMSTANCE = ("time", "metric")  # may differ on every resume
 
+DERIVED = {"summary", "counts"}
 UNSCORED = {"metric": None, "correct": None, "extraction_failed": False, "extracted": None, "target": None}
 
 
@@ -124,7 +127,7 @@ class Run:
         run._writable = True
         if stored := stored_info(run.folder, run.config):
             run.info = stored
-            run._read, _ = read_samples(run.folder / SAMPLES)
+            run._read, _ = read_samples(run.folder / SAMPLES, run.seal)
         elif not run.folder.exists() and (archived := _archived(run.folder)):
             check_config(archived.info, run.config, run.folder)
             run.info, run._archived, run._read = archived.info, archived, None
@@ -141,7 +144,7 @@ class Run:
             return cls._of(archived)
         info = read_info(Path(folder) / RUN)
         run = cls(folder, info["config"], info)
-        run._read, _ = read_samples(run.folder / SAMPLES)
+        run._read, _ = read_samples(run.folder / SAMPLES, run.seal)
         return run
 
     @classmethod
@@ -158,6 +161,11 @@ class Run:
         return run
 
     # What is there
+
+    @property
+    def seal(self) -> str:
+        """With what its rows are sealed."""
+        return seal_of(self.info) if "config_hash" in self.info else config_hash(self.config)
 
     @property
     def _samples(self) -> dict[Key, Sample]:
@@ -193,7 +201,7 @@ class Run:
 
     def traces(self) -> dict[Key, Trace]:
         """Traces by (doc_id, repeat), of the few documents that have one."""
-        return dict(self._archived.traces) if self._archived else read_traces(self.folder)
+        return dict(self._archived.traces) if self._archived else read_traces(self.folder, self.seal)
 
     @property
     def metrics(self) -> list[str]:
@@ -204,8 +212,15 @@ class Run:
         """Samples (of these keys; default: all) joined with their scores by this metric, in order; None joins
         them with no score, as of a task that only measures speed.
 
-        RecordError, naming metric and documents, where a sample or its score is missing.
+        RecordError, naming metric and documents, where a sample or its score is missing; of all, where there
+        are fewer than the run's summary counts.
         """
+        counted = self.info.get("summary", {}).get("samples", 0)
+        if keys is None and len(self.done) < counted:
+            raise RecordError(
+                f"{self.folder / SAMPLES}: holds {len(self.done)} of the {counted} answers that its summary "
+                "counts. Make the others again with the command that made the run"
+            )
         keys = set(self.done if keys is None else keys)
         if absent := sorted(keys - self.done):
             raise RecordError(
@@ -243,7 +258,7 @@ class Run:
             raise RecordError(f"{self.folder / SAMPLES}: document {key} is already there; skip `run.done`")
         text = json.dumps(sample, allow_nan=False)
         row = json.loads(text)
-        line = _lines([row]).encode()
+        line = _lines([row], self.seal).encode()
         append_line(self._file, line)
         self._size += len(line)
         self._samples[key] = row
@@ -267,14 +282,20 @@ class Run:
     def write_traces(self, traces: Iterable[Trace]) -> None:
         """Replace the traces."""
         self._begin()
-        write_traces(self.folder, traces)
+        write_traces(self.folder, traces, self.seal)
 
     def update(self, **meta: object) -> None:
-        """Set keys of run.json (`status="finished"`, ...); the time goes into `updated`."""
+        """Set keys of run.json (`status="finished"`, ...); the time goes into `updated`.
+
+        Of an archived run nothing is written where only what follows from its answers is another, as after a
+        change of the program.
+        """
         if own := meta.keys() & set(_OWN):
             raise RecordError(f"{self.folder / RUN}: {sorted(own)} are not the caller's to change")
         meta = json.loads(json.dumps(meta, allow_nan=False))
-        if (self._archived or (self.folder / RUN).exists()) and self.info == self.info | meta:
+        changed = {key for key, value in meta.items() if self.info.get(key, ...) != value}
+        if (self._archived and changed <= DERIVED) or ((self.folder / RUN).exists() and not changed):
+            self.info = self.info | meta
             return
         self._begin()
         self._write_info(self.info | meta)
@@ -312,13 +333,13 @@ class Run:
             ) from None
         try:
             stored = stored_info(self.folder, self.config)  # again, now that it cannot change
-            self._read, size = read_samples(self.folder / SAMPLES)
+            if stored:
+                self.info, self._resuming = stored, True
+            self._read, size = read_samples(self.folder / SAMPLES, self.seal)
             self._batches = None
             self._repair(size)
             self._size = size
-            if stored:
-                self.info, self._resuming = stored, True
-            else:
+            if not stored:
                 self._write_info(self._new())
         except BaseException:
             self.close()
@@ -330,7 +351,7 @@ class Run:
         path = self.folder / SAMPLES
         self.close()
         try:
-            there, _ = read_samples(path)
+            there, _ = read_samples(path, self.seal)
         except RecordError as error:
             raise OSError(f"{path}: was changed while this run was writing ({error})") from error
         if lost := sorted(key for key, row in self._samples.items() if there.get(key) != row):
@@ -347,12 +368,13 @@ class Run:
             raise RecordError(
                 f"{self.folder.parent}: an archive is never written to; give its folder as results"
             )
+        self._note(f"{self.folder}: goes on with the run of {self._archived.file}, which stays as it is")
         temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         temporary.mkdir(parents=True, exist_ok=True)
-        write_atomic(temporary / SAMPLES, _lines(self.samples()))
-        write_atomic(temporary / SCORES, _lines(self.every_score()))
+        write_atomic(temporary / SAMPLES, _lines(self.samples(), self.seal))
+        write_atomic(temporary / SCORES, _lines(self.every_score(), self.seal))
         if traces := self.traces():
-            write_traces(temporary, traces.values())
+            write_traces(temporary, traces.values(), self.seal)
         write_atomic(temporary / RUN, _text(self.info))
         try:
             temporary.rename(self.folder)
@@ -369,7 +391,7 @@ class Run:
             self._file.truncate(size)
             os.fsync(self._file.fileno())
             self._note(f"{self.folder / SAMPLES}: cut {torn} bytes of an interrupted last line")
-        every, kept = read_scores(self.folder / SCORES), self._scores()
+        every, kept = read_scores(self.folder / SCORES, self.seal), self._scores()
         if len(kept) < len(every):
             self._write_scores(kept)
             self._note(
@@ -381,7 +403,8 @@ class Run:
         log.warning(words)
 
     def _new(self) -> dict:
-        own = {"schema": SCHEMA, "config_hash": config_hash(self.config), "status": "running"}
+        own = {"schema": SCHEMA, "config_hash": config_hash(self.config), "seal": CONFIG_HASH}
+        own |= {"status": "running"}
         return own | self._meta | own | {"config": self.config, "created": now(), "resumed": []}
 
     def _resumed(self, stored: dict) -> dict:
@@ -404,11 +427,11 @@ class Run:
         self.info = info
 
     def _write_scores(self, rows: Mapping[ScoreKey, Mapping]) -> None:
-        write_atomic(self.folder / SCORES, _lines(rows[key] for key in sorted(rows)))
+        write_atomic(self.folder / SCORES, _lines((rows[key] for key in sorted(rows)), self.seal))
 
     def _scores(self) -> dict[ScoreKey, Score]:
         """All scores of the samples on disk."""
-        rows = self._archived.scores if self._archived else read_scores(self.folder / SCORES)
+        rows = self._archived.scores if self._archived else read_scores(self.folder / SCORES, self.seal)
         return {key: row for key, row in rows.items() if key[:2] in self._samples}
 
 
@@ -426,6 +449,6 @@ def _text(info: Mapping) -> str:
     return json.dumps(sealed(info), indent=2, allow_nan=False) + "\n"
 
 
-def _lines(rows: Iterable[Mapping]) -> str:
+def _lines(rows: Iterable[Mapping], of: str) -> str:
     """Rows as JSON lines, each with its checksum."""
-    return "".join(json.dumps(sealed(row), allow_nan=False) + "\n" for row in rows)
+    return "".join(json.dumps(sealed(row, of), allow_nan=False) + "\n" for row in rows)

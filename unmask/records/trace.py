@@ -26,16 +26,17 @@ class Trace(TypedDict):
     forwards: dict[str, list[int]]  # role -> forwards up to each step, that step included
 
 
-def write_traces(folder: Path, traces: Iterable[Trace]) -> None:
-    """Replace the traces of a run."""
-    write_atomic(folder / TRACES, "".join(json.dumps(sealed(row), allow_nan=False) + "\n" for row in traces))
+def write_traces(folder: Path, traces: Iterable[Trace], of: str) -> None:
+    """Replace the traces of a run. of: see `reading.seal_of`."""
+    lines = (json.dumps(sealed(row, of), allow_nan=False) + "\n" for row in traces)
+    write_atomic(folder / TRACES, "".join(lines))
 
 
-def read_traces(folder: Path) -> dict[tuple[int, int], Trace]:
+def read_traces(folder: Path, of: str) -> dict[tuple[int, int], Trace]:
     """The traces of a run by (doc_id, repeat), none without a file; RecordError where it is damaged."""
     path = folder / TRACES
     rows, _ = read_jsonl(path, AGAIN)
-    rows = [unsealed(row, f"{path}:{number}", AGAIN) for number, row in enumerate(rows, 1)]
+    rows = [unsealed(row, f"{path}:{number}", AGAIN, of) for number, row in enumerate(rows, 1)]
     rows = [check_trace(row, path) for row in rows]
     return {(row["doc_id"], row["repeat"]): row for row in rows}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
+from unmask.configuration.settings import check_effects
 from unmask.configuration.sweeps import expand, figures_named, key_of
 from unmask.output import print_json
 from unmask.paths import ROOT, may_be_folder
@@ -47,6 +48,7 @@ def report(given: Sequence[str]) -> None:
     if cfg.page:
         return page(cfg, given, results)
     wanted = figures_named(given)
+    check_effects("report", [*given, *([] if wanted else [f"figure={','.join(FIGURES)}"])])
     given = [word for word in given if key_of(word) != "figure"]
     of_runs = [*archived_settings(results, given), *given]
     (runs, problems), drawn, refused = find_runs(results), {}, []

@@ -37,9 +37,13 @@ def own_settings(given: Sequence[str]) -> DictConfig:
 def results_of(cfg: DictConfig) -> Path:
     """The folder of runs; ValueError where there is none."""
     results = ROOT / cfg.results
-    if not (may_be_folder(results) or may_be_file(results)) or not results.exists():
+    if not _is_there(results):
         raise ValueError(f"results={cfg.results[:100]}: no such folder; run something first (python eval.py)")
     return results
+
+
+def _is_there(results: Path) -> bool:
+    return (may_be_folder(results) or may_be_file(results)) and results.exists()
 
 
 def archived_settings(results: Path, given: Sequence[str]) -> list[str]:
@@ -118,7 +122,7 @@ def named_run(word: str, results: Path, read: Callable) -> Run | None:
     for folder in (Path(word), ROOT / word, results / word):
         if os.path.isfile(folder / RUN):
             return Run.read(folder)
-    if "=" not in word and results.exists():
+    if "=" not in word and _is_there(results):
         for run in read(results)[0]:
             if run.folder.name == word:
                 return run

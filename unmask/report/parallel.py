@@ -58,7 +58,7 @@ def _exact(decoder: tuple, task: str, sizes: tuple[int, ...]) -> float | None:
 def decoder_of(settings: dict):
     """The decoder that an identity names: what it leaves out is as in the YAML."""
     shipped = OmegaConf.to_container(composed("eval", [f"decoder={settings['name']}"]).decoder, resolve=True)
-    return build_decoder(shipped | settings)
+    return build_decoder(shipped | {key: value for key, value in settings.items() if key in shipped})
 
 
 @cache

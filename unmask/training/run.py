@@ -22,6 +22,12 @@ from unmask.training.recipe import DEFAULT, TrainConfig
 from unmask.training.sources import check_runs
 from unmask.training.validation import Validation, decoders
 
+VALIDATION = (
+    "validation_tokens",
+    "validation_decoders",
+    "max_new_tokens",
+)  # read where problems are answered
+
 
 def run(given: Sequence[str]) -> None:
     """Train what the words of a command (key=value) ask for. ValueError naming what is wrong with them."""
@@ -31,6 +37,7 @@ def run(given: Sequence[str]) -> None:
     if settings.folder is None:
         settings.folder = f"runs/train/{chosen}"
     cfg = read(settings)
+    check_effects(cfg, given)
     # Numbers below float32's normal range made backward passes twice as slow. Before any thread starts:
     # threads inherit it.
     torch.set_flush_denormal(True)
@@ -44,6 +51,13 @@ def run(given: Sequence[str]) -> None:
         sys.exit(130)
     finally:
         processes.leave()
+
+
+def check_effects(cfg: TrainConfig, given: Sequence[str]) -> None:
+    """ValueError for a word of a command that nothing reads."""
+    for word in given:
+        if key_of(word) in VALIDATION and not cfg.validation_problems:
+            raise ValueError(f"{word[:100]}: has no effect where validation_problems=0, remove it")
 
 
 def train(cfg: TrainConfig, chosen: str, processes: Processes) -> None:
