@@ -104,7 +104,8 @@ def test_a_good_folder_stands_and_forgeries_are_named(run_command, models, tmp_p
             for line in lines(forged, [other], lambda _: here, [])
             if not line.stands
         ]
-        assert len(found) == 1 and re.search(said, found[0]), (name, found)
+        follow = name == "an answer edited"  # its score is no longer that of its text
+        assert len(found) == 1 + follow and re.search(said, found[0]), (name, found)
     text = (run / "samples.jsonl").read_text()
     (run / "samples.jsonl").write_text(text.replace('"useful": ', '"useful":  1', 1))
     code, out, _ = checked("bad")

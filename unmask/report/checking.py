@@ -61,7 +61,7 @@ class Expected:
         task = self.settings
         asked = (task.name, task.data, cfg.allow_code_execution, task.split, task.num_fewshot, task.shots)
         _, self.tasks = prepare(*asked)
-        main = next(iter(self.sources.values()))
+        main = self.sources[config["roles"][0]]
         self.tokenizer = main.tokenizer
         self.stop: Stop = text_stop(main.end_ids, task.stop, main.tokenizer)
         builder = PromptBuilder(task, main.tokenizer, main.settings.chat_options)
