@@ -9,7 +9,7 @@ import report
 from unmask.records import find_runs
 from unmask.records.files import sealed
 from unmask.records.identity import config_hash
-from unmask.report.checking import Expected, lines
+from unmask.report.checking import Expected, lines, turns_of
 
 
 def rewrite(file, change):
@@ -98,10 +98,11 @@ def test_a_good_folder_stands_and_forgeries_are_named(run_command, models, tmp_p
         run = max(tmp_path.glob("bad/*/run.json")).parent
         row_of_first.update(json.loads((run / "samples.jsonl").read_text().splitlines()[0]))
         forge(run)
-        other, forged = sorted(find_runs(tmp_path / "bad")[0], key=lambda each: each.folder == run)
+        runs, _ = find_runs(tmp_path / "bad")
+        (forged,) = (each for each in runs if each.folder == run)
         found = [
             f"{line.what}: {line.why}"
-            for line in lines(forged, [other], lambda _: here, [])
+            for line in lines(forged, turns_of(runs), lambda _: here, [])
             if not line.stands
         ]
         follow = name == "an answer edited"  # its score is no longer that of its text

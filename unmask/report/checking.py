@@ -6,6 +6,7 @@ a session of turns that two runs both claim. Those are seen by decoding again (e
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
@@ -24,11 +25,13 @@ from unmask.output import print_json
 from unmask.paths import ROOT
 from unmask.records import Run, config_hash, find_runs
 from unmask.records.documents import TASK_STRIDE, chosen
+from unmask.records.files import RecordError
 from unmask.records.identity import canonical, differences, prompt_hash
 from unmask.records.reading import sample_key, score_key, some
 from unmask.records.summary import times_void
 from unmask.tasks import prepare, score_answers
 
+Turns = dict[str | None, set[tuple[str, str, str | None]]]  # session -> (run, machine, commit)
 FILES = "files"  # the first line of every run, and the one of what cannot be read
 
 
@@ -51,7 +54,8 @@ class Expected:
         cfg = composed("eval", words)
         self.sources = {}
         for role, model in config["models"].items():
-            own = [word for word in words if key_of(word).startswith("model.")]
+            prefix = "model." if role == config["roles"][0] else f"{role}."
+            own = [f"model.{w.removeprefix(prefix)}" for w in words if w.startswith(prefix)]
             self.sources[role] = Source(typed(composed("eval", [f"model={model['name']}", *own])).model)
         names = {field.name for field in fields(TaskConfig)}
         settings = {key: value for key, value in config["task"].items() if key != "prompts"}
@@ -106,13 +110,20 @@ def check(folder: str, given: Sequence[str]) -> None:
         return known[name]
 
     judged = {problem: [Line(FILES, False, problem)] for problem in problems}
+    turns = turns_of(runs)
     for run in runs:
-        others = [other for other in runs if other is not run]
-        judged[run.folder.name] = list(lines(run, others, expected, given))
+        found = judged[run.folder.name] = []
+        try:
+            found.extend(lines(run, turns, expected, given))
+        except RecordError as error:
+            found.append(Line(FILES, False, str(error)))
+        except (LookupError, TypeError, AttributeError) as error:  # written by hand, or by another program
+            found.append(Line("config", False, f"is of another form ({error!r})"))
     for name, found in judged.items():
-        print(name if name not in problems else "(cannot be read)")
+        print(_plain(name) if name not in problems else "(cannot be read)")
         for line in found:
-            print(f"  {'stands' if line.stands else 'DOES NOT STAND':<16}{line.what}: {line.why}")
+            stands = "stands" if line.stands else "DOES NOT STAND"
+            print(f"  {stands:<16}{line.what}: {_plain(line.why)}")
     passed = [name for name, found in judged.items() if all(line.stands for line in found)]
     print(f"{len(passed)} of {len(judged)} runs stand in everything")
     print_json({"runs": len(judged), "stand": passed})
@@ -120,10 +131,24 @@ def check(folder: str, given: Sequence[str]) -> None:
         sys.exit(1)
 
 
+def _plain(text: str) -> str:
+    """What a terminal may be told: no control characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def turns_of(runs: Sequence[Run]) -> Turns:
+    """Who answered in each session, on what and with which code."""
+    found: Turns = defaultdict(set)
+    for run in runs:
+        for sample in run.samples():
+            found[sample["session"]].add((run.folder.name, sample["machine"], sample["commit"]))
+    return found
+
+
 def lines(
-    run: Run, others: Sequence[Run], expected: Callable[[Mapping], Expected], given: Sequence[str]
+    run: Run, turns: Turns, expected: Callable[[Mapping], Expected], given: Sequence[str]
 ) -> Iterator[Line]:
-    """What stands of a run and what does not. others: runs of its folder."""
+    """What stands of a run and what does not. turns: of its whole folder (`turns_of`)."""
     samples, status = run.samples(), run.info.get("status")
     metric, likelihoods = run.info.get("metric"), run.info.get("likelihoods")
     if likelihoods or status != "finished" or not samples:
@@ -143,7 +168,7 @@ def lines(
         return
     yield _line("tokens", list(_tokens(run, here, samples)), "counted again from the ids, the same text")
     yield _line("answers", list(_scores(run, here, samples, metric)), "scored again, the same scores")
-    yield _line("times", list(_times(run, samples, others)), "of settings that took turns")
+    yield _line("times", list(_times(run, samples, turns)), "of settings that took turns")
 
 
 def _line(what: str, complaints: Sequence[str], why: str) -> Line:
@@ -232,7 +257,7 @@ def _scores(run: Run, here: Expected, samples: Sequence[Mapping], metric: str | 
             yield f"{where}: {name} is {str(there)[:60]} there, {str(own)[:60]} here"
 
 
-def _times(run: Run, samples: Sequence[Mapping], others: Sequence[Run]) -> Iterator[str]:
+def _times(run: Run, samples: Sequence[Mapping], turns: Turns) -> Iterator[str]:
     """On a GPU, answers of one machine and one version of the code compare without turns, too."""
     if void := times_void(samples):
         yield void
@@ -243,11 +268,10 @@ def _times(run: Run, samples: Sequence[Mapping], others: Sequence[Run]) -> Itera
         if not alone:
             yield "answered alone, or some of its documents did"
         return
-    theirs = [sample for other in others for sample in other.samples() if sample["session"] in sessions]
-    if lonely := sessions - {sample["session"] for sample in theirs}:
-        yield f"nobody else answered in session {some(sorted(lonely))}"
     for session in sorted(sessions):
-        every = [s for s in (*samples, *theirs) if s["session"] == session]
-        for what in ("machine", "commit"):
-            if len(found := {sample[what] for sample in every}) > 1:
+        names, *circumstances = map(set, zip(*turns[session], strict=True))
+        if len(names) == 1:
+            yield f"nobody else answered in session {session}"
+        for what, found in zip(("machine", "commit"), circumstances, strict=True):
+            if len(found) > 1:
                 yield f"session {session} is of {len(found)} {what}s"
