@@ -8,6 +8,7 @@
     python eval.py model=tiny_qwen_large drafter=tiny_dflash decoder=dflash
     python eval.py task=gsm8k show=prompt                             # its first prompts and ids, no weights
     python eval.py shard=1/4                                          # a quarter of the documents
+    python eval.py gpus=all task=gsm8k model=dream                    # a share on each card, then joined
     python eval.py figure=fig3                                        # all settings of a figure
     python eval.py figure=fig2,fig3                                   # of two, all in turns
     python eval.py -m figure=fig3 hydra/launcher=joblib               # a process for each setting

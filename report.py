@@ -5,6 +5,7 @@
     python report.py figure=fig3 limit=50 seed=1            # the runs of eval.py with the same settings
     python report.py compare RUN_A RUN_B                    # two runs against each other, by document
     python report.py compare decoder=leftright "decoder=apd decoder.mixture_weight=0.5"
+    python report.py check FOLDER                           # results that were made elsewhere: what stands
     python report.py page=true                              # all finished runs in a page for the browser
 
 A figure is its sweep: the settings are those of `eval.py figure=NAME` with the same overrides, and exactly
@@ -15,6 +16,9 @@ hardware, and are never joined with ours.
 
 `compare A B` prints and writes nothing. Each side is a run's folder (inside results= its name is enough), or
 in quotes the settings of eval.py that made it.
+
+`check FOLDER` computes again what can be known without a model: documents, prompts, tokens, scores, turns.
+It says line by line what stands, and ends with exit code 1 unless everything does. Runs no model.
 """
 
 from unmask.configuration.command_line import command
@@ -26,6 +30,12 @@ def main(given: list[str]) -> None:
 
     if given[:1] == ["compare"]:
         compare(given[1:3], given[3:])
+    elif given[:1] == ["check"]:
+        from unmask.report.checking import check  # torch is behind it
+
+        if len(given) < 2:
+            raise ValueError("check takes a folder of runs, or an archive")
+        check(given[1], given[2:])
     else:
         report(given)
 

@@ -2,7 +2,18 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]  # the checkout: configurations, checkpoints and results are looked up in it
+PACKAGE = Path(__file__).parent
+INSTALLED = (
+    PACKAGE / "eval_config"
+).is_dir()  # from a wheel, which holds what lies beside a checkout's package
+SHIPPED = PACKAGE if INSTALLED else PACKAGE.parent  # where configurations and checkpoints lie
+ROOT = Path.cwd() if INSTALLED else PACKAGE.parent  # what settings name is relative to it: results, models
+CONFIGURATIONS = SHIPPED / "eval_config"
+
+
+def lookups(path: str | Path) -> tuple[Path, ...]:
+    """Where a model's folder may lie: as it is written, in the project, among what is shipped."""
+    return tuple(dict.fromkeys((Path(path), ROOT / path, SHIPPED / path)))
 
 
 def may_be_folder(path: Path) -> bool:

@@ -12,12 +12,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+BAR_ELSEWHERE = "UNMASK_BAR_ELSEWHERE"  # set for processes whose parent shows the progress of all
+
 
 def progress_bar(disable: bool = False) -> Progress:
     """A bar with ETA on stderr, so that stdout stays for results. Of torchrun's processes the first shows
-    one."""
+    one; of those on several cards, who started them."""
+    others = os.environ.get("RANK", "0") != "0" or BAR_ELSEWHERE in os.environ
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     columns += (TextColumn("ETA"), TimeRemainingColumn())
-    return Progress(
-        *columns, console=Console(stderr=True), disable=disable or os.environ.get("RANK", "0") != "0"
-    )
+    return Progress(*columns, console=Console(stderr=True), disable=disable or others)

@@ -15,6 +15,13 @@ LAUNCHERS = {
         "+hydra.launcher.ray.init.num_cpus=2",
         "+hydra.launcher.ray.init.include_dashboard=false",
     ],  # two workers
+    "ray_cards": [  # a card for each setting, of two that this machine is said to have
+        "+hydra.launcher.ray.init.num_cpus=2",
+        "+hydra.launcher.ray.init.num_gpus=2",
+        "+hydra.launcher.ray.remote.num_gpus=1",
+        "+hydra.launcher.ray.init.include_dashboard=false",
+        "device=cpu",
+    ],
     "submitit_local": ["hydra.launcher.timeout_min=10"],  # what submitit_slurm does, without Slurm
 }
 
@@ -43,8 +50,10 @@ def sweep(tmp_path, name, *launcher):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_sweep_over_processes_gives_the_same_answers(tmp_path, launcher):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     alone, _ = sweep(tmp_path, "alone")
-    spread, processes = sweep(tmp_path, launcher, f"hydra/launcher={launcher}", *LAUNCHERS[launcher])
+    spread, processes = sweep(
+        tmp_path, launcher, f"hydra/launcher={launcher.removesuffix('_cards')}", *LAUNCHERS[launcher]
+    )
     assert spread == alone and alone.keys() == {4, 8}
     assert len(processes) == 2 and os.getpid() not in processes

@@ -14,6 +14,7 @@ import torch
 import eval as eval_door
 import report
 from unmask.configuration.command_line import Sweep
+from unmask.evaluation.cards import cards_of
 from unmask.evaluation.evaluation import Evaluation
 from unmask.models.loading import Source
 from unmask.paths import ROOT
@@ -119,6 +120,25 @@ def test_a_device_that_is_missing_is_refused_before_anything_is_written(models, 
     words = [*models, "limit=1", f"run_folder={tmp_path / 'run'}", "device=cuda"]
     code, _, err = run_command(eval_door, *words)
     assert code == 2 and "this machine has no CUDA device" in err and not (tmp_path / "run").exists()
+
+
+def test_cards_are_those_that_are_visible(monkeypatch, run_command, models, tmp_path):
+    monkeypatch.setattr("unmask.evaluation.cards.check_device", lambda device: device)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert cards_of("all", "xpu") == [{"ZE_AFFINITY_MASK": "0"}, {"ZE_AFFINITY_MASK": "1"}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    assert cards_of("all", "cuda") == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
+    assert cards_of("1", "cuda") == [{"CUDA_VISIBLE_DEVICES": "5"}]
+    refused = {
+        ("gpus=3", "device=cuda"): "from 1 to the 2 cards",
+        ("gpus=0", "device=cuda"): "from 1 to the 2 cards",
+        ("gpus=2", "device=cuda:1"): "not cuda:1",
+        ("gpus=2", "device=cpu"): "not cpu",
+        ("gpus=2", "shard=1/2", "device=cuda"): "shard=: gpus= gives a shard",
+    }
+    for words, message in refused.items():
+        code, _, err = run_command(eval_door, *words, *models, f"run_folder={tmp_path / 'run'}")
+        assert code == 2 and message in err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -467,9 +467,12 @@ def install() -> None:
     def synchronise(device=None):
         counts["synchronize"] += 1
 
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     alike = {  # of torch.cuda and torch.accelerator
         "is_available": lambda: True,
-        "device_count": lambda: int(os.environ.get("EMULATED_DEVICES", 1)),
+        "device_count": lambda: (
+            visible.count(",") + 1 if visible else int(os.environ.get("EMULATED_DEVICES", 1))
+        ),
         "synchronize": synchronise,
         "empty_cache": lambda: None,
         "memory_allocated": lambda device=None: memory.now,

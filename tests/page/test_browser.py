@@ -2,6 +2,7 @@
 anything."""
 
 import csv
+import re
 import shutil
 
 import pytest
@@ -197,8 +198,87 @@ def test_the_page_follows_the_system_and_its_switch(page, scheme):
     )
 
 
-def test_a_phone_scrolls_no_page_sideways(page):
-    page.set_viewport_size({"width": 360, "height": 700})
+@pytest.mark.parametrize("width", [360, 390, 1400])
+def test_nothing_is_cut_at_any_width(page, width):
+    """The page never scrolls sideways; a board does on a phone, with rank and method in sight."""
+    page.set_viewport_size({"width": width, "height": 700})
     page.reload()
     page.locator("html[data-ready]").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    board = page.locator("#section-1 .scroll")
+    overflow = board.evaluate("box => box.scrollWidth - box.clientWidth")
+    assert (overflow > 0) == (width < 1000), overflow
+    board.evaluate("box => box.scrollLeft = box.scrollWidth")
+    for name in ("rank", "method"):
+        box = page.locator("#section-1 thead th", has_text=name).first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] < width / 1.5
+    last = page.locator("#section-1 tbody td").last.bounding_box()
+    assert last["x"] + last["width"] <= width
+
+
+def test_the_address_keeps_what_is_shown(page):
+    page.locator("#axes [name=measure]").select_option(label="positions fed per useful token")
+    page.locator("#axes [name=scale]").select_option("linear")
+    page.locator("#methods").get_by_label("apd").uncheck()
+    page.locator("#choice [name=setting]").nth(1).select_option("")
+    page.locator("#step").fill("2")
+    page.get_by_role("link", name=column(page, "run")[1]).click()
+    page.reload()
+    page.locator("html[data-ready]").wait_for()
+    assert page.locator("#run-title").inner_text() == column(page, "run")[1]
+    page.keyboard.press("Escape")
+    assert "positions fed per useful token" in page.locator("#chart .xtitle").text_content()
+    assert page.locator("#axes [name=scale]").input_value() == "linear"
+    assert not page.locator("#methods").get_by_label("apd").is_checked()
+    assert page.locator("#choice [name=setting]").nth(1).input_value() == ""
+    assert page.locator("#step").input_value() == "2" and "run=" not in page.url
+
+
+def test_every_column_sorts_and_ticks_are_numbers(page):
+    before = column(page, "forwards per answer")
+    page.locator("#section-1 th", has_text="forwards per answer").click(position={"x": 5, "y": 5})
+    first = lambda text: float(re.search(r"[\d.,]+", text)[0].replace(",", ""))  # noqa: E731
+    eventually(
+        page, lambda: list(map(first, column(page, "forwards per answer"))) == sorted(map(first, before))
+    )
+    ticks = page.locator("#chart .xtick text").all_text_contents()
+    assert len(ticks) > 1 and all(float(tick.replace(",", "")) > 0 for tick in ticks)
+    assert list(map(float, ticks)) == sorted(map(float, ticks))  # 5, 10, 20 and not 5, 10, 2
+
+
+def test_a_command_is_copied(page):
+    page.get_by_role("link", name=column(page, "run")[0]).click()
+    assert page.locator("#run-command").inner_text().startswith("python eval.py model=tiny_")
+    page.get_by_role("button", name="Copy the command").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    page.keyboard.press("Escape")
+    assert "@software{unmask," in page.locator("#bibtex").inner_text()
+
+
+def test_hostile_text_is_only_text(context, tmp_path):
+    """In every text that a record holds: an answer's, the wanted one's, a question's, a setting's."""
+    from scripts.page_picture import ready
+
+    evil = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+    results = shutil.copytree(ROOT / "tests" / "reference", tmp_path / "results")
+    run = next(run for run in find_runs(results)[0] if run.config["decoder"].get("kv_window") == 16)
+    config = run.config | {"decoder": run.config["decoder"] | {"name": evil, "kv_window": evil}}
+    samples = [sample | {"text": evil, "machine": evil} for sample in run.samples()]
+    scores = [score | {"extracted": evil, "target": evil} for score in run.every_score()]
+    with Run.open(results / evil.replace("/", ""), config, run.info) as hostile:
+        for sample in samples:
+            hostile.append(sample)
+        hostile.write_scores(scores)
+        hostile.update(status="finished", metric=run.info["metric"])
+    page, errors = context.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    ready(page, write(results, results.parent)[0])
+    page.locator("#section-1 th", has_text="method").get_by_role("button", name="Filter").click()
+    page.get_by_role("dialog", name="Filter").get_by_role("button").first.wait_for()
+    page.keyboard.press("Escape")
+    for _ in range(3):
+        page.locator("#chart .points path.point").last.hover(force=True)
+    page.get_by_role("link", name="onerror").first.click()
+    assert "onerror" in page.locator("#run").inner_text()
+    assert page.evaluate("window.hacked") is None and not page.locator("img[src=x]").count() and not errors
+    page.close()

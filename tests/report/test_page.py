@@ -5,17 +5,21 @@ import csv
 import io
 import json
 import re
+import shlex
 
 import pandas as pd
 import pytest
 from tokenizers import Tokenizer
 
 import report
+from unmask.configuration.composition import composed
+from unmask.configuration.settings import identity_of
 from unmask.page.boards import boards, told_apart
 from unmask.page.build import write
 from unmask.page.colours import CONTRAST, DARK, contrast, on_both, to_rgb
+from unmask.page.data import command_of
 from unmask.page.pieces import pieces
-from unmask.page.tables import Section, cell
+from unmask.page.tables import Section, cell, kinds
 from unmask.page.tables import csv as csv_of
 from unmask.paths import ROOT
 from unmask.records import Run, find_runs
@@ -229,11 +233,61 @@ def test_a_colour_can_be_seen_on_the_dark_page(colour):
 
 
 def test_the_script_stays_small():
-    assert len((ROOT / "unmask" / "page" / "script.js").read_text().splitlines()) < 320
+    assert len((ROOT / "unmask" / "page" / "script.js").read_text().splitlines()) < 380
 
 
 def test_boards_leave_out_columns_that_are_empty(record, tmp_path):
     record("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.0", session=None)
     (board,) = boards(everything(find_runs(tmp_path / "results")[0]))
     assert not {"exact", "tokens/s"} & set(board.table)
-    assert board.table.task.tolist() == ["gsm_symbolic"] * 2 and board.note.startswith("Times of 2 of 2 runs")
+    assert (
+        board.title == "Board: gsm_symbolic"
+        and len(board.table) == 2
+        and "Times of 2 of 2 runs" in board.note
+    )
+
+
+def test_a_board_ranks_by_paired_tests_the_best_first(record, tmp_path):
+    """Of 20 documents 20, 19 and 2 are right: the first two are a group (p = 1), the third is not."""
+    right = {0.0: 19, 0.5: 2, 1.0: 20}
+    record(
+        "figure=fig3",
+        "arm=apd",
+        "decoder.mixture_weight=0.0,0.5,1.0",
+        right=lambda cfg: right[cfg.decoder.mixture_weight],
+        documents=20,
+        total=20,
+    )
+    (board,) = boards(everything(find_runs(tmp_path / "results")[0]))
+    assert board.table["rank"].tolist() == [1, 1, 3]
+    assert board.table["setting"].tolist() == ["R=1.0", "R=0.0", "R=0.5"]
+    assert "paired test" in board.note
+
+
+def test_forwards_and_exactness_sort_by_number(record, tmp_path):
+    record("figure=fig3", "arm=one,apd", "decoder.mixture_weight=0.5")
+    (board,) = boards(everything(find_runs(tmp_path / "results")[0]))
+    cells = [cell(value) for value in board.table["forwards per answer"]]
+    assert all(each.order == float(re.search(r"[\d.]+", each.text)[0]) for each in cells)
+    assert kinds(board.table)[list(board.table).index("forwards per answer")] == "number"
+
+
+def test_a_command_makes_the_very_run(hydra):
+    for words in (
+        ["decoder=apd", "decoder.mixture_weight=0.25", "decoder.kv_window=8"],
+        ["model=tiny_qwen_large", "drafter=tiny_dflash", "decoder=dflash", "seed=3", "batch_size=4"],
+        ["model=tiny_llada", "decoder=threshold", "task=chain_sum", "task.stop=['Q: ','=']"],
+    ):
+        config = identity_of(composed("eval", words))
+        command = shlex.split(command_of(config, 7))
+        assert command[:2] == ["python", "eval.py"] and command[-1] == "limit=7"
+        assert identity_of(composed("eval", command[2:])) == config
+    config["models"]["denoiser"]["name"] = "somebody's"
+    assert command_of(config, 7) is None
+
+
+def test_no_cell_of_a_csv_is_a_formula():
+    table = pd.DataFrame({"a": ["=1+1", "-1.5", "-cmd", "@x", "+1 [0, 2]", "\tx"], "b": [-1.5] * 6})
+    cells = [line.split(",")[0] for line in csv_of(table).splitlines()[1:4]]
+    assert cells == ["'=1+1", "-1.5", "'-cmd"]
+    assert "'@x" in csv_of(table) and "'+1" not in csv_of(table) and "'\tx" in csv_of(table)

@@ -408,7 +408,7 @@ def foreign(tmp_path, monkeypatch, write):
         f"task: sums\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {rows}}}}}\n"
         "test_split: test\noutput_type: generate_until\ndoc_to_text: question\ndoc_to_target: answer\n"
     )
-    monkeypatch.setattr("unmask.tasks.ROOT", tmp_path)
+    monkeypatch.setattr("unmask.tasks.CONFIGURATIONS", folder.parent)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return "sums"
 

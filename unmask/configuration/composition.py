@@ -17,9 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from unmask.configuration import schema  # noqa: F401  (registers what configurations are made of)
-from unmask.paths import ROOT
+from unmask.paths import CONFIGURATIONS
 
-CONFIGURATIONS = ROOT / "eval_config"
 SPELLED = ("auxiliary", "drafter")  # roles that every configuration has a default for
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unmask.configuration.composition import CONFIGURATIONS, composed
 from unmask.configuration.sweeps import figures_named, is_list
-from unmask.paths import ROOT
+from unmask.paths import PACKAGE
 
 WIDTH = 110
 SCHEMA = Path(__file__).with_name("schema.py")
@@ -21,7 +21,7 @@ SETTINGS = {  # of each command: where its dataclass stands, its bases behind it
     "report": [(SCHEMA, "ReportConfig"), (SCHEMA, "EvalConfig")],
     "bench": [(SCHEMA, "BenchConfig"), (SCHEMA, "EvalConfig")],
     "demo": [(SCHEMA, "DemoConfig"), (SCHEMA, "EvalConfig")],
-    "train": [(ROOT / "unmask" / "training" / "recipe.py", "TrainConfig")],
+    "train": [(PACKAGE / "training" / "recipe.py", "TrainConfig")],
 }
 ELSEWHERE = (
     "model",
@@ -33,8 +33,8 @@ ELSEWHERE = (
     "grid",
     "setting",
 )  # have sections, or none
-MODEL = ROOT / "unmask" / "models" / "settings.py"
-OBJECTIVES = ROOT / "unmask" / "training" / "objectives"
+MODEL = PACKAGE / "models" / "settings.py"
+OBJECTIVES = PACKAGE / "training" / "objectives"
 SYMBOLS = """\
 Paper symbols (APD, arXiv 2506.00413): K decoder.tokens_per_step, R decoder.mixture_weight,
 W decoder.kv_window, M decoder.max_lookahead, B decoder.block_length, T decoder.steps. Of rules:

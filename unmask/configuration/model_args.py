@@ -13,7 +13,6 @@ model.KEY, ROLE.KEY                                         any setting of a mod
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,7 +24,7 @@ from unmask.configuration.composition import CONFIGURATIONS, SPELLED, composed
 from unmask.configuration.schema import EvalConfig
 from unmask.configuration.settings import build_decoder, has_effect, typed
 from unmask.decoding.sampling import at_least_one
-from unmask.paths import ROOT
+from unmask.paths import lookups
 
 SHARED = (  # as eval.py calls them
     *("device", "dtype", "seed", "batch_size", "threads", "compile", "force", "results"),
@@ -108,9 +107,9 @@ def _choice(key: str, group: str, value: Any) -> str:
     found = _choices(group)
     if value in found:
         return value
-    wanted = {Path(value).resolve(), (ROOT / value).resolve()}
+    wanted = {folder.resolve() for folder in lookups(value)}
     for name, config in found.items():
-        if config.get("path") and (ROOT / config["path"]).resolve() in wanted:
+        if config.get("path") and wanted & {folder.resolve() for folder in lookups(config["path"])}:
             return name
     own = "" if key == "decoder" else f"; for other weights {key}=THE CHOICE THEY ARE LIKE,{key}.path={value}"
     own = own.replace("pretrained.path", "model.path")

@@ -82,6 +82,8 @@ class EvalConfig:
     check_lossless: int | None = None
     # i/n: decode every n-th document only, from the i-th; the same command without it joins and scores
     shard: str | None = None
+    # all, or how many: a process for each card answers a shard; joined and scored at the end
+    gpus: Any = None
     # a figure: its settings are those of each arm (name -> settings; a list is swept), times a grid
     arms: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, Any] = field(default_factory=dict)  # key -> list of values

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from unmask.configuration.composition import composed
 from unmask.configuration.settings import check_effects
 from unmask.configuration.sweeps import figures_named, is_list, key_of, of_arms, settings
+from unmask.evaluation.cards import decode_on_cards, taken_out
 from unmask.evaluation.choices import Choices
 from unmask.evaluation.evaluation import Evaluation
 from unmask.evaluation.prompts import shown
@@ -26,7 +27,13 @@ from unmask.report.tables import likelihood_table, print_table, summary_table
 
 def evaluate(given: Sequence[str], single: bool = False) -> None:
     """The evaluation that the words of a command name, or all of a sweep. single: the words are of one
-    setting of a sweep. Under torchrun or accelerate launch every process is a shard."""
+    setting of a sweep. Under torchrun or accelerate launch every process is a shard; with gpus= there is one
+    for each card."""
+    given, gpus = taken_out(given, "gpus")
+    if gpus and (single or started() > 1):
+        raise ValueError("gpus=: starts its own processes; remove it, or the launcher (-m, torchrun)")
+    if gpus:
+        decode_on_cards(given, gpus)
     if started() > 1:
         together(given, single)
     else:
@@ -37,10 +44,9 @@ def together(given: Sequence[str], single: bool) -> None:
     """Each process answers its shard on its own device; then the first one joins and scores, and prints."""
     if any(key_of(word) == "shard" for word in given):
         raise ValueError("shard=: under torchrun every process is a shard; remove it")
-    devices = [word.partition("=")[2] for word in given if key_of(word) == "device"]
-    processes = Processes.join(devices[-1] if devices else "auto", on_host=True)
+    rest, device = taken_out(given, "device")
+    processes = Processes.join(device or "auto", on_host=True)
     try:
-        rest = [word for word in given if key_of(word) != "device"]
         shard = f"shard={processes.rank + 1}/{processes.world_size}"
         with redirect_stdout(StringIO()):
             evaluate_here([*rest, f"device={processes.device}", shard], single)

@@ -12,17 +12,17 @@ import torch
 from safetensors import safe_open
 from transformers.utils.hub import cached_file
 
-from unmask.paths import hub_reason, may_be_folder
+from unmask.paths import hub_reason, lookups, may_be_folder
 
 WEIGHTS = "adapter_model.safetensors"
 
 
-def adapter_folder(adapter: str, root: Path) -> Path:
-    """Where an adapter's files are: a folder (relative ones are looked up in `root` too) or a Hub repository.
+def adapter_folder(adapter: str) -> Path:
+    """Where an adapter's files are: a folder (looked up in the project too) or a Hub repository.
 
     A repository's files are fetched. ValueError where there is none.
     """
-    for folder in (Path(adapter), root / adapter):
+    for folder in lookups(adapter):
         if may_be_folder(folder) and (folder / "adapter_config.json").is_file():
             return folder
         if not may_be_folder(folder):  # a file, or no path at all: no name of the Hub either

@@ -26,7 +26,7 @@ from unmask.models.heads import use_row_products
 from unmask.models.layouts import LAYOUTS, built_by, layout_of
 from unmask.models.settings import ModelConfig
 from unmask.models.weights import check_weights, load_weights
-from unmask.paths import ROOT, hub_reason
+from unmask.paths import hub_reason, lookups
 
 LARGE = 10**9  # parameters, from which on loading takes minutes
 PACKAGE = "package:"
@@ -84,7 +84,7 @@ class Source:
             )
         if local and not settings.gguf:  # before anything is written; a Hub folder's file may not be here yet
             check_weights(type(self._shell()), self.folder, **self._of_weights)
-        self.adapter = settings.adapter and adapters.adapter_folder(settings.adapter, ROOT)
+        self.adapter = settings.adapter and adapters.adapter_folder(settings.adapter)
         if self.adapter:
             adapters.check(self._shell(), self.adapter)
 
@@ -336,7 +336,7 @@ def folder_of(settings: ModelConfig) -> str:
     if not settings.path:
         raise ValueError(f"model {settings.name}: path= is empty")
     path = package_folder(settings) if settings.path.startswith(PACKAGE) else settings.path
-    candidates = (Path(path), ROOT / path)
+    candidates = lookups(path)
     try:
         local = next((p for p in candidates if p.is_dir()), None)
         file = next((p for p in candidates if p.is_file()), None)

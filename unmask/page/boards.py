@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from scipy.stats import binomtest
 
-from unmask.page.tables import Section
+from unmask.page.tables import Cell, Section
 from unmask.records.collection import Collection
+from unmask.records.comparing import changed
 from unmask.records.stats import Interval
 from unmask.report.measures import MEASURES, comparable
 from unmask.report.style import DECODERS
 from unmask.report.tables import exactness, forwards
+
+ALPHA = 0.05  # over all rows of a board
+RANKED = "Runs that a paired test does not tell from the first of their group share its rank."
 
 
 def told_apart(found: Collection) -> pd.DataFrame:
@@ -61,42 +66,75 @@ def _differing(mine: Mapping, others: Sequence[Mapping]) -> str:
 
 
 def boards(found: Collection) -> list[Section]:
-    """A board for each task: a row per run. Columns that have no value in any row are left out."""
+    """A board for each task: a row per run, ranked. Columns that have no value in any row are left out."""
     sections = []
     for task, rows in found.rows.groupby("task", sort=False):
         timed, reason = comparable(rows)
+        on_time = dict(zip(rows.run, timed, strict=True))
+        ranks = ranked(rows, found.scored)
+        by_run = rows.set_index("run", drop=False)
         lines = [
-            _line(row, found.scored[row.run], on_time)
-            for (_, row), on_time in zip(rows.iterrows(), timed, strict=True)
+            {"rank": rank} | _line(by_run.loc[run], found.scored[run], on_time[run])
+            for run, rank in ranks.items()
         ]
-        note = (
-            f"Times of {len(rows) - timed.sum()} of {len(rows)} runs are left out: {reason}."
-            if reason
-            else ""
-        )
+        note = RANKED if len(rows) > 1 else ""
+        if reason:
+            left_out = len(rows) - timed.sum()
+            note += f" Times of {left_out} of {len(rows)} runs are left out: {reason}."
         table = pd.DataFrame(lines).dropna(axis="columns", how="all")
-        sections.append(Section(f"Board: {task}", table, note))
+        sections.append(Section(f"Board: {task}", table, note.strip()))
     return sections
+
+
+def ranked(rows: pd.DataFrame, scored: Mapping[str, Sequence[dict]]) -> dict[str, int | None]:
+    """Run -> rank, the most accurate first; None where nothing can be scored.
+
+    Runs that a paired test does not tell from the first one of their group share its rank: McNemar's exact
+    test over the documents that both answered, at 5% over all rows (Bonferroni).
+    """
+    order = rows.sort_values(["accuracy", "tokens_per_step"], ascending=False, na_position="last")
+    ranks: dict[str, int | None] = {}
+    first = None
+    for place, (run, accuracy) in enumerate(zip(order.run, order.accuracy, strict=True), 1):
+        if pd.isna(accuracy):
+            ranks[run] = None
+            continue
+        if first is None or _p_value(scored[first], scored[run]) < ALPHA / max(len(rows) - 1, 1):
+            first, rank = run, place
+        ranks[run] = rank
+    return ranks
+
+
+def _p_value(first: Sequence[dict], other: Sequence[dict]) -> float:
+    """McNemar's exact test, two-sided; 1 where no document tells the two apart."""
+    better, worse = map(len, changed(first, other))
+    return binomtest(better, better + worse).pvalue if better + worse else 1.0
 
 
 def _line(row: pd.Series, scored: Sequence[dict], timed: bool) -> dict:
     return {
-        "model": row.model,
         "method": row.decoder,
+        "model": row.model,
         "setting": row.label.removeprefix(row.decoder).lstrip(" ,"),
         "n": row.n,
         "accuracy %": estimate(row, "accuracy"),
         "useful tokens per step": estimate(row, "tokens_per_step"),
-        "forwards per answer": forwards(row).replace("\n", ", "),
+        "forwards per answer": Cell(
+            forwards(row).replace("\n", ", "), order=next(iter(row.forwards_per_answer.values()))
+        ),
         "positions per useful token": estimate(row, "positions_per_useful_token"),
         "MFLOPs per useful token": estimate(row, "flops_per_useful_token"),
         "times one token's tokens/s": estimate(row, "speedup") if timed else None,
         "tokens/s": estimate(row, "tokens_per_second") if timed else None,
         "answers without end": sum(sample["finish"] == "length" for sample in scored),
-        "exact": exactness(row.exact) or None,
-        "task": row.task,
+        "exact": _exact(row.exact),
         "run": row.run,
     }
+
+
+def _exact(exact: Sequence[int] | None) -> Cell | None:
+    claimed, identical = exact or (0, 0)
+    return Cell(exactness(exact), order=identical / claimed) if claimed else None
 
 
 def estimate(row: pd.Series, name: str) -> Interval | float | None:

@@ -25,6 +25,14 @@ HERE = Path(__file__).parent
 # Speeds are multiples of the same model's at one token a step.
 ONE_TOKEN = Board(name="page", title="", measures=["tokens_per_step"])
 
+BIBTEX = """\
+@software{{unmask,
+  title = {{unmask: a benchmark for parallel decoding of diffusion language models}},
+  author = {{{{The unmask maintainers}}}},
+  note = {{results made by code {commits}}},
+  year = {{2026}}
+}}"""
+
 
 def write(
     results: Path, folder: Path, extra: Sequence[Section] = (), read: Callable = find_runs
@@ -72,6 +80,7 @@ def html(found: Collection, sections: Sequence[Section], data: Mapping, left_out
         machines=every(rows.machines),
         commits=every(rows.commits),
         left_out=left_out,
+        bibtex=BIBTEX.format(commits=every(rows.commits)),
         data=data,
         json=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         style=(HERE / "style.css").read_text(),
@@ -100,6 +109,7 @@ def _section(section: Section) -> dict:
         "title": title,
         "note": note,
         "file": f"{'-'.join(title.lower().replace(':', '').replace(',', '').split())}.csv",
+        "ranked": table.columns[0] == "rank",
         "columns": list(zip(table.columns, kinds(table), strict=True)),
         "rows": rows,
         "csv": base64.b64encode(csv(table).encode()).decode(),

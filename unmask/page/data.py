@@ -1,17 +1,23 @@
 """What the page's script draws: charts, settings and answers, as plain data for JSON."""
 
 import json
+import shlex
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
+from unmask.configuration.composition import composed
+from unmask.configuration.settings import OFF, identity_of
+from unmask.configuration.sweeps import as_word
 from unmask.page.answers import Traces, answers_of, documents_of
 from unmask.page.boards import estimate
 from unmask.page.colours import on_both
 from unmask.page.tables import cell
+from unmask.paths import CONFIGURATIONS
 from unmask.records.collection import Collection
-from unmask.records.identity import flatten
+from unmask.records.identity import ABSENT, differences, flatten
 from unmask.records.stats import Interval
 from unmask.report.fronts import front
 from unmask.report.measures import MEASURES, comparable
@@ -54,6 +60,7 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
                 "numbers": {name: _rounded(value) for name, value in numbers.items()},
                 "words": {name: _words(value) for name, value in numbers.items()},
                 "settings": _settings(row, config, info),
+                "command": command_of(config, int(row.n)),
             }
             known = {document["id"] for document in documents}
             answers[row.run] = answers_of(scored, config, known, traces[row.run], vocabulary)
@@ -71,6 +78,34 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
         "pieces": list(vocabulary),
         "answers": answers,
     }
+
+
+def command_of(config: Mapping, documents: int) -> str | None:
+    """The command that makes a run of this config, as it is typed; None where no choices give its models.
+
+    documents: that it answered, of a single task.
+    """
+    role, *others = config["roles"]
+    names = {role: model["name"] for role, model in config["models"].items()}
+    words = [f"model={names[role]}", *(f"{other}={names[other]}" for other in others)]
+    words.append(f"decoder={config['decoder']['name']}")
+    changes = []
+    try:
+        for file in sorted((CONFIGURATIONS / "task").glob("*.yaml")):
+            if OmegaConf.load(file).get("name") == config["task"]["name"]:
+                mine = [*words, f"task={file.stem}"]
+                found = differences(config, identity_of(composed("eval", mine)))
+                found.pop("task.prompts", None)
+                found = {key: there for key, (there, _) in found.items() if not key.endswith(".weights")}
+                changes.append((len(found), mine, found))
+        _, words, found = min(changes, key=lambda each: each[0])
+    except ValueError:  # a model, a decoder or a task that is no choice here
+        return None
+    if any(key.startswith(("models", "roles")) for key in found):
+        return None
+    values = {key: OFF if value == ABSENT else value for key, value in found.items() if value is not None}
+    words += [f"{key}={as_word(value)}" for key, value in values.items()]
+    return shlex.join(["python", "eval.py", *words, f"limit={documents}"])
 
 
 def _fronts(rows: pd.DataFrame, timed: np.ndarray) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 
-from unmask.paths import ROOT
+from unmask.paths import CONFIGURATIONS, lookups
 
 CONTEXT = 4  # tokens before a token that its text may depend on
 PARTIAL = "\ufffd"  # how a part of a character decodes
@@ -27,9 +27,10 @@ def decode_of(config: Mapping, sample: Mapping) -> Decode | None:
     None where no model's folder has a tokenizer that gives the text that was recorded with the sample's ids.
     """
     for model in config["models"].values():
-        settings = ROOT / "eval_config" / "model" / f"{model['name']}.yaml"
+        settings = CONFIGURATIONS / "model" / f"{model['name']}.yaml"
         path = OmegaConf.load(settings).get("path") if settings.exists() else None
-        tokenizer = path and tokenizer_in(ROOT / path)
+        folders = [folder for folder in lookups(path) if folder.is_dir()] if path else []
+        tokenizer = tokenizer_in(folders[0]) if folders else None
         if tokenizer and tokenizer.decode(sample["ids"][: sample["useful"]]) == sample["text"]:
             return cache(lambda ids, decode=tokenizer.decode: decode(list(ids), skip_special_tokens=False))
     return None

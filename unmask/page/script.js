@@ -16,6 +16,9 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+// What a hover label shows: plotly.js reads markup in it.
+const escaped = (text) => String(text).replace(/[&<>]/g, (letter) => `&#${letter.charCodeAt(0)};`);
+
 function options(select, pairs, chosen) {
   select.replaceChildren(...pairs.map(([value, text]) => new Option(text, value, false, value === chosen)));
 }
@@ -62,9 +65,9 @@ const axes = $("axes").elements;
 
 const hover = (name, run, measure) =>
   [
-    `<b>${run.label}</b> on ${run.model}, n = ${run.n}`,
+    `<b>${escaped(run.label)}</b> on ${escaped(run.model)}, n = ${run.n}`,
     ...["accuracy", measure].map((axis) => `${data.measures[axis].label}: ${run.words[axis]}`),
-    `<span style="font-size:.85em">${name}</span>`,
+    `<span style="font-size:.85em">${escaped(name)}</span>`,
   ].join("<br>");
 
 function points(measure, runs, front) {
@@ -93,6 +96,14 @@ function points(measure, runs, front) {
   };
 }
 
+// 1, 2 and 5 times the powers of ten, written out.
+function logTicks(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)].map((value) => Math.floor(Math.log10(value)));
+  const powers = Array.from({ length: high - low + 2 }, (_, i) => 10 ** (low + i));
+  const tickvals = powers.flatMap((power) => (powers.length > 4 ? [power] : [power, 2 * power, 5 * power]));
+  return { type: "log", tickvals, ticktext: tickvals.map((value) => value.toLocaleString("en", { maximumSignificantDigits: 3 })) };
+}
+
 // The legend is boxes to tick, so that the keyboard can take methods and models away.
 const ticked = (id) => new Set([...$(id).querySelectorAll(":checked")].map((box) => box.value));
 
@@ -114,7 +125,8 @@ function chart() {
   const { label, higher, time } = data.measures[measure];
   const style = getComputedStyle(document.body);
   const look = { gridcolor: dark ? "#3a3f49" : "#e3e5e9", zeroline: false };
-  const ticks = axes.scale.value === "log" ? { type: "log", dtick: "D2" } : { type: "linear" };
+  const reached = runs.map(([, run]) => run.numbers[measure][0]).filter((value) => value > 0);
+  const ticks = axes.scale.value === "log" && reached.length ? logTicks(reached) : { type: "linear" };
   const layout = {
     paper_bgcolor: style.backgroundColor,
     plot_bgcolor: style.backgroundColor,
@@ -135,16 +147,53 @@ function chart() {
 }
 
 function charts() {
-  $("axes").addEventListener("change", chart);
+  $("axes").addEventListener("change", () => (chart(), save()));
   chart();
-  $("chart").on("plotly_click", ({ points: [point] }) => (location.hash = `run=${point.customdata}`));
+  $("chart").on("plotly_click", ({ points: [point] }) => openRun(point.customdata));
+}
+
+// The address holds what is shown: #task=...&measure=...&hide=apd&document=3&setting=RUN&step=7&run=RUN
+const controls = () => ({ task: axes.task, measure: axes.measure, scale: axes.scale, of: choice.task, document: choice.document, step: $("step") });
+const boxes = () => [...document.querySelectorAll("#methods input, #models input")];
+const address = () => new URLSearchParams(location.hash.slice(1));
+
+function save() {
+  const state = new URLSearchParams(Object.entries(controls()).map(([key, control]) => [key, control.value]));
+  for (const box of boxes()) if (!box.checked) state.append("hide", box.value);
+  for (const select of choice.setting) state.append("setting", select.value);
+  if ($("run").open) state.set("run", $("run-title").textContent);
+  history.replaceState(null, "", `#${state}`);
+}
+
+function restore() {
+  const state = address();
+  const take = (control, value) => {
+    if ([...control.options].some((option) => option.value === value)) control.value = value;
+  };
+  for (const key of ["task", "measure", "scale"]) take(controls()[key], state.get(key));
+  for (const box of boxes()) box.checked = !state.getAll("hide").includes(box.value);
+  take(choice.task, state.get("of"));
+  documents();
+  take(choice.document, state.get("document"));
+  settings();
+  state.getAll("setting").slice(0, choice.setting.length).forEach((name, i) => take(choice.setting[i], name));
+  panels();
+  if (state.has("step")) $("step").value = state.get("step");
+  draw();
+}
+
+async function copy({ currentTarget: button }) {
+  const source = $(button.dataset.of);
+  getSelection().selectAllChildren(source); // for those whose browser keeps the clipboard to itself
+  await navigator.clipboard.writeText(source.textContent);
+  button.textContent = "Copied";
 }
 
 // A run: #run=FOLDER opens one.
-function openRun() {
-  const name = decodeURIComponent(location.hash).replace(/^#run=/, "");
+function openRun(name = address().get("run")) {
   const run = data.runs[name];
   if (!run) return;
+  $("run-command").textContent = run.command ?? "no choices of eval.py give these models";
   const groups = Object.entries(run.settings);
   $("run-title").textContent = name;
   $("run-tables").replaceChildren(
@@ -153,11 +202,13 @@ function openRun() {
       return [make("h3", {}, title), make("table", {}, make("tbody", {}, ...lines))];
     }),
   );
-  const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+  const safe = (text) => (/^[=+\-@\t\r\n]/.test(text) && isNaN(text) ? `'${text}` : text); // no formula for a spreadsheet
+  const quoted = (text) => `"${safe(text).replaceAll('"', '""')}"`;
   const csv = groups.flatMap(([title, group]) => Object.entries(group).map((pair) => [title, ...pair].map(quoted).join(",")));
   const href = URL.createObjectURL(new Blob([["group,key,value", ...csv].join("\n")], { type: "text/csv" }));
   Object.assign($("run-csv"), { href, download: `${name}.csv` });
   if (!$("run").open) $("run").showModal();
+  save();
 }
 
 // Answers, step by step.
@@ -286,20 +337,21 @@ function play() {
   timer = setInterval(() => {
     $("step").value = Number($("step").value) + 1;
     draw();
-    if ($("step").value === $("step").max) pause();
+    if ($("step").value === $("step").max) (pause(), save());
   }, 400);
 }
 
 theme(dark);
 $("theme").hidden = false;
-choice.task.addEventListener("change", documents);
-choice.document.addEventListener("change", settings);
-for (const select of choice.setting) select.addEventListener("change", panels);
-$("step").addEventListener("input", () => (pause(), draw()));
+choice.task.addEventListener("change", () => (documents(), save()));
+choice.document.addEventListener("change", () => (settings(), save()));
+for (const select of choice.setting) select.addEventListener("change", () => (panels(), save()));
+$("step").addEventListener("input", () => (pause(), draw(), save()));
+for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", copy);
 $("play").addEventListener("click", play);
-documents();
-addEventListener("hashchange", openRun);
-$("run").addEventListener("close", () => history.replaceState(null, "", " "));
+restore();
+addEventListener("hashchange", () => openRun());
+$("run").addEventListener("close", save);
 openRun();
 tables(await import(await library("tables-script")));
 const script = make("script", { src: await library("charts-script") });

@@ -1,19 +1,20 @@
 """Tables of the page: a DataFrame as cells that sort by their value, and as CSV with every digit."""
 
-import re
 from numbers import Integral, Number
 from typing import NamedTuple
 
 import pandas as pd
 
+from unmask.output import NUMBER, safe_in_csv
 from unmask.records.stats import Interval
 
 
 class Section(NamedTuple):
     """A table of the page.
 
-    table: a row per line. A cell is text, a number, a `stats.Interval`, or None; the column `run` holds names
-        of run folders, which link to their settings. Columns of few different texts are filtered by choice.
+    table: a row per line. A cell is text, a number, a `stats.Interval`, a `Cell`, or None; the column `run`
+        holds names of run folders, which link to their settings. Columns of few different texts are filtered
+        by choice.
     note: a sentence or two below the title.
     """
 
@@ -30,12 +31,11 @@ class Cell(NamedTuple):
     order: float | None = None
 
 
-WRITTEN = re.compile(r"([-+]?\d+(?:,\d{3})*(?:\.\d+)?)(?: (\[.*\]))?")  # "69.6" or "69.6 [63.1, 75.2]"
-
-
 def cell(value: object) -> Cell:
     """A value as it is shown: numbers with three digits, an en dash where there is none. A number that is
-    text already, with an interval or without, stays as it was written."""
+    text already, with an interval or without, stays as it was written; so does what is a Cell already."""
+    if isinstance(value, Cell):
+        return value
     if isinstance(value, Interval):
         if value.low != value.low:  # nan: too few documents for an interval
             return cell(value.value)
@@ -44,7 +44,7 @@ def cell(value: object) -> Cell:
         return Cell("–")
     if isinstance(value, Number):
         return Cell(number(value), "", float(value))
-    if written := WRITTEN.fullmatch(str(value)):
+    if written := NUMBER.fullmatch(str(value)):
         return Cell(written[1], written[2] or "", float(written[1].replace(",", "")))
     return Cell(str(value))
 
@@ -62,11 +62,17 @@ def csv(table: pd.DataFrame) -> str:
     for name in table:
         values = list(table[name])
         intervals = [value for value in values if isinstance(value, Interval)]
-        columns[name] = [value.value if isinstance(value, Interval) else value for value in values]
+        columns[name] = [_in_csv(value) for value in values]
         if intervals:
             for end in ("low", "high"):
                 columns[f"{name} {end}"] = [getattr(value, end, None) for value in values]
-    return pd.DataFrame(columns).to_csv(index=False)
+    return pd.DataFrame(columns).map(safe_in_csv).to_csv(index=False)
+
+
+def _in_csv(value: object) -> object:
+    if isinstance(value, Cell):
+        return value.text
+    return value.value if isinstance(value, Interval) else value
 
 
 def kinds(table: pd.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ COMPUTES = (
     *("unmask", "dream", "llada", "eval.py", "bench.py", "harness.py", "demo.py"),
     *(f"eval_config/{group}" for group in ("decoder", "model", "schema", "task", "tasks")),
 )
+IN_WHEELS = ("unmask/eval_config/", "unmask/doors/")
 PACKAGES = ("torch", "transformers", "lm-eval", "reasoning-gym", "datasets", "hydra-core")
 
 
@@ -79,13 +80,17 @@ def commit() -> str:
     The same code has the same digits on every machine, in git or not; documentation, tests and results
     change nothing. Computed once a process: what changes on disk later is not what was loaded.
     """
-    root = Path(__file__).parents[2]
-    files = []
+    package = Path(__file__).parents[1]
+    files: dict[str, Path] = {}  # by their names in a checkout
     for name in COMPUTES:
-        path = root / name
-        files += [path] if path.is_file() else path.rglob("*")
+        lookups = (package.parent / name, package / name, package / "doors" / name)
+        path = next((each for each in lookups if each.exists()), lookups[0])
+        inner = {(Path(name) / file.relative_to(path)).as_posix(): file for file in path.rglob("*")}
+        files |= {name: path} if path.is_file() else inner
+    # A wheel holds configurations and doors inside the package.
+    files = {name: path for name, path in files.items() if not name.startswith(IN_WHEELS)}
     content = hashlib.sha256()
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
+    for name, path in sorted(files.items()):
         if path.suffix in (".py", ".yaml") and path.is_file():
             data = path.read_bytes()
             content.update(f"{name}\0{len(data)}\0".encode())

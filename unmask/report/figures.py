@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from unmask.output import safe_in_csv
 from unmask.records.collection import Collection
 from unmask.records.identity import flatten
 from unmask.records.stats import Interval
@@ -69,7 +70,7 @@ def draw(
     if kind is board:
         draws = partial(board.draw, validation=validation or validation_of([]))
     draws(definition, found, published, output, note(definition, found, len(published) > 0))
-    found.rows.to_csv(output.with_suffix(".csv"), index=False)
+    found.rows.map(safe_in_csv).to_csv(output.with_suffix(".csv"), index=False)
     return output.with_suffix(".md" if kind is listing else ".png")
 
 

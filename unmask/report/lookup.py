@@ -11,7 +11,7 @@ from unmask.configuration.settings import identity_of, typed
 from unmask.configuration.sweeps import key_of, settings
 from unmask.models.loading import Source
 from unmask.models.resources import ACCELERATORS, choose_device
-from unmask.paths import ROOT, may_be_file, may_be_folder
+from unmask.paths import CONFIGURATIONS, ROOT, lookups, may_be_file, may_be_folder
 from unmask.records import Run
 from unmask.records.archive import overrides_of
 from unmask.records.collection import Collection, Setting, collect
@@ -19,7 +19,7 @@ from unmask.records.reading import RUN
 from unmask.report.comparison import Scored
 from unmask.report.definition import Definition, define
 
-FIGURES = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
+FIGURES = sorted(path.stem for path in (CONFIGURATIONS / "figure").glob("*.yaml"))
 REFERENCE = ROOT / "results" / "reference"
 OWN = ("figure", "results", "published", "pictures", "changed", "page")  # settings that choose no run
 OF_A_FOLDER = ("limit", "task.limit", "task.metric")  # settings that choose of a run
@@ -103,7 +103,7 @@ def weights_of(configs: list[DictConfig]) -> Callable[[dict], str | None]:
     models = {}
     for cfg in map(typed, configs):
         for model in (cfg.model, *cfg.models.values()):
-            if (ROOT / model.path).is_dir():
+            if any(folder.is_dir() for folder in lookups(model.path)):
                 models[model.name] = model
     known = {}
 

@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from unmask.output import safe_in_csv
 from unmask.records.collection import Collection
 from unmask.records.identity import flatten
 from unmask.report.definition import Beside, Definition
@@ -246,7 +247,7 @@ def write_beside(definition: Definition, found: Collection, output: Path) -> Pat
     """The table as Markdown, LaTeX and CSV, beside the figure; returns the Markdown's path."""
     table, path = table_of(definition, found), output.with_name(f"{output.name}_published")
     write(table, path, note_of(definition, table))
-    table.to_csv(path.with_suffix(".csv"), index=False)
+    table.map(safe_in_csv).to_csv(path.with_suffix(".csv"), index=False)
     return path.with_suffix(".md")
 
 

@@ -37,7 +37,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from unmask.paths import ROOT
+from unmask.paths import CONFIGURATIONS
 from unmask.records.documents import PERMUTATION
 from unmask.tasks import parallelbench
 from unmask.tasks.problems import SPLITS
@@ -125,7 +125,7 @@ def prepare(
     """
     # lm-eval's own tasks stay out: ours are named like some of them, and indexing thousands of files takes
     # seconds.
-    folder = ROOT / "eval_config" / "tasks"
+    folder = CONFIGURATIONS / "tasks"
     manager = TaskManager(
         include_path=folder,
         include_defaults=False,

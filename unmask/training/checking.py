@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
 from unmask.decoding.sampling import at_least_one
-from unmask.paths import ROOT, may_be_file, may_be_folder
+from unmask.paths import CONFIGURATIONS, ROOT, lookups, may_be_file, may_be_folder
 from unmask.records import config_hash
 from unmask.tasks import problems
 from unmask.training import objectives
@@ -124,14 +124,14 @@ def find_folder(key: str, folder: str) -> Path | str:
         if not key.startswith("frozen."):
             raise ValueError(f"{key}={folder}: only a frozen model may be a choice of eval.py; name a folder")
         name = folder.removeprefix(MODEL)
-        if "/" in name or not may_be_file(file := ROOT / "eval_config" / "model" / f"{name}.yaml"):
+        if "/" in name or not may_be_file(file := CONFIGURATIONS / "model" / f"{name}.yaml"):
             raise ValueError(f"{key}={folder[:100]}: is no name of a model")
         if not file.is_file():
             raise ValueError(f"{key}={folder}: eval.py has no model={name}")
         return folder
     if folder.startswith(HUB):
         return folder.removeprefix(HUB)
-    for path in (Path(folder), ROOT / folder):
+    for path in lookups(folder):
         try:
             if (path / "config.json").is_file():
                 return path

@@ -21,7 +21,7 @@ from unmask.decoding import Decoder, Generation, Models, Stop
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
 from unmask.evaluation.prompts import prompt_ids
-from unmask.paths import ROOT
+from unmask.paths import CONFIGURATIONS
 from unmask.records.stats import wilson
 from unmask.tasks import prepare, score_answers
 from unmask.training.objectives import STUDENT, Objective
@@ -139,7 +139,7 @@ def build(words: str, model: str) -> Decoder:
     """The decoder of "NAME KEY=VALUE ..."; ValueError where there is none."""
     name, *settings = words.split() or [""]
     overrides = [f"decoder={name}", *(f"decoder.{setting}" for setting in settings)]
-    if (ROOT / "eval_config" / "model" / f"{model}.yaml").exists():
+    if (CONFIGURATIONS / "model" / f"{model}.yaml").exists():
         overrides.append(f"model={model}")
     try:
         return build_decoder(OmegaConf.to_container(composed("eval", overrides).decoder, resolve=True))
