@@ -14,7 +14,7 @@ import sys
 
 from rich.console import Console
 
-from unmask.tasks import problems
+from unmask.tasks import parallelbench, problems
 from unmask.configuration.command_line import refusals
 from unmask.paths import ROOT
 from unmask.evaluation.evaluation import Evaluation
@@ -25,6 +25,7 @@ from unmask.records.comparing import compare
 
 DOCUMENTS = 500
 EFFECTS = 0.4  # share of the documents that the effects are measured on: they are paired, and many
+PARALLELBENCH = "It answers the tasks of [ParallelBench](../../docs/parallelbench.md) and nothing else."
 WHAT = {
     "tiny_qwen_large": (
         "Causal, Qwen2's layout: the parent of the diffusion models and the autoregressive "
@@ -46,6 +47,11 @@ WHAT = {
         f"tiny_d2f_{base}": f"tiny_{base} made block-causal (D2F, arXiv 2508.09192), for decoder=d2f."
         for base in ("dream", "llada")
     },
+    "tiny_parallel_dream": f"Dream's layout (bidirectional, shifted), from scratch. {PARALLELBENCH}",
+    "tiny_parallel_llada": (
+        "LLaDA's layout (bidirectional, unshifted), from tiny_parallel_dream: it unlearns the shift. "
+        f"{PARALLELBENCH}"
+    ),
     "tiny_dflash": "DFlash's drafter (arXiv 2602.06036) of tiny_qwen_large, for decoder=dflash.",
 }
 TARGETS = {"tiny_dflash": "tiny_qwen_large"}  # drafter -> the model that it drafts for
@@ -72,6 +78,12 @@ ENTROPY = {
 }
 PIPELINE = ["decoder=d2f", "decoder.block_length=8", "decoder.block_add_threshold=0.7"]
 DFLASH = {f"dflash, B = {b}": ["decoder=dflash", f"decoder.block_length={b}"] for b in (8, 4, 2)}
+PARALLEL = {  # one token a forward, of tiny_parallel_*
+    "greedy, left to right": ["decoder=leftright", "decoder.temperature=0.0"],
+    "greedy, surest first": [*BLOCKS, "decoder.temperature=0.0"],
+    "drawn (T = 1), left to right": ["decoder=leftright", "decoder.temperature=1.0"],
+}
+BAR, PUZZLE_BAR = 0.95, 0.80  # of tiny_parallel_*, greedy from the left: less is named
 STUDENTS = {  # method -> (its own one token a forward, what it is made for)
     "dparallel": (ONE, ENTROPY),
     "d2f": (
@@ -88,7 +100,8 @@ STUDENTS = {  # method -> (its own one token a forward, what it is made for)
 
 def base_of(name: str) -> str | None:
     """The model that a student is distilled from."""
-    return f"tiny_{name.split('_')[2]}" if name.count("_") == 2 and name != "tiny_qwen_large" else None
+    method, *rest = name.split("_")[1:]
+    return f"tiny_{rest[0]}" if method in STUDENTS else None
 
 
 def measure(
@@ -116,21 +129,10 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
     stages = [record]  # a model may have been trained by one recipe after another
     while "earlier" in stages[0]:
         stages.insert(0, stages[0]["earlier"])
-    settings, machine = record["settings"], record["environment"]
+    settings = record["settings"]
     machines = ", then ".join(
         dict.fromkeys(f"{s['environment']['cpu']}, {s['environment']['cores']} cores" for s in stages)
     )
-    few = max(2, int(EFFECTS * documents))
-    orders, trade = orders_and_effects(name, few, overrides)
-    if base_of(name):
-        documents = few
-    wanted = [("gsm_symbolic", label) for label in orders] + [("chain_sum", next(iter(orders)))]
-    measured = {
-        (task, label): measure(name, orders[label], documents, overrides, task) for task, label in wanted
-    }
-    main_evaluation = next(iter(measured.values()))
-    main = {key: evaluation.summary for key, evaluation in measured.items()}
-    Console().print(summary_table({f"{name}, {t}, {label}": s for (t, label), s in main.items()}))
     starts = [s for stage in stages for s in stage["sessions"]]
     sessions = [f"from step {s['from_step']:,} towards {s['planned_tokens'] / 1e6:.1f}M" for s in starts]
     tokens, steps, seconds = (sum(stage[key] for stage in stages) for key in ("tokens", "steps", "seconds"))
@@ -146,14 +148,7 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         f"| layout | {layout(stages)} |",
         f"| objective | {settings['objective']} {json.dumps(settings['objective_options'] or {})} |",
         f"| starts from | {stages[0]['settings']['init_from'] or 'scratch'} |",
-        f"| data | reasoning-gym {machine['packages'].get('reasoning-gym', '')}, streamed by seed; "
-        "shares of the tokens over "
-        f"training: {', then '.join(map(mixture, stages))} |",
-        f"| filter | whole numbers from 0 to {problems.MAX_NUMBER}, questions of at most "
-        f"{problems.MAX_QUESTION} and solutions "
-        f"of at most {problems.MAX_SOLUTION} characters; no question of the test or validation "
-        "problems (exact text; most test "
-        "problems differ from some training problem in names and things only, see problems.py) |",
+        *data_of(name, stages),
         f"| tokens seen | {tokens / 1e6:.1f}M, padding included, in {steps:,} steps |",
         f"| sessions | {'; '.join(sessions)}. (The learning rate follows the tokens planned; "
         "retraining plans all at once.) |",
@@ -163,6 +158,45 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         "",
         "[Learning curve](../learning_curves.png)",
         "",
+        *(on_parallelbench if parallel(name) else on_problems)(name, documents, overrides),
+    ]
+    return "\n".join(lines)
+
+
+def parallel(name: str) -> bool:
+    """Whether a model answers ParallelBench's tasks, and no word problems."""
+    return name.startswith("tiny_parallel_")
+
+
+def data_of(name: str, stages: list[dict]) -> list[str]:
+    """What it was trained on, as rows of Markdown."""
+    shares = f"shares of the tokens over training: {', then '.join(map(mixture, stages))}"
+    if parallel(name):
+        return [f"| data | unmask/tasks/parallelbench.py, streamed by seed; {shares} |"]
+    packages = stages[-1]["environment"]["packages"]
+    return [
+        f"| data | reasoning-gym {packages.get('reasoning-gym', '')}, streamed by seed; {shares} |",
+        f"| filter | whole numbers from 0 to {problems.MAX_NUMBER}, questions of at most "
+        f"{problems.MAX_QUESTION} and solutions of at most {problems.MAX_SOLUTION} characters; no question "
+        "of the test or validation problems (exact text; most test problems differ from some training "
+        "problem in names and things only, see problems.py) |",
+    ]
+
+
+def on_problems(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
+    """How good it is on word problems and sums, and what decoding does, as lines of Markdown."""
+    few = max(2, int(EFFECTS * documents))
+    orders, trade = orders_and_effects(name, few, overrides)
+    if base_of(name):
+        documents = few
+    wanted = [("gsm_symbolic", label) for label in orders] + [("chain_sum", next(iter(orders)))]
+    measured = {
+        (task, label): measure(name, orders[label], documents, overrides, task) for task, label in wanted
+    }
+    main_evaluation = next(iter(measured.values()))
+    main = {key: evaluation.summary for key, evaluation in measured.items()}
+    Console().print(summary_table({f"{name}, {t}, {label}": s for (t, label), s in main.items()}))
+    return [
         f"Held-out problems, zero-shot, chat template{'' if name in TARGETS else ', one token a forward'}, "
         "95% intervals (Wilson):",
         "",
@@ -176,7 +210,43 @@ def card(name: str, documents: int, overrides: tuple[str, ...] = ()) -> str:
         *by_template(main_evaluation),
         *trade,
     ]
-    return "\n".join(lines)
+
+
+def on_parallelbench(name: str, documents: int, overrides: tuple[str, ...]) -> list[str]:
+    """How good it is on every task of ParallelBench, as lines of Markdown. Tokens are drawn where there are
+    many right answers."""
+    first, *_, drawn = PARALLEL
+    found = {
+        (task, label): measure(name, [*setting, f"task.name={task}"], documents, overrides, "parallelbench")
+        for task in [*parallelbench.LINES, *parallelbench.PUZZLES]
+        for label, setting in PARALLEL.items()
+        if label != drawn or task.endswith(("shuffle", "random"))
+    }
+    found = {key: evaluation.summary for key, evaluation in found.items()}
+    Console().print(summary_table({f"{name}, {t}, {label}": s for (t, label), s in found.items()}))
+    tasks = list(dict.fromkeys(task for task, _ in found))
+    low = [
+        task
+        for task in tasks
+        if found[task, first]["accuracy"] < (PUZZLE_BAR if task in parallelbench.PUZZLES else BAR)
+    ]
+    bars = f"{100 * BAR:.0f}% (puzzles: {100 * PUZZLE_BAR:.0f}%), {first}"
+    return [
+        "Held-out problems, chat template, one token a forward, 95% intervals (Wilson). Drawn where a "
+        "question has many right answers:",
+        "",
+        f"| task | n | {' | '.join(PARALLEL)} | test set |",
+        f"|---|---|{'---|' * len(PARALLEL)}---|",
+        *[
+            f"| {task} | {found[task, first]['n']} | "
+            + " | ".join(percent(found[task, label]) if (task, label) in found else "" for label in PARALLEL)
+            + f" | {problems.fingerprint(task)} |"
+            for task in tasks
+        ],
+        "",
+        f"Below {bars}: {', '.join(low)}." if low else f"All tasks reach {bars}.",
+        "",
+    ]
 
 
 def by_template(evaluation: Evaluation) -> list[str]:

@@ -33,6 +33,13 @@ def test_what_an_arm_says_once_wins_over_the_command():
     assert not any(word.startswith("arm=") for words in expand(given) for word in words)
 
 
+def test_an_arm_takes_a_key_of_the_grid_away():
+    given = ["figure=parallelbench", "arm=klass,wino", "task.name=line_copy", "model=tiny_parallel_llada"]
+    for more, temperature in ([], 1.0), (["decoder.temperature=0"], 0.0):
+        found = [(cfg.decoder.name, cfg.decoder.get("temperature")) for cfg in settings([*given, *more])]
+        assert found == [("klass", temperature), ("wino", None), ("wino", None)]
+
+
 def test_arms_of_the_command_itself():
     arms = '+arms={a: "decoder=margin", b: "decoder=entropy decoder.steps=4"}'
     assert [cfg.decoder.name for cfg in settings([arms])] == ["margin", "entropy"]

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from unmask.decoding import Models, Stop
 from unmask.decoding.memory import Credit, Klass
 from unmask.decoding.pc_sampler import PCSampler
 from unmask.decoding.prophet import Prophet
@@ -337,6 +338,29 @@ def test_ids_that_were_never_met_count_as_met_once(lab, table):
     shares = PCSampler(frequencies=table(frequencies=[0.75, *[0.25] * 15]))
     models = scripted(lab, [0.5, 0.3, 0.2], [0.1, 0.7, 0.2], [0.3, 0.1, 0.6])
     assert positions(counted, lab, models, 3) == positions(shares, lab, models, 3)
+
+
+def test_pc_sampler_ranks_a_few_rows_at_a_time(lab, llada, monkeypatch):
+    """Rows of one part may have fewer masks than the batch's longest."""
+    decoder = PCSampler(frequencies="checkpoints/token_counts.json", block_length=6, steps=5, temperature=1.0)
+    prompts = [torch.tensor([1, 2, 3][:n]) for n in (1, 3, 2)]
+    stop = Stop(frozenset({lab.EOS}))
+
+    def answers():
+        found = decoder.decode(Models({"denoiser": llada}), prompts, 12, stop, [0, 1, 2])
+        return [(answer.ids, answer.commits) for answer in found]
+
+    whole, parts = answers(), []
+    values = PCSampler._values
+
+    def watched(self, board, part, rows, scores, ids):
+        parts.append((len(part), [len(row.positions) for row in rows], ids.size(1)))
+        return values(self, board, part, rows, scores, ids)
+
+    monkeypatch.setattr(PCSampler, "_values", watched)
+    monkeypatch.setattr("unmask.decoding.board.LOGITS", 1)  # a row at a time
+    assert answers() == whole
+    assert {rows for rows, _, _ in parts} == {1} and any(max(mine) < wide for _, mine, wide in parts)
 
 
 def test_pc_samplers_table_belongs_to_the_tokenizer(table):

@@ -17,12 +17,18 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from unmask.decoding import Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
+from unmask.evaluation.evaluation import Evaluation
+from unmask.evaluation.prompts import prompt_text, text_ids
+from unmask.paths import ROOT
 from unmask.report import bounds
 from unmask.report.bounds import answers_of, bound
+from unmask.tasks import parallelbench, problems
+from unmask.testing import ideal
 from unmask.testing.oracle import NEVER, Listed, Oracle, ReplaceRandom, Shuffle
 
 NAMES, DOCUMENTS, BATCH = 9, 2000, 500
@@ -499,3 +505,74 @@ def test_decoders_score_the_bound_on_an_ideal_model(lab, task, decoder):
     right = sum(tuple(answer.ids[: answer.useful]) in texts for answer in found)
     low, high = binom.interval(0.999, DOCUMENTS, min(1.0, bound(decoder, task, [n])))
     assert low <= right <= high
+
+
+# An ideal model of the tasks' own questions
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """ideal(question, canvas of ids or None) -> model, prompt and canvas as ids."""
+    model = ideal.IdealLM(
+        ideal.IdealConfig(vocab_size=1957, d_model=16, n_layers=1, n_heads=1, mask_token_id=3)
+    )
+    model.config.name_or_path = str(ROOT / "checkpoints" / "tiny_llada")
+    return model
+
+
+def prompt_of(model, question):
+    """The ids of a question in the chat template."""
+    return text_ids(model.tokenizer, prompt_text(model.tokenizer, question))
+
+
+def asked(task, split="test"):
+    return next(iter(problems.held_out(task, split))).question
+
+
+@pytest.mark.parametrize("task", [*parallelbench.LINES, *parallelbench.PUZZLES])
+def test_an_ideal_model_counts_the_right_answers_that_fit_what_a_query_sees(exact, task):
+    question = asked(task)
+    answers = parallelbench.answers_to(question)
+    end, length = exact.tokenizer.eos_token_id, parallelbench.canvas(task)
+    wanted = [[*map(exact._id, answer), *[end] * (length - len(answer))] for answer in answers]
+    prompt, first = prompt_of(exact, question), wanted[-1][0]
+    ids = torch.tensor([[*prompt, first, *[3] * (length - 1)]])
+    begin = len(prompt)
+    # Of two columns: the first of the canvas, which does not see itself, and the second one.
+    sees = torch.ones(1, 1, ids.size(1), ids.size(1), dtype=torch.bool)
+    sees[..., begin, begin] = False
+    found = exact(ids, attention_mask=sees).logits[0, begin : begin + 2].softmax(-1)
+    for law, canvas, position in zip(found, ((None, None), (first, None)), (0, 1), strict=True):
+        fitting = [answer for answer in wanted if canvas[0] in (None, answer[0])]
+        for token, count in Counter(answer[position] for answer in fitting).items():
+            assert law[token].item() == pytest.approx(count / len(fitting), abs=2 * ideal.TIE)
+        assert law.sum().item() == pytest.approx(1)
+
+
+def test_an_ideal_model_takes_all_answers_where_none_fits_and_only_questions_it_knows(exact):
+    question = asked("line_replace_random")
+    prompt = prompt_of(exact, question)
+    alone, broken = (
+        exact(torch.tensor([[*prompt, token, *[3] * 7]])).logits[0, -2].softmax(-1)
+        for token in (3, exact.tokenizer.encode("<|im_end|>")[0])
+    )
+    assert torch.allclose(alone, broken, atol=2 * ideal.TIE)
+    with pytest.raises(ValueError, match="model=ideal answers ParallelBench's questions"):
+        exact(torch.tensor([[*prompt_of(exact, "How many?"), 3]]))
+    with pytest.raises(ValueError, match="model=ideal answers no gsm_symbolic: set task=parallelbench"):
+        Evaluation.of("model=ideal", "task=gsm_symbolic", "decoder=threshold")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_decoders_on_an_ideal_model_score_their_bounds(exact, temperature):
+    documents = [p for p in problems.held_out("line_shuffle", "test") if int(p.template) < 5][:150]
+    decoder = LeftRight(tokens_per_step=2, temperature=temperature, top_p=1.0)
+    prompts = [torch.tensor(prompt_of(exact, each.question)) for each in documents]
+    stop = Stop(frozenset({exact.tokenizer.eos_token_id}))
+    answers = decoder.decode(Models({"denoiser": exact}), prompts, 8, stop, range(len(prompts)))
+    right = sum(
+        exact.tokenizer.decode(answer.ids[: answer.useful]).split() in parallelbench.Right(each.question)
+        for answer, each in zip(answers, documents, strict=True)
+    )
+    share = bound(decoder, "line_shuffle", [int(each.template) for each in documents])
+    assert 0.2 < share < 0.9 and 1e-3 < binom.cdf(right, len(documents), share) < 1 - 1e-3

@@ -38,7 +38,7 @@ CHOICES = {
     "model": words(
         """a2d_coder_bd3lm a2d_coder_mdlm a2d_qwen3_bd3lm a2d_qwen3_mdlm d2f_dream d2f_llada dflash_qwen3_4b
         dflash_qwen3_8b dflash_smollm2 diffusion_gemma dparallel_dream dparallel_llada dream
-        dream_coder fast_dllm_v2_1.5b llada llada2.1_mini llada2_mini llada_1.5 llada_moe none
+        dream_coder fast_dllm_v2_1.5b ideal llada llada2.1_mini llada2_mini llada_1.5 llada_moe none
         open_dcoder qwen3_4b qwen3_8b qwen_0.5b qwen_7b dream_base
         llama3_8b qwen_7b_base random random_causal random_drafter sdar_1.7b sdar_4b
         smollm2 tiny_d2f_dream tiny_d2f_llada tiny_dflash tiny_dparallel_dream
@@ -64,7 +64,8 @@ CHOICES = {
         dflash_smollm2 dflash_training dparallel_ablation dparallel_dream dparallel_llada dparallel_padding
         fig2 fig3 fig4 fig5 fig6 tab1 hero apd_fig2 apd_fig3 apd_fig4 apd_fig5 apd_fig6 apd_tab1 d2f_fig2
         d2f_fig5 d2f_table1 d2f_table2 d2f_table3 dflash_table1 dparallel_fig4 dparallel_table1
-        dparallel_table2 fast_dllm_table1 fast_dllm_table2 decoders_2026 parallelbench"""
+        dparallel_table2 fast_dllm_table1 fast_dllm_table2 decoders_2026 parallelbench
+        parallelbench_ideal"""
     ),
 }
 SETTINGS = {

@@ -1,6 +1,7 @@
 """The programs of scripts/: main job, model cards, certainty of masks, numbers of the pages."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,6 +76,27 @@ def test_card_of_a_causal_model_has_no_trade_off(models, tmp_path):
     assert "greedy" in text and "| K =" not in text
     assert "By template of the generator: 2 of 2 are solved less than half of the time:" in text
     assert text.count(': 0 of 1, "') == 2
+
+
+def test_card_of_a_parallel_model_has_every_task_of_parallelbench(monkeypatch):
+    asked = []
+
+    def measured(name, setting, documents, overrides, task):
+        asked.append(setting)
+        right = 0.5 if "task.name=line_sort" in setting else 1.0
+        return SimpleNamespace(
+            summary=summarise([]) | {"n": documents, "accuracy": right, "accuracy_interval": [right, 1]}
+        )
+
+    monkeypatch.setattr(model_cards, "measure", measured)
+    monkeypatch.setattr(model_cards, "summary_table", lambda found: "")
+    text = card("tiny_parallel_llada", 7)
+    rows = [line for line in text.splitlines() if line.startswith(("| line_", "| latin", "| sudoku"))]
+    assert len(rows) == 12 and all(row.count("|") == 7 for row in rows)
+    assert rows[0].startswith("| line_copy | 7 | 100.0% [100.0, 100.0] | 100.0% [100.0, 100.0] |  | ")
+    assert rows[3].startswith("| line_shuffle | 7 | ") and "|  |" not in rows[3]  # drawn, too
+    assert len(asked) == 12 * 2 + 4 and "from tiny_parallel_dream" in text and "reasoning-gym" not in text
+    assert text.endswith("Below 95% (puzzles: 80%), greedy, left to right: line_sort.\n")
 
 
 # Certainty

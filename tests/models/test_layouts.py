@@ -361,6 +361,7 @@ def test_a_decoder_must_count_blocks_as_the_model_does(tmp_path):
 @pytest.mark.parametrize("name", sorted(f.stem for f in (ROOT / "eval_config" / "model").glob("*.yaml")))
 def test_every_configuration_says_what_its_layout_needs(name):
     from unmask.configuration.composition import composed
+    from unmask.evaluation import setup  # noqa: F401  (adds the layout of model=ideal)
 
     settings = OmegaConf.to_object(composed("eval", [f"model={name}"]).model) if name != "none" else {}
     if not settings or isinstance(settings, RandomModel) or settings.kind != "diffusion":

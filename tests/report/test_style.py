@@ -1,13 +1,17 @@
 """Names that stay apart, figure 1, and the learning curve."""
 
 from io import StringIO
+from itertools import combinations
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from unmask.paths import ROOT
 from unmask.report.learning import learning_curve, learning_curves
-from unmask.report.style import DECODERS, name_points, plt, spread_names
+from unmask.report.style import DECODERS, Colours, mark_of, name_points, plt, spread_names
 from unmask.report.trace import Trace, draw
 
 CURVE = """step,tokens,seconds,loss,lr,accuracy
@@ -17,8 +21,18 @@ CURVE = """step,tokens,seconds,loss,lr,accuracy
 """
 
 
-def test_decoders_are_told_apart_by_their_colours():
-    assert len(set(DECODERS.values())) == len(DECODERS)
+def test_every_decoder_has_a_colour_and_a_mark_that_no_other_has():
+    shipped = {path.stem for path in (ROOT / "eval_config" / "decoder").glob("*.yaml")}
+    assert shipped <= DECODERS.keys() and len(set(DECODERS.values())) == len(DECODERS)
+    for one, other in combinations(sorted(shipped), 2):
+        apart = np.subtract(to_rgb(DECODERS[one]), to_rgb(DECODERS[other]))
+        assert np.linalg.norm(apart) > 0.35 or mark_of(one) != mark_of(other), (one, other)
+
+
+def test_a_new_decoder_gets_a_colour_of_its_own():
+    known = Colours(DECODERS)
+    new = [known[name] for name in ("mine", "yours", "mine")]
+    assert new[0] == new[2] != new[1] and not set(new) & set(DECODERS.values())
 
 
 def test_names_of_points_cover_neither_each_other_nor_a_point_nor_a_line():

@@ -6,6 +6,7 @@ that a report finds exactly the runs that the evaluation made. A figure (eval_co
     arms:                        # named settings; a list is swept
       one: {decoder: leftright}
       apd: {decoder: apd, decoder.mixture_weight: [0.0, 0.1, 0.5]}
+      wino: {decoder: wino, decoder.temperature: []}  # an empty list takes a key of the grid away
     grid:                        # swept for every arm
       task: [gsm_symbolic, chain_sum]
 """
@@ -77,7 +78,9 @@ def _expand(given: Sequence[str]) -> list[tuple[str | None, list[str]]]:
             if key in mine or key not in swept
         }
         fixed = {key: values for key, values in mine.items() if len(values) == 1}
-        found += [(arm, words) for words in product(grid | mine | command | fixed)]
+        every = grid | mine | command | fixed
+        without = {key for key, values in mine.items() if not values}
+        found += [(arm, words) for words in product({k: v for k, v in every.items() if k not in without})]
     return found
 
 

@@ -45,7 +45,12 @@ class Evaluation(Setup):
         check_task(cfg.task)
         super().__init__(cfg)
         number, count = parse_shard(cfg.shard)
-        task = cfg.task
+        task, layout = cfg.task, self.main.layout
+        if layout and layout.tasks and task.name not in layout.tasks:
+            raise ValueError(
+                f"model={cfg.model.name} answers no {task.name}: set task=parallelbench, and task.name to "
+                f"one of {', '.join(layout.tasks)}"
+            )
         runs_code = cfg.allow_code_execution or cfg.show is not None  # what is shown has no answers to run
         _, self.tasks = prepare(task.name, task.data, runs_code, task.split, task.num_fewshot, task.shots)
         self.metrics = metrics_of(next(iter(self.tasks.values())))

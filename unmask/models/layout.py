@@ -47,6 +47,7 @@ class Layout:
         kind: diffusion, or uniform_diffusion for models that replace noise and have no mask.
         conversions: transformers' WeightRenaming and WeightConverter, from the published tensor names.
         proportions: of random models; None: there are none of this layout.
+        tasks: all that such a model answers; (): any.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Layout:
     kind: str = "diffusion"
     conversions: tuple = ()
     proportions: Proportions | None = field(default=None, compare=False)
+    tasks: tuple[str, ...] = ()
 
     def fits(self, config: Mapping[str, Any]) -> bool:
         """Whether a config.json is of this layout, as far as its model type and architectures tell."""

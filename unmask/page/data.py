@@ -21,7 +21,7 @@ from unmask.records.identity import ABSENT, differences, flatten
 from unmask.records.stats import Interval
 from unmask.report.fronts import front
 from unmask.report.measures import MEASURES, comparable
-from unmask.report.style import COLOURS, DECODERS, GREY, MARKERS
+from unmask.report.style import COLOURS, DECODERS, MARKERS
 
 PLOTLY = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "x")
 SYMBOLS = dict(
@@ -70,7 +70,7 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
             for name, measure in MEASURES.items()
             if any(run["numbers"].get(name) for run in runs.values())
         },
-        "colours": {name: on_both(DECODERS.get(name, GREY)) for name in dict.fromkeys(found.rows.decoder)},
+        "colours": {name: on_both(DECODERS[name]) for name in dict.fromkeys(found.rows.decoder)},
         "marks": {model: SYMBOLS[MARKERS[i % len(MARKERS)]] for i, model in enumerate(models)},
         "steps": [on_both(colour) for colour in COLOURS[:-1]],
         "tasks": tasks,

@@ -13,7 +13,7 @@ from unmask.records.identity import canonical, flatten
 from unmask.records.naming import SYMBOLS, labels
 from unmask.report.definition import Curve
 from unmask.report.measures import MEASURES, Measure, comparable
-from unmask.report.style import DECODERS, GREY, PUBLISHED, caption, headline, plt, save, styles
+from unmask.report.style import DECODERS, PUBLISHED, caption, headline, plt, save, styles
 
 
 @dataclass
@@ -128,7 +128,7 @@ def _ours(column, curve: Curve, measures: Sequence[Measure], found: Collection, 
             _line(axes, line.among(shown), measure, **style)
         for _, level in levels[levels.run.isin(shown)].dropna(subset=measure.column).iterrows():
             name = level.label.removeprefix("leftright ")  # K=1
-            _level(axes, measure.scale * level[measure.column], name, DECODERS.get(level.decoder, GREY))
+            _level(axes, measure.scale * level[measure.column], name, DECODERS[level.decoder])
         _ticks(axes, ticks)
     if len(lines) > 1:
         first = measures[0]

@@ -21,7 +21,7 @@ from unmask.report.fronts import fastest
 from unmask.report.listing import write
 from unmask.report.measures import MEASURES
 from unmask.report.pareto import cost_bars, lines_of
-from unmask.report.style import DECODERS, GREY, MARKERS, caption, headline, plt, save
+from unmask.report.style import DECODERS, caption, headline, mark_of, plt, save
 from unmask.tasks import parallelbench, problems
 
 COLUMNS = 4  # of panels
@@ -75,18 +75,17 @@ def draw(definition: Parallel, found: Collection, published: pd.DataFrame, outpu
     lines = -(-len(tasks) // COLUMNS)
     figure = plt.figure(figsize=(7, 1.35 * lines * len(models) + 1.3))
     parts = figure.subfigures(len(models) + 1, 1, height_ratios=[*[lines] * len(models), 0.55])
-    decoders = dict(zip(dict.fromkeys(rows.decoder), MARKERS * 9, strict=False))
     for part, (model, here) in zip(parts, models, strict=False):
         grid = part.subplots(lines, COLUMNS, squeeze=False, sharey=True, sharex=True)
         for axes, task in zip(grid.flat, tasks, strict=False):
             axes.set_title(task)
-            _panel(axes, here[here.task == task], decoders)
+            _panel(axes, here[here.task == task])
         for axes in grid.flat[len(tasks) :]:
             axes.set_axis_off()
         part.supxlabel(MEASURES["tokens_per_step"].label, fontsize=7)
         part.supylabel(f"{model}: accuracy (%)", fontsize=7)
     handles = [
-        plt.Line2D([], [], color=DECODERS.get(d, GREY), marker=mark, label=d) for d, mark in decoders.items()
+        plt.Line2D([], [], color=DECODERS[d], marker=mark_of(d), label=d) for d in dict.fromkeys(rows.decoder)
     ]
     handles.append(plt.Line2D([], [], color="0.4", linestyle=":", label="an ideal model"))
     parts[-1].legend(handles=handles, loc="upper left", ncols=5, fontsize=7, frameon=False)
@@ -96,15 +95,15 @@ def draw(definition: Parallel, found: Collection, published: pd.DataFrame, outpu
     write(table_of(definition, found), output, f"{PB_WORDS}. {note}")
 
 
-def _panel(axes, rows: pd.DataFrame, marks: dict[str, str]) -> None:
+def _panel(axes, rows: pd.DataFrame) -> None:
     measure = MEASURES["tokens_per_step"]
     for (_, decoder), _, mine in lines_of(rows):
         mine = mine.sort_values(measure.column)
         x, y = mine[measure.column].astype(float), 100 * mine.accuracy
         low, high = 100 * np.array(mine.accuracy_interval.tolist()).T
-        colour = DECODERS.get(decoder, GREY)
+        colour = DECODERS[decoder]
         bars = {"yerr": np.maximum([y - low, high - y], 0), "xerr": cost_bars(mine, measure)}
-        axes.errorbar(x, y, **bars, color=colour, marker=marks[decoder], linewidth=0.9, elinewidth=0.5)
+        axes.errorbar(x, y, **bars, color=colour, marker=mark_of(decoder), linewidth=0.9, elinewidth=0.5)
         axes.plot(x, 100 * mine.bound, color=colour, linestyle=":", linewidth=1.2)
     axes.set(ylim=(-4, 108), xscale="log")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ from unmask.report.measures import MEASURES, Measure, comparable
 from unmask.report.style import (
     DASHES,
     DECODERS,
-    GREY,
     MARKERS,
     PUBLISHED,
     caption,
@@ -89,7 +89,7 @@ def _points(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -
     """Every run a point; those that no other beats are filled, named, joined, and have their interval."""
     on = front(rows[measure.column], rows.accuracy, measure.higher) if len(rows) else np.zeros(0, bool)
     for (_, row), best in zip(rows.iterrows(), on, strict=True):
-        colour, mark = DECODERS.get(row.decoder, GREY), marks[row.model]
+        colour, mark = DECODERS[row.decoder], marks[row.model]
         x, y = measure.scale * row[measure.column], 100 * row.accuracy
         if best:
             low, high = (100 * end for end in row.accuracy_interval)
@@ -105,7 +105,7 @@ def _points(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -
     x, y = measure.scale * edge[measure.column], 100 * edge.accuracy
     axes.plot(x, y, "-", color="0.75", linewidth=1, zorder=0)
     names = [short_name(row) for _, row in edge.iterrows()]
-    name_points(axes, x, y, names, [DECODERS.get(decoder, GREY) for decoder in edge.decoder])
+    name_points(axes, x, y, names, [DECODERS[decoder] for decoder in edge.decoder])
 
 
 def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) -> None:
@@ -117,7 +117,7 @@ def _methods(axes, rows: pd.DataFrame, measure: Measure, marks: dict[str, str]) 
         mine = mine.sort_values(measure.column)
         y = 100 * mine.accuracy
         low, high = 100 * np.array(mine.accuracy_interval.tolist()).T
-        style = {"color": DECODERS.get(decoder, GREY), "linestyle": DASHES[models.index(model) % len(DASHES)]}
+        style = {"color": DECODERS[decoder], "linestyle": DASHES[models.index(model) % len(DASHES)]}
         bars = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
         axes.errorbar(
             measure.scale * mine[measure.column],
@@ -198,9 +198,7 @@ def _their_name(series: str) -> str:
 
 def _legend(part, rows: pd.DataFrame, marks: dict[str, str]) -> None:
     decoders = sorted(set(rows.decoder), key=lambda d: list(DECODERS).index(d) if d in DECODERS else 99)
-    handles = [
-        plt.Line2D([], [], color=DECODERS.get(d, GREY), marker="o", linestyle="", label=d) for d in decoders
-    ]
+    handles = [plt.Line2D([], [], color=DECODERS[d], marker="o", linestyle="", label=d) for d in decoders]
     for name, mark in marks.items():
         handles.append(plt.Line2D([], [], color="0.6", marker=mark, linestyle="", label=name))
     style = {"ncols": 5, "fontsize": 7, "frameon": False, "handletextpad": 0}
@@ -211,7 +209,8 @@ def _axes(grid, measures: Sequence[Measure]) -> None:
     for row, measure in zip(grid, measures, strict=True):
         for axes in row:
             better = "more" if measure.higher else "less"
-            axes.set(xlabel=f"{measure.label} ({better} is better)", ylim=(0, 100), xscale="log")
+            words = fill(f"{measure.label} ({better} is better)", max(22, 90 // len(row)))
+            axes.set(xlabel=words, ylim=(0, 100), xscale="log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_locator(NullLocator())

@@ -17,26 +17,58 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-DECODERS = {
-    "leftright": "#0072B2",
-    "apd": "#D55E00",
-    "autoregressive": "#000000",
-    "confidence": "#009E73",
-    "entropy": "#CC79A7",
-    "random": "#E69F00",
-    "margin": "#56B4E9",
-    "threshold": "#117733",
-    "factor": "#882255",
-    "dparallel": "#AA4499",
-    "entropy_bound": "#999933",
-    "d2f": "#332288",
-    "multiblock": "#661100",
-    "dflash": "#0099AA",
-    "speculative": "#DDAA33",
-}
+
+
+class Colours(dict):
+    """Decoder -> colour. One that is not here gets one of UNNAMED, its own as long as these last."""
+
+    def __missing__(self, decoder: str) -> str:
+        self[decoder] = UNNAMED[len(self) % len(UNNAMED)]
+        return self[decoder]
+
+
+UNNAMED = ["#7F7F7F", "#99BB88", "#BB0011", "#774444", "#99BB00"]
+DECODERS = Colours(
+    {
+        "leftright": "#0072B2",
+        "apd": "#D55E00",
+        "autoregressive": "#000000",
+        "confidence": "#009E73",
+        "entropy": "#CC79A7",
+        "random": "#E69F00",
+        "margin": "#56B4E9",
+        "threshold": "#117733",
+        "factor": "#882255",
+        "dparallel": "#AA4499",
+        "entropy_bound": "#999933",
+        "d2f": "#332288",
+        "multiblock": "#661100",
+        "dflash": "#0099AA",
+        "speculative": "#DDAA33",
+        "wino": "#0000FF",
+        "saber": "#FF11FF",
+        "klass": "#00CC00",
+        "credit": "#FF0055",
+        "hierarchy": "#EEAA88",
+        "p2": "#443355",
+        "prophet": "#444411",
+        "slowfast": "#8855FF",
+        "pc_sampler": "#FF0000",
+        "freedave": "#AA99FF",
+        "lopa": "#885500",
+        "joint_threshold": "#77CC66",
+        "dkv": "#EE77FF",
+        "blocks": "#CC5555",
+        "llada": "#FF0099",
+        "transformers": "#005544",
+        "transformers_speculative": "#0077FF",
+        "transformers_diffusion": "#0000AA",
+        "transformers_dflash": "#9900AA",
+    }
+)
 PUBLISHED = "0.35"  # what others measured
-GREY = "#7F7F7F"  # decoders without a colour of their own
 MARKERS = "osD^vP*X"  # models
+DECODER_MARKERS = "osD^vP*Xh<>pd8H"  # decoders, where a panel is of one model
 LEADER = {
     "arrowstyle": "-",
     "color": "0.7",
@@ -72,13 +104,19 @@ plt.rcParams.update(
 )
 
 
+def mark_of(decoder: str) -> str:
+    """A decoder's mark, where panels are of one model."""
+    order = list(DECODERS) if decoder in DECODERS else [*DECODERS, decoder]
+    return DECODER_MARKERS[order.index(decoder) % len(DECODER_MARKERS)]
+
+
 def styles(decoders: Sequence[str]) -> list[dict]:
     """Colour and line style of each line of a panel: the decoder's colour, and dashes where it comes
     again."""
     seen = Counter()
     found = []
     for decoder in decoders:
-        found.append({"color": DECODERS.get(decoder, GREY), "linestyle": DASHES[seen[decoder] % len(DASHES)]})
+        found.append({"color": DECODERS[decoder], "linestyle": DASHES[seen[decoder] % len(DASHES)]})
         seen[decoder] += 1
     return found
 

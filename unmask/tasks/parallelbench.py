@@ -118,6 +118,23 @@ def right_answers(rule: str, line: Line, new: str | None = None, k: int | None =
     return [line[:i] + put + line[i + (rule != "insert") :] for i in anywhere]
 
 
+def answers_to(question: str) -> list[list[str]]:
+    """All right answers of a question, each as the texts of its tokens, without its end.
+
+    ValueError where it is none of the tasks' questions.
+    """
+    for puzzle, said in PUZZLES.items():
+        if question.startswith(f"{said}\n"):
+            return [
+                list(_rows(grid)) for grid in solutions(puzzle, question.partition("\n")[2].replace("\n", ""))
+            ]
+    right = Right(question)
+    return [
+        [f" {name}" for name in answer]
+        for answer in right_answers(right.rule, right.line, right.new, right.k)
+    ]
+
+
 def read_line(question: str) -> tuple[list[str], str | None, int | None]:
     """(line, new name, number) of a question; None where it has no such thing."""
     instruction, line = question.split("\nLine: ")

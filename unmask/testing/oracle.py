@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
@@ -95,17 +95,60 @@ class Listed:
         return len(self.answers[0])
 
     def marginals(self, prompts: Tensor, canvases: Tensor, positions: Tensor, mask: int) -> Tensor:
-        """By counting the answers that fit, or all of them where none does. Arguments as of Shuffle."""
-        answers = torch.tensor(self.answers)
-        seen = canvases[:, :, None]  # beside every answer: (rows, queries, answers, n)
-        fits = ((seen == answers) | (seen == mask)).all(-1).double()
-        fits = torch.where(fits.any(-1, keepdim=True), fits, 1.0)
-        theirs = one_hot(answers.T[positions], mask + 1).double()  # (rows, queries, answers, mask + 1)
-        return (fits[..., None] * theirs).sum(2) / fits.sum(-1, keepdim=True)
+        """`counted`. Arguments as of Shuffle."""
+        return counted(torch.tensor(self.answers), canvases, positions, mask)
 
     def score(self, prompt: list[int], answer: list[int]) -> bool:
         """Whether it is one of the right answers."""
         return tuple(answer) in self.answers
+
+
+def counted(answers: Tensor, canvases: Tensor, positions: Tensor, mask: int) -> Tensor:
+    """Marginals by counting the answers that fit, or all of them where none does.
+
+    Args:
+        answers: (answers, n) ids, equally likely.
+        canvases: (..., n) what each query sees of the answer, `mask`, above all ids, where it sees nothing.
+        positions: (...) those that each query is about.
+
+    Returns: probabilities (..., mask + 1).
+    """
+    # Most queries see the same.
+    seen, which = canvases.flatten(0, -2).unique(dim=0, return_inverse=True)
+    seen = seen[:, None]  # beside every answer
+    fits = ((seen == answers) | (seen == mask)).all(-1).double()
+    fits = torch.where(fits.any(-1, keepdim=True), fits, 1.0)[which].unflatten(0, positions.shape)
+    found = fits.new_zeros(*positions.shape, mask + 1)
+    return found.scatter_add(-1, answers.T[positions], fits) / fits.sum(-1, keepdim=True)
+
+
+def seen_by_query(
+    ids: Tensor, attention_mask: Tensor | None, columns: Tensor | None, cache, mask: int, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """(rows, queries, width) what each query of a forward sees of every column, `mask` where it sees nothing,
+    and (rows, queries) the queries' columns.
+
+    Takes what a model's forward takes. Of several queries of one column, that which is no mask is seen: the
+    mask is above all ids. A cache keeps ids instead of keys and values. width: up to the last column that is
+    seen.
+    """
+    if columns is None:
+        columns = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
+    keys = columns
+    if cache is not None:
+        kept = ids[:, None, :, None].float()
+        ids = cache.update(kept, kept, 0)[0][:, 0, :, 0].long()
+        slots = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
+        aside = cache.slots is None  # queries side by side, behind what is cached
+        keys = torch.cat((slots[:, : cache.end], columns), 1) if aside else slots
+    if attention_mask is None:
+        attention_mask = (keys[:, None, None] <= columns[:, None, :, None]) | (not causal)
+    visible = attention_mask.any(2)[:, 0]  # keys that some query sees: no padding
+    width = int(keys.where(visible, 0).max()) + 1
+    seen = ids[:, None].masked_fill(~attention_mask[:, 0], mask)
+    keys = keys.clamp(max=width)[:, None].expand_as(seen)  # padding of a cache lies right of all
+    found = seen.new_full((*seen.shape[:2], width + 1), mask)
+    return found.scatter_reduce(2, keys, seen, "amin")[..., :-1], columns
 
 
 class Oracle(nn.Module):
@@ -143,29 +186,15 @@ class Oracle(nn.Module):
         ValueError where there is more than a prompt and n tokens. logits_to_keep=None: they come as hidden
         states, for `lm_head`.
         """
-        ids, columns = input_ids, position_ids
-        if columns is None:
-            columns = torch.arange(input_ids.size(1)).expand_as(input_ids)
-        keys = columns
-        if past_key_values is not None:  # the cache keeps ids instead of keys and values
-            kept = ids[:, None, :, None].float()
-            ids = past_key_values.update(kept, kept, 0)[0][:, 0, :, 0].long()
-            slots = torch.arange(ids.size(1)).expand_as(ids)
-            aside = past_key_values.slots is None  # queries side by side, behind what is cached
-            keys = torch.cat((slots[:, : past_key_values.end], columns), 1) if aside else slots
         begin, n = self.task.prompt_length, self.task.n
-        if attention_mask is None:
-            attention_mask = (keys[:, None, None] <= columns[:, None, :, None]) | (not self.causal)
-        visible = attention_mask.any(2)[:, 0]  # keys that some query sees: no padding
-        if (most := int(keys.where(visible, 0).max()) + 1) > begin + n:
+        seen, columns = seen_by_query(
+            input_ids, attention_mask, position_ids, past_key_values, self.mask, self.causal
+        )
+        if (most := seen.size(2)) > begin + n:
             raise ValueError(f"{most} columns: this oracle takes prompts of {begin} and {n} more")
-        # What each query sees of every column: of several queries of one, that which is no mask.
-        seen = ids[:, None].masked_fill(~attention_mask[:, 0], self.mask)
-        canvases = seen.new_full((*seen.shape[:2], begin + n + 1), self.mask)
-        keys = keys.clamp(max=begin + n)[:, None].expand_as(seen)  # padding of a cache lies right of all
-        canvases = canvases.scatter_reduce(2, keys, seen, "amin")[..., begin:-1]
+        seen = pad(seen, (0, begin + n - most), value=self.mask)
         positions = (columns - begin + self.causal).clamp(0, n - 1)
-        marginals = self.task.marginals(ids[:, :begin], canvases, positions, self.mask)
+        marginals = self.task.marginals(seen[..., :begin].amin(1), seen[..., begin:], positions, self.mask)
         logits = marginals.log().float().clamp(min=NEVER)
         if logits_to_keep is None:
             return CausalLMOutputWithPast(hidden_states=(logits,))
