@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from unmask.records.collection import Collection
 from unmask.report.definition import Hero
 from unmask.report.measures import comparable
-from unmask.report.style import DECODERS, GREY, LEADER, MARKERS, caption, headline, plt, save, spread_names
+from unmask.report.style import DECODERS, LEADER, MARKERS, caption, headline, plt, save, spread_names
 
 WIDTH, HEIGHT = 3.3, 2.15  # inches: of the figure, of a panel
 SPEED = "times the useful tokens/s of one token a forward"
@@ -33,7 +33,7 @@ def draw(hero: Hero, found: Collection, published: pd.DataFrame, output: Path, n
         axes.axhspan(top - hero.loss, top, color="0.93", zorder=0)
         if column == "speedup":
             for decoder, x, y in ghosts(hero, published):
-                axes.plot(x, y, color=DECODERS.get(decoder, GREY), alpha=0.25, marker=".", zorder=1)
+                axes.plot(x, y, color=DECODERS[decoder], alpha=0.25, marker=".", zorder=1)
         for method, here in rows.groupby("arm", sort=False):
             _line(axes, method, here.sort_values(column), column, marks, top - hero.depth)
         axes.set(xscale="log", ylim=(top - hero.depth, min(top + hero.depth / 5, 102)), xlabel=label)
@@ -64,7 +64,7 @@ def _line(axes, method: str, here: pd.DataFrame, column: str, marks: dict, floor
     """A method's settings in order of cost, bars in accuracy, its name beside the last one in sight."""
     x, y = here[column].astype(float), 100 * here.accuracy.astype(float)
     ends = [100 * pd.DataFrame(here.accuracy_interval.tolist(), here.index)[side] for side in (0, 1)]
-    colour = DECODERS.get(here.decoder.iloc[0], GREY)
+    colour = DECODERS[here.decoder.iloc[0]]
     style = {"color": colour, "marker": marks[here.model.iloc[0]], "elinewidth": 0.5, "linewidth": 1.2}
     axes.errorbar(x, y, [y - ends[0], ends[1] - y], **style)
     seen = y[y > floor]
