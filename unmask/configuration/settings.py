@@ -273,9 +273,18 @@ def _is_read(command: str, key: str, words: Sequence[str]) -> bool:
     if len(rest) == len(words):
         return False
     try:
-        return has_effect(command, composed(command, words), composed(command, rest))
+        cfg = composed(command, words)
+        if key in ("model", "task"):
+            return True
+        if key in ("decoder", *SPELLED):  # without composing anew, which takes Hydra a quarter of a second
+            return not cfg.task.yaml and (key == "decoder" or _takes_part(key, cfg))
+        return has_effect(command, cfg, composed(command, rest))
     except ValueError:
         return True
+
+
+def _takes_part(role: str, cfg: DictConfig) -> bool:
+    return not cfg.models.get(role) or role in build_decoder(cfg.decoder).roles
 
 
 def has_effect(command: str, having: DictConfig, lacking: DictConfig) -> bool:

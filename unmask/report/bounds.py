@@ -138,7 +138,7 @@ def score(answers: Sequence[Answer], rule: Rule) -> float:
             known[canvas, spent] = total
         return known[canvas, spent]
 
-    return after((None,) * length, 0, list(answers))
+    return min(1.0, after((None,) * length, 0, list(answers)))  # rounding may add up to more
 
 
 def _due(rule: Rule, masks: Sequence[int], spent: int, length: int) -> int | None:
