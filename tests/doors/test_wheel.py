@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 
+from unmask.__main__ import DOORS, MODULES, main
 from unmask.paths import ROOT
 from unmask.records.environment import commit
 
@@ -27,6 +28,15 @@ def test_every_package_is_listed():
         for file in (ROOT / folder).rglob("*.py")
     }
     assert set(SETTINGS["packages"]) == found | BESIDE
+
+
+def test_the_console_command_names_its_commands(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["unmask"])
+    assert main() == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  unmask")]
+    assert [line[1] for line in lines] == [*DOORS, *MODULES] and all(len(line) > 3 for line in lines)
+    monkeypatch.setattr(sys, "argv", ["unmask", "evil"])
+    assert main() == 2 and "there are eval, train" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

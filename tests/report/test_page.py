@@ -274,7 +274,7 @@ def test_forwards_and_exactness_sort_by_number(record, tmp_path):
 
 def test_a_command_makes_the_very_run(hydra):
     for words in (
-        ["decoder=apd", "decoder.mixture_weight=0.25", "decoder.kv_window=8"],
+        ["decoder=apd", "decoder.mixture_weight=0.25", "decoder.kv_window=8", "decoder.max_lookahead=null"],
         ["model=tiny_qwen_large", "drafter=tiny_dflash", "decoder=dflash", "seed=3", "batch_size=4"],
         ["model=tiny_llada", "decoder=threshold", "task=chain_sum", "task.stop=['Q: ','=']"],
     ):

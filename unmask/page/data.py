@@ -103,8 +103,9 @@ def command_of(config: Mapping, documents: int) -> str | None:
         return None
     if any(key.startswith(("models", "roles")) for key in found):
         return None
-    values = {key: OFF if value == ABSENT else value for key, value in found.items() if value is not None}
-    words += [f"{key}={as_word(value)}" for key, value in values.items()]
+    if found.get("threads", 1) is None:  # of a run on a GPU
+        del found["threads"]
+    words += [f"{key}={OFF if value == ABSENT else as_word(value)}" for key, value in found.items()]
     return shlex.join(["python", "eval.py", *words, f"limit={documents}"])
 
 

@@ -191,8 +191,8 @@ async function copy({ currentTarget: button }) {
 
 // A run: #run=FOLDER opens one.
 function openRun(name = address().get("run")) {
+  if (name === null || !Object.hasOwn(data.runs, name)) return;
   const run = data.runs[name];
-  if (!run) return;
   $("run-command").textContent = run.command ?? "no choices of eval.py give these models";
   const groups = Object.entries(run.settings);
   $("run-title").textContent = name;
