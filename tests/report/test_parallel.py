@@ -3,6 +3,12 @@
 import pandas as pd
 import pytest
 
+from unmask.decoding.freedave import FreeDave
+from unmask.decoding.memory import Credit, Klass
+from unmask.decoding.p2 import P2
+from unmask.decoding.saber import Saber
+from unmask.decoding.slowfast import SlowFast
+from unmask.decoding.wino import Wino
 from unmask.report import parallel
 from unmask.report.bounds import bound
 from unmask.report.definition import define
@@ -53,6 +59,12 @@ def test_every_setting_has_the_bound_of_its_own_documents(found):
         < 0.6
         < found.rows[found.rows.plain.str.startswith("leftright K=1")].bound.min()
     )
+
+
+def test_decoders_that_are_not_enumerated_have_no_bound_but_where_every_token_is_certain():
+    assert bound(FreeDave(), "line_shuffle", [4]) == 1 and bound(Wino(), "line_copy", [4]) == 1
+    for decoder in (FreeDave(threshold=0.9), Wino(), Saber(), P2(), Klass(), Credit(), SlowFast()):
+        assert bound(decoder, "line_shuffle", [4]) is None
 
 
 def test_pb_is_the_fastest_measured_setting_that_is_right_often_enough(definition, found):

@@ -23,6 +23,7 @@ from itertools import combinations, product
 
 from unmask.decoding import Decoder
 from unmask.decoding.apd import APD
+from unmask.decoding.freedave import FreeDave
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.unmasking import Unmasking
 from unmask.tasks import parallelbench
@@ -42,6 +43,8 @@ def bound(decoder: Decoder, task: str, sizes: Sequence[int]) -> float | None:
         return 1.0  # every token is certain, whatever else is masked
     if type(decoder) is APD and decoder.mixture_weight < 1:
         return 1.0 if plain(decoder) else None
+    if type(decoder) is FreeDave and decoder.threshold is None:
+        return 1.0  # the ids of one token a step
     rule = rule_of(decoder)
     if rule is None:
         return None

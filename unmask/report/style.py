@@ -51,7 +51,7 @@ DECODERS = Colours(
         "credit": "#FF0055",
         "hierarchy": "#FFCC99",
         "p2": "#443355",
-        "prophet": "#444411",
+        "prophet": "#886644",
         "slowfast": "#8855FF",
         "pc_sampler": "#FF0000",
         "freedave": "#AA99FF",
@@ -68,7 +68,7 @@ DECODERS = Colours(
 )
 PUBLISHED = "0.35"  # what others measured
 MARKERS = "osD^vP*X"  # models
-DECODER_MARKERS = "osD^vP*Xh<>pd8H"  # decoders, where a panel is of one model
+DECODER_MARKERS = "osD^vP*Xh<>pd8"  # decoders, where a panel is of one model
 LEADER = {
     "arrowstyle": "-",
     "color": "0.7",
