@@ -16,6 +16,8 @@ from torch.nn.functional import one_hot
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
+from unmask.decoding.visibility import attended
+
 NEVER = -1e9  # the logit of what cannot be; finite, so that a mixture of two models' logits is a number
 
 
@@ -119,7 +121,7 @@ class Oracle(nn.Module):
     canvases n tokens.
     """
 
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
     lookback = 0
 
     def __init__(self, task: Shuffle | ReplaceRandom | Listed, names: int, causal: bool = False):
@@ -156,6 +158,7 @@ class Oracle(nn.Module):
         begin, n = self.task.prompt_length, self.task.n
         if attention_mask is None:
             attention_mask = (keys[:, None, None] <= columns[:, None, :, None]) | (not self.causal)
+        attention_mask = attended(attention_mask)
         visible = attention_mask.any(2)[:, 0]  # keys that some query sees: no padding
         if (most := int(keys.where(visible, 0).max()) + 1) > begin + n:
             raise ValueError(f"{most} columns: this oracle takes prompts of {begin} and {n} more")
