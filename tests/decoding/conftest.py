@@ -15,6 +15,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 
 from dream import DreamConfig, DreamModel
 from unmask.decoding import Board, Decoder, Models, Row, Stop
+from unmask.decoding.visibility import attended
 from unmask.testing.small_models import (
     EOS,
     MASK,
@@ -37,7 +38,7 @@ class Scripted(nn.Module):
     row can see.
     """
 
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self, script, mask_token_id=None, vocab_size=VOCABULARY, lookback=0):
         super().__init__()
@@ -61,7 +62,9 @@ class Scripted(nn.Module):
             history = ids[:, None, :, None].float()
             ids = past_key_values.update(history, history, 0)[0][:, 0, :, 0].long()
         real = (
-            torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask.any(-2)[:, 0]
+            torch.ones_like(ids, dtype=torch.bool)
+            if attention_mask is None
+            else attended(attention_mask).any(-2)[:, 0]
         )
         logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
         for i, row in enumerate(ids):
@@ -83,7 +86,7 @@ class Scripted(nn.Module):
 class CausalDenoiser(nn.Module):
     """A Dream under a causal mask: what a causal Qwen2 of the same weights is, in a denoiser's clothes."""
 
-    lookback, device = 1, torch.device("cpu")
+    lookback, device, dtype = 1, torch.device("cpu"), torch.float32
 
     def __init__(self, dream):
         super().__init__()
@@ -95,7 +98,7 @@ class CausalDenoiser(nn.Module):
         if attention_mask is None:
             attention_mask = torch.ones(len(input_ids), 1, 1, int(position_ids.max()) + 1, dtype=torch.bool)
         causal = torch.arange(attention_mask.size(-1)) <= position_ids[:, None, :, None]
-        return self.dream(input_ids, attention_mask & causal, position_ids, **kwargs)
+        return self.dream(input_ids, attended(attention_mask) & causal, position_ids, **kwargs)
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def test_without_edits_it_is_block_diffusion(lab, llada):
 
 
 def test_winos_shadow_sees_all_but_its_twin():
-    sees = shadowed(5, [2, 3], torch.zeros(1))
+    sees = shadowed(5, [2, 3])
     ordinary = [True] * 5 + [False] * 2
     assert sees.tolist() == [
         *[ordinary] * 5,
@@ -191,7 +191,7 @@ def test_branches_cost_positions_and_no_forwards(lab, llada):
 
 
 def test_branches_see_themselves_alone():
-    assert branches([2, 1], torch.zeros(1)).tolist() == [
+    assert branches([2, 1]).tolist() == [
         [True, True, False],
         [True, True, False],
         [False, False, True],

@@ -502,6 +502,7 @@ def install() -> None:
         for name, function in functions.items():
             setattr(module, name, function)
     torch.Generator, torch.Event = CudaGenerator, Event
+    torch.Tensor.pin_memory = lambda tensor, device=None: tensor
     torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter becomes an OnCuda, ties stay
     import safetensors.torch as safe  # it asks for addresses
 

@@ -13,7 +13,7 @@ from unmask.evaluation.evaluation import Evaluation
 from unmask.models.heads import use_row_products
 from unmask.models.loading import Source, on_same_weights
 from unmask.models.random_weights import random_model
-from unmask.models.resources import check_device, choose_device, choose_dtype
+from unmask.models.resources import check_device, choose_device, choose_dtype, set_for_cpu
 from unmask.models.settings import RandomModel
 
 
@@ -113,6 +113,7 @@ def _random(name: str, settings) -> Arm:
 
 
 def _models(settings, decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Models:
+    set_for_cpu(device)
     by_role = models_by_role(settings, decoder)
     models = Models({role: _load(m, role, device, dtype, settings.compile) for role, m in by_role.items()})
     return models.compiled() if settings.compile else models

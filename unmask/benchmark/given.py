@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unmask.decoding import Decoder
 from unmask.decoding.apd import APD
+from unmask.decoding.cache import sent
 from unmask.decoding.leftright import LeftRight
 from unmask.decoding.speculative import Drafting
 from unmask.decoding.unmasking import BLIND, Unmasking
@@ -24,20 +25,14 @@ class _Surest:
 
 class _Judged:
     def _judge(self, board, chunk, draft, ids) -> Tensor:
-        agrees = super()._judge(board, chunk, draft, ids)
-        offsets = torch.arange(chunk.begin, chunk.begin + agrees.size(1), device=agrees.device)
-        return (offsets < self.acceptance).expand_as(agrees)
+        super()._judge(board, chunk, draft, ids)
+        offsets = torch.arange(draft.tokens.size(1)) + torch.tensor(chunk.begins)[:, None]
+        return draft.tokens.where(sent(offsets < self.acceptance, ids.device), -1)
 
 
 class _Verified:
-    def _accept_equal(self, board, blocks, *args) -> tuple[Tensor, Tensor]:
-        return self._given(blocks, *super()._accept_equal(board, blocks, *args))
-
-    def _accept_by_rejection(self, blocks, *args) -> tuple[Tensor, Tensor]:
-        return self._given(blocks, *super()._accept_by_rejection(blocks, *args))
-
-    def _given(self, blocks, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        return tokens, counts.new_tensor([min(self.acceptance, size) for size in blocks.sizes])
+    def _commits(self, board, blocks, tokens, draft, accepted):
+        return super()._commits(board, blocks, tokens, draft, torch.full_like(accepted, self.acceptance - 1))
 
 
 GIVEN = {Unmasking: _Surest, APD: _Judged, Drafting: _Verified}

@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Fed, Marginals, to_lists
+from unmask.decoding.board import Board, Fed, Marginals, padded, to_lists
 from unmask.decoding.leftright import Windowed
 from unmask.decoding.row import Commit
-from unmask.decoding.sampling import ALL, at_least_one, exclude, number, one_of
+from unmask.decoding.sampling import ALL, agreed, at_least_one, exclude, greatest, number, one_of
 from unmask.decoding.visibility import causal
 
 COUPLINGS = ("gumbel", "argmax")
@@ -21,16 +21,20 @@ COUPLINGS = ("gumbel", "argmax")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Masks that are drafted and judged together: those from the `begin`-th to the `begin + size`-th on.
+    """Masks that are drafted and judged together.
 
-    rows: those that have accepted all that was drafted before. columns: of each, its masks; the last chunk
-        of a row may be shorter.
+    rows: those that have accepted all that was drafted before. columns: of each, its masks. begins: how many
+        of the step's masks stand left of them.
     """
 
     rows: list[int]
     columns: list[range]
-    begin: int
-    size: int
+    begins: list[int]
+
+    @property
+    def unjudged(self) -> int:
+        """Columns that need no judgement: the first one of a draft."""
+        return int(not any(self.begins))
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class APD(Windowed):
     coupling: "gumbel" judges with the draft's own noise (the paper). "argmax" does what the published code
         does: it drafts at temperature T^2, accepts while the draft is the argmax of the mixture, and filters
         the draft alone.
-    chunk: positions drafted and judged at once; the next ones only while all is accepted. It changes the cost
-        and no id: None does the whole draft.
+    chunk: positions drafted and judged at once, or up to twice as many after a step that accepted more; the
+        next ones only while all is accepted. It changes the cost and no id: None does the whole draft.
     kv_window (W), max_lookahead (M): see Windowed; M is also the length of a draft.
     temperature, top_p, top_k: see Sampling; with "gumbel" they apply to draft and judgement alike.
 
@@ -76,69 +80,85 @@ class APD(Windowed):
         """Whether draft and judgement are the same by construction, so that the auxiliary need not run."""
         return self.mixture_weight == 1 and (self.coupling == "gumbel" or self.temperature == 0)
 
+    def begin(self, board: Board) -> None:
+        for row in board.rows:
+            row.state = 0  # tokens that its last step accepted
+
     def step(self, board: Board) -> list[Commit]:
         marginals, masks = self.denoise(board)
         ids = board.ids.clone()  # with the drafts written in
         accepted = [[] for _ in masks]
-        chunk = self._chunk(masks, range(len(masks)), 0)
+        chunk = self._chunk(board, masks, accepted, range(len(masks)))
         while chunk.rows:
             draft = self._draft(board, marginals, chunk, ids)
-            agrees = self._judge(board, chunk, draft, ids)
-            going = self._accept(board, chunk, draft, agrees, accepted)
-            end = chunk.begin + chunk.size
-            chunk = self._chunk(masks, [i for i in going if len(masks[i]) > end], end)
+            judged = self._judge(board, chunk, draft, ids)
+            going = self._accept(board, chunk, draft, judged, accepted)
+            chunk = self._chunk(board, masks, accepted, going)
+        for row, tokens in zip(board.rows, accepted, strict=True):
+            row.state = len(tokens)
         return [
             (range(row.prefix, row.prefix + len(tokens)), tokens)
             for row, tokens in zip(board.rows, accepted, strict=True)
         ]
 
-    def _chunk(self, masks: list[range], rows: Sequence[int], begin: int) -> Chunk:
-        """The next masks of these rows, from their `begin`-th on."""
-        size = self.chunk or max(map(len, masks))
-        return Chunk(list(rows), [masks[i][begin : begin + size] for i in rows], begin, size)
+    def _chunk(
+        self, board: Board, masks: list[range], accepted: list[list[int]], rows: Sequence[int]
+    ) -> Chunk:
+        """The next masks of those rows that have any: of each as many as its last step accepted, and the one
+        that it did not, so that a step as lucky as the last one takes one chunk."""
+        rows = [i for i in rows if len(accepted[i]) < len(masks[i])]
+        begins = [len(accepted[i]) for i in rows]
+        sizes = [
+            len(masks[i])
+            if self.chunk is None
+            else min(max(self.chunk, board.rows[i].state + 1), 2 * self.chunk)
+            for i in rows
+        ]
+        columns = [masks[i][begin : begin + size] for i, begin, size in zip(rows, begins, sizes, strict=True)]
+        return Chunk(rows, columns, begins)
 
     def _draft(self, board: Board, marginals: Marginals, chunk: Chunk, ids: Tensor) -> Draft:
         """Draw the chunk from the denoiser's marginals, as if its tokens were independent, into `ids`."""
         logits = marginals.logits(chunk.columns, chunk.rows)[..., : self._shared(board)]
         streams = [(board.rows[i].seed, board.rows[i].step) for i in chunk.rows]
-        offsets = range(chunk.begin, chunk.begin + logits.size(1))
+        offsets = [range(begin, begin + logits.size(1)) for begin in chunk.begins]
         noise = self.gumbel(streams, offsets, logits)
         tokens = self.draw_draft(logits, noise)
-        for i, columns, mine in zip(chunk.rows, chunk.columns, tokens, strict=True):
-            ids[i, columns.start : columns.stop] = mine[: len(columns)]
+        board.write(ids, chunk.rows, chunk.columns, tokens)
         return Draft(tokens, logits, noise)
 
     def _judge(self, board: Board, chunk: Chunk, draft: Draft, ids: Tensor) -> Tensor:
-        """Where the mixture of both models draws the drafted token too, with the same noise: (rows, n)."""
-        agrees = torch.ones_like(draft.tokens, dtype=torch.bool)
-        first = 1 if chunk.begin == 0 else 0  # the first token of a draft is not judged
+        """The tokens that the mixture of both models draws with the same noise, (rows, n); the drafted ones
+        where nothing is judged."""
+        first = chunk.unjudged
         judged = [k for k, columns in enumerate(chunk.columns) if len(columns) > first]
         if self.accepts_everything or not judged:
-            return agrees
+            return draft.tokens
         rows, columns = [chunk.rows[k] for k in judged], [chunk.columns[k][first:] for k in judged]
         theirs = self._auxiliary_logits(board, rows, columns, ids)[..., : self._shared(board)].float()
-        # All rows as a slice: an index list would be a copy, and a transfer to the device.
-        picked = judged if len(judged) < len(chunk.rows) else slice(None)
+        # All rows as a slice: an index would be a copy, and a transfer to the device.
+        picked = board.tensor(judged) if len(judged) < len(chunk.rows) else slice(None)
         part = picked, slice(first, first + theirs.size(1))
         mixture = exclude(torch.lerp(theirs, draft.logits[part], self.mixture_weight), board.models.mask_id)
         noise = None if draft.noise is None else draft.noise[part]
-        agrees[part] = self.draw_judgement(mixture, noise) == draft.tokens[part]
-        return agrees
+        tokens = draft.tokens.clone()
+        tokens[part] = self.draw_judgement(mixture, noise)
+        return tokens
 
     def _accept(
-        self, board: Board, chunk: Chunk, draft: Draft, agrees: Tensor, accepted: list[list[int]]
+        self, board: Board, chunk: Chunk, draft: Draft, judged: Tensor, accepted: list[list[int]]
     ) -> list[int]:
         """Add each row's tokens up to the first disagreement to `accepted`; the rows that had none."""
-        counts = agrees.cumprod(-1).sum(-1)
         going = []
-        for i, columns, tokens, count in zip(
-            chunk.rows, chunk.columns, *to_lists(draft.tokens, counts), strict=True
+        for i, columns, tokens, theirs in zip(
+            chunk.rows, chunk.columns, *to_lists(draft.tokens, judged), strict=True
         ):
-            length = len(columns)  # what follows is padding
-            accepted[i] += tokens[: min(count, length)]
+            tokens = tokens[: len(columns)]  # what follows is padding
+            count = agreed(tokens, theirs)
+            accepted[i] += tokens[:count]
             row = board.rows[i]
-            row.drafted, row.accepted = (*row.drafted, *tokens[:length]), len(accepted[i])
-            if count >= length:
+            row.drafted, row.accepted = (*row.drafted, *tokens), len(accepted[i])
+            if count == len(tokens):
                 going.append(i)
         return going
 
@@ -151,7 +171,7 @@ class APD(Windowed):
     def draw_judgement(self, mixture: Tensor, noise: Tensor | None) -> Tensor:
         """The tokens that the multiplicative mixture would have drawn with the same noise, (..., n, V) ->
         (..., n)."""
-        return mixture.argmax(-1) if self.coupling == "argmax" else self.pick(mixture, noise)
+        return greatest(mixture) if self.coupling == "argmax" else self.pick(mixture, noise)
 
     def _shared(self, board: Board) -> int:
         """How many ids both models know: Dream has a few past Qwen's last one."""
@@ -165,11 +185,6 @@ class APD(Windowed):
         starts = board.valid("auxiliary", rows)
         # A column is predicted by the one before it, so the last one need not be fed.
         fed = [range(start, mine.stop - 1) for start, mine in zip(starts, columns, strict=True)]
-        most = max(map(len, columns))
-        predictors = [
-            [min(mine.start - 1 + k, mine.stop - 2) - start for k in range(most)]
-            for mine, start in zip(columns, starts, strict=True)
-        ]
-        keep = board.tensor(predictors)
+        keep = board.kept(fed, padded([column - 1 for column in mine] for mine in columns))
         what = Fed(fed, causal, only=rows)
         return board.forward("auxiliary", what, cached=True, ids=ids, logits_to_keep=keep).logits

@@ -22,7 +22,7 @@ class Autoregressive(Sampling, Decoder):
 
     def step(self, board: Board) -> list[Commit]:
         fed = [range(v, row.first) for v, row in zip(board.valid("target"), board.rows, strict=True)]
-        last = board.tensor([[len(columns) - 1] for columns in fed])
+        last = board.kept(fed, [[columns[-1]] for columns in fed])
         output = board.forward("target", Fed(fed, causal), cached=True, logits_to_keep=last)
         logits = output.logits.float()
         noise = self.gumbel([(row.seed, row.step) for row in board.rows], range(1), logits)

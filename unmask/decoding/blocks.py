@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from unmask.decoding.board import Board, Fed, Marginals
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import at_least_one, one_of, step_generator, true_or_false
+from unmask.decoding.sampling import at_least_one, one_of, true_or_false
 from unmask.decoding.unmasking import Candidates, Progress, Unmasking
 from unmask.models.layout import Layout
 
@@ -147,7 +147,7 @@ class Blocks(Unmasking):
     def _candidates(self, board: Board, row: Row) -> Candidates:
         if not row.state.storing:
             return super()._candidates(board, row)
-        hands, generator = self._hands(row), step_generator(row.seed, row.step, board.ids.device)
+        hands, (generator,) = self._hands(row), self.generators([row], board.ids.device)
         return Candidates([min(row.state.block.start, len(row.canvas) - 1)], int(hands), hands, generator)
 
     def _masks(self, row: Row) -> list[int]:

@@ -13,13 +13,14 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from unmask.decoding.cache import SlotCache
+from unmask.decoding.cache import SlotCache, sent
 from unmask.decoding.finite import Watch
 from unmask.decoding.generation import Observer, Stop
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import exclude
-from unmask.decoding.visibility import attention_mask, block_causal, causal, full, origin
+from unmask.decoding.visibility import additive, attention_mask, block_causal, causal, full, origin
 from unmask.models.resources import LOGITS
 
 ENDLESS = Stop()
@@ -158,7 +159,7 @@ class Queries:
     several times, with other ids. So branches of a row share a forward, and WINO's shadow block.
 
     columns: per row, the column of each query. ids: per row, theirs.
-    among: per row (n, n) bool, which of its queries each query sees.
+    among: per row (n, n) bool, which of its queries each query sees, on the host.
     kept: per row, the cached columns that all of its queries see, as ranges.
     only: indices of the rows that take part, to which the other fields belong; None: all.
 
@@ -180,9 +181,10 @@ class Board:
         if self.bucket > 1 and len(rows) > 1:
             raise ValueError("compiled models take one row at a time: batch_size=1, or compile=false")
         self.width = self.padded(max(row.columns for row in rows))
-        self.ids = torch.full((len(rows), self.width), models.mask_id or 0, device=models.device)
-        for ids, row in zip(self.ids, rows, strict=True):
-            ids[: len(row.prompt)] = row.prompt
+        ids = torch.full((len(rows), self.width), models.mask_id or 0)
+        for line, row in zip(ids, rows, strict=True):
+            line[: len(row.prompt)] = row.prompt
+        self.ids = sent(ids, models.device)
         self.cached: list[tuple[str, SlotCache, Fed]] = []  # forwards of the step at work
         self.caches: dict[tuple, SlotCache] = {}
         self.watch = Watch()
@@ -194,7 +196,8 @@ class Board:
         return -(-length // step) * step
 
     def tensor(self, values) -> Tensor:
-        return torch.tensor(values, device=self.ids.device)
+        """Numbers of the host on the device, in a transfer that nothing waits for."""
+        return sent(torch.tensor(values), self.ids.device)
 
     def cache(self, role: str) -> SlotCache:
         """The role's keys and values, allocated when first asked for."""
@@ -227,18 +230,45 @@ class Board:
             self.rows[i].count(role, len(columns))
         cache = self.cache(role) if cached else None
         if isinstance(fed, Queries):
-            inputs = self._query_inputs(fed, cache)
+            inputs = self._query_inputs(role, fed, cache)
         else:
             if cached:
                 self._keep(role, cache, fed)
-            alike = self._alike(role, fed)
+            alike = self._alike(fed)
             inputs = (
-                self._shared_inputs(fed, ids, cache) if alike else self._masked_inputs(role, fed, ids, cache)
+                self._shared_inputs(role, fed, ids, cache)
+                if alike
+                else self._own_inputs(role, fed, ids, cache)
             )
         output = self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
         if getattr(output, "logits", None) is not None:
             self.watch.see(role, output.logits, [self.rows[i] for i in self._taking_part(fed)])
         return output
+
+    def kept(self, fed: Sequence[range], wanted: Sequence[Sequence[int]]) -> int | Tensor:
+        """`logits_to_keep` for these columns of each row: how many, where all rows end with them, else where
+        they stand among those fed, (rows, k)."""
+        k, n = len(wanted[0]), len(fed[0])
+        alike = self.bucket == 1 and all(len(columns) == n for columns in fed)
+        if alike and all(list(mine) == [*columns[-k:]] for mine, columns in zip(wanted, fed, strict=True)):
+            return k
+        return self.tensor(
+            [[c - columns.start for c in mine] for mine, columns in zip(wanted, fed, strict=True)]
+        )
+
+    def write(self, ids: Tensor, rows: Sequence[int], columns: Sequence[range], tokens: Tensor) -> None:
+        """Write tokens, (len(rows), n), at columns of these rows of `ids`; behind shorter ones is padding."""
+        if len(rows) == 1:
+            ids[rows[0], columns[0].start : columns[0].stop] = tokens[0, : len(columns[0])]
+            return
+        n = tokens.size(1)
+        at = [
+            (i, column, k * n + j)
+            for k, (i, mine) in enumerate(zip(rows, columns, strict=True))
+            for j, column in enumerate(mine)
+        ]
+        i, column, source = self.tensor(at).T
+        ids[i, column] = tokens.take(source)
 
     def adopt(self, role: str, row: int, queries: range, columns: range) -> None:
         """Write keys and values of the last forward's `queries` of a row into its cache, which then holds all
@@ -249,69 +279,92 @@ class Board:
         """The rows that a forward is about, as indices."""
         return range(len(self.rows)) if fed.only is None else fed.only
 
-    def _alike(self, role: str, fed: Fed) -> bool:
-        """Whether all rows are fed the same columns and see just what the model lets them see by itself.
+    def _alike(self, fed: Fed) -> bool:
+        """Whether all rows are fed one range of columns: then nothing is padded, gathered or scattered."""
+        first = fed.columns[0]
+        same = isinstance(first, range) and all(columns == first for columns in fed.columns)
+        return same and fed.only is None and self.bucket == 1
 
-        Then nothing is padded, and the attention kernels need no mask.
-        """
-        native = causal if getattr(self.models[role].config, "is_causal", True) else None
-        natural = fed.sees is native and fed.reach is None
-        return natural and fed.only is None and self.bucket == 1 and len(set(fed.columns)) == 1
+    def _native(self, role: str, fed: Fed) -> bool:
+        """Whether rows that are alike see just what the model lets them see by itself, so that its attention
+        kernels need no mask."""
+        model = self.models[role]
+        if getattr(model, "is_causal", getattr(model.config, "is_causal", True)):
+            return fed.sees is causal and fed.reach is None
+        bounds = fed.bounds
+        if fed.sees is causal or min(bounds) < max(bounds):
+            return False
+        # The first column sees least.
+        first = torch.tensor([[columns.start] for columns in fed.columns])
+        return fed.sees is None or int(self._limits(role, fed, first).min()) == max(bounds)
 
-    def _shared_inputs(self, fed: Fed, ids: Tensor, cache: SlotCache | None) -> dict:
+    def _shared_inputs(self, role: str, fed: Fed, ids: Tensor, cache: SlotCache | None) -> dict:
         """What the model gets where all rows are alike."""
-        columns = fed.columns[0]
+        columns, end, native = fed.columns[0], max(fed.bounds), self._native(role, fed)
         inputs = {"input_ids": ids[:, columns.start : columns.stop]}
         if cache is not None:
-            cache.write_at(None, columns, columns.stop)
+            cache.write_at(None, columns, end)
+        if cache is not None or not native:
             positions = torch.arange(columns.start, columns.stop, device=ids.device)
             inputs["position_ids"] = positions.expand(len(ids), -1)
+        if not native:
+            host = torch.arange(columns.start, columns.stop).expand(len(ids), -1)
+            inputs["attention_mask"] = self._mask(role, sent(self._limits(role, fed, host), ids.device), end)
         return inputs
 
-    def _masked_inputs(self, role: str, fed: Fed, ids: Tensor, cache: SlotCache | None) -> dict:
-        """What the model gets where rows differ: columns of their own, and a mask."""
-        device = ids.device
-        starts, ends = (self.tensor([getattr(c, edge) for c in fed.columns]) for edge in ("start", "stop"))
+    def _own_inputs(self, role: str, fed: Fed, ids: Tensor, cache: SlotCache | None) -> dict:
+        """What the model gets where rows differ: columns of their own, and a mask.
+
+        All indices are computed on the host and sent at once: on a GPU each small operation is a launch."""
+        starts, stops = (torch.tensor([getattr(c, edge) for c in fed.columns]) for edge in ("start", "stop"))
         n = self.padded(max(map(len, fed.columns)))
-        columns = starts[:, None] + torch.arange(n, device=device)
+        columns = starts[:, None] + torch.arange(n)
         if any(isinstance(mine, Columns) for mine in fed.columns):  # padding stands right of all columns
             beyond = range(self.width, self.width + n)
-            columns = self.tensor([[*mine, *beyond[: n - len(mine)]] for mine in fed.columns])
-        rows = torch.arange(len(ids), device=device) if fed.only is None else self.tensor(fed.only)
+            columns = torch.tensor([[*mine, *beyond[: n - len(mine)]] for mine in fed.columns])
+        rows = torch.tensor(self._taking_part(fed))[:, None].expand_as(columns)
         end = max(fed.bounds)  # of the columns that are seen
         if self.bucket > 1:
-            end = self.width if cache is not None else columns.size(1)
-            self.models[role].graphs.shapes[columns.size(1), end] += 1
+            end = self.width if cache is not None else n
+            self.models[role].graphs.shapes[n, end] += 1
+        known = rows * ids.size(1) + columns.clamp(max=self.width - 1)  # of what is padded, the last column
+        slots = columns.where(columns < stops[:, None], self.width)
+        packed = torch.stack((known, columns, self._limits(role, fed, columns), rows, slots))
+        known, columns, limits, rows, slots = sent(packed, ids.device)
         if cache is not None:
-            cache.write_at(rows, columns.where(columns < ends[:, None], self.width), end)
+            cache.write_at(rows, slots, end)
         return {
-            "input_ids": ids[rows].gather(1, columns.clamp(max=self.width - 1)),
+            "input_ids": ids.take(known),
             "position_ids": columns,
-            "attention_mask": attention_mask(
-                self._limits(role, fed, columns), torch.arange(end, device=device)
-            ),
+            "attention_mask": self._mask(role, limits, end),
         }
 
-    def _query_inputs(self, fed: Queries, cache: SlotCache | None) -> dict:
+    def _mask(self, role: str, limits: Tensor, end: int) -> Tensor:
+        """The mask of the `end` columns of which each fed one sees those before its limit, (rows, n)."""
+        sees = attention_mask(limits, torch.arange(end, device=limits.device))
+        return additive(sees, self.models[role].dtype)
+
+    def _query_inputs(self, role: str, fed: Queries, cache: SlotCache | None) -> dict:
         """What the model gets for queries. Nobody sees padding, and it sees its row's first query."""
         if self.bucket > 1:
             raise ValueError("queries side by side are of too many shapes to compile: compile=false")
-        device, most = self.ids.device, max(map(len, fed.columns))
+        most = max(map(len, fed.columns))
         kept = [()] * len(fed.columns) if fed.kept is None else fed.kept
         end = max((columns.stop for ranges in kept for columns in ranges), default=0)
         rows = list(self._taking_part(fed))
         if cache is not None:
             cache.write_aside(self.tensor(rows), end)
-        mask = torch.zeros(len(rows), most, end + most, dtype=torch.bool, device=device)
+        mask = torch.zeros(len(rows), most, end + most, dtype=torch.bool)
         mask[:, :, end] = True
-        ids = torch.zeros(len(rows), most, dtype=torch.long, device=device)
-        for sees, line, mine, among, ranges in zip(mask, ids, fed.ids, fed.among, kept, strict=True):
+        ids = pad_sequence(list(fed.ids), batch_first=True)
+        for sees, mine, among, ranges in zip(mask, fed.ids, fed.among, kept, strict=True):
             n = len(mine)
-            line[:n], sees[:n, end : end + n] = mine, among
+            sees[:n, end : end + n] = among
             for columns in ranges:
                 sees[:n, columns.start : columns.stop] = True
         positions = self.tensor([[*columns, *[0] * (most - len(columns))] for columns in fed.columns])
-        return {"input_ids": ids, "position_ids": positions, "attention_mask": mask[:, None]}
+        mask = additive(sent(mask[:, None], self.ids.device), self.models[role].dtype)
+        return {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
 
     def origin(self, role: str, row: Row, block_length: int) -> int:
         """The column from which the role's model counts a row's blocks."""
@@ -323,11 +376,11 @@ class Board:
         return (len(row.prompt) - self.origin(role, row, block_length)) % block_length
 
     def _limits(self, role: str, fed: Fed, columns: Tensor) -> Tensor:
-        """The column before which each fed column sees: (rows, n) -> (rows, n)."""
-        limits = full(columns, self.tensor(fed.bounds))
+        """The column before which each fed column sees: (rows, n) -> (rows, n), both on the host."""
+        limits = full(columns, torch.tensor(fed.bounds))
         if isinstance(fed.sees, int):
             origins = [self.origin(role, self.rows[i], fed.sees) for i in self._taking_part(fed)]
-            return limits.minimum(block_causal(columns, self.tensor(origins), fed.sees))
+            return limits.minimum(block_causal(columns, torch.tensor(origins), fed.sees))
         return limits if fed.sees is None else limits.minimum(fed.sees(columns))
 
     def absorb(self, role: str, fed: Sequence[range], features: Tensor, ends: Sequence[int]) -> None:
@@ -336,11 +389,19 @@ class Board:
 
         features: (rows, n, ...), of the columns as the target was fed them.
         """
-        starts = self.tensor([columns.start for columns in fed])
-        columns = starts[:, None] + torch.arange(features.size(1), device=features.device)
-        slots = columns.where(columns < self.tensor(ends)[:, None], self.width)
-        cache = self.cache(role)
-        cache.write_at(torch.arange(len(self.rows), device=features.device), slots, 0)
+        cache, first = self.cache(role), fed[0].start
+        if all((columns.start, end) == (first, ends[0]) for columns, end in zip(fed, ends, strict=True)):
+            features = features[:, : ends[0] - first]
+            columns = torch.arange(first, ends[0], device=features.device).expand(len(fed), -1)
+            cache.write_at(None, range(first, ends[0]), 0)
+        else:
+            columns = torch.tensor([columns.start for columns in fed])[:, None] + torch.arange(
+                features.size(1)
+            )
+            slots = columns.where(columns < torch.tensor(ends)[:, None], self.width)
+            rows = torch.arange(len(fed))[:, None].expand_as(columns)
+            columns, slots, rows = sent(torch.stack((columns, slots, rows)), features.device)
+            cache.write_at(rows, slots, 0)
         for layer, (keys, values) in enumerate(self.models[role].context(features, columns)):
             cache.update(keys, values, layer)
 
@@ -404,7 +465,8 @@ class Board:
             for position, token in zip(positions, ids, strict=True)
         }
         if written:
-            self.ids[tuple(self.tensor(list(written)).T)] = self.tensor(list(written.values()))
+            rows, columns, ids = self.tensor([(*at, token) for at, token in written.items()]).T
+            self.ids[rows, columns] = ids
         for row, commit in zip(self.rows, commits, strict=True):
             row.commit(commit, self.stop, observer)
         for role, cache, fed in self.cached:
@@ -422,7 +484,7 @@ class Board:
         if len(keep) < len(self.rows):
             self.rows = [self.rows[i] for i in keep]
             if keep:
-                self.ids = self.ids[keep]
+                self.ids = self.ids[self.tensor(keep)]
                 for cache in self.caches.values():
                     cache.keep(keep)
 
@@ -447,14 +509,18 @@ class Marginals:
         rows that `columns` are of. The mask id gets -inf.
         """
         only = range(len(self.starts)) if only is None else only
-        end = self.hidden.size(1) - 1
+        rows, n, width = self.hidden.shape
         indices = [
-            [min(max(0, _index(self.starts[i], column)), end) for column in mine]
+            [min(max(0, _index(self.starts[i], column)), n - 1) for column in mine]
             for i, mine in zip(only, padded(columns), strict=True)
         ]
-        device = self.hidden.device
-        rows = torch.tensor(list(only), device=device)[:, None]
-        hidden = self.hidden[rows, torch.tensor(indices, device=device)]
+        first = indices[0][0]
+        same = range(first, first + len(indices[0]))
+        if list(only) == [*range(rows)] and all(mine == [*same] for mine in indices):
+            hidden = self.hidden[:, same.start : same.stop]  # no copy
+        else:
+            at = [[i * n + k for k in mine] for i, mine in zip(only, indices, strict=True)]
+            hidden = self.hidden.reshape(-1, width)[sent(torch.tensor(at), self.hidden.device)]
         logits = self.model.lm_head(hidden)
         self.watch(logits, only)
         return exclude(logits, self.mask_id)

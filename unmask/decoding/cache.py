@@ -7,6 +7,13 @@ from torch import Tensor
 from transformers import Cache
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device. The host does not wait for the transfer: it is of pinned memory."""
+    if device.type == "cpu":
+        return values
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
 class SlotCache(Cache):
     """Slot j of a row holds the keys and values of its column j.
 
@@ -38,14 +45,15 @@ class SlotCache(Cache):
         return self
 
     def write_at(self, rows: Tensor | None, slots: Tensor | range, end: int) -> None:
-        """Where the next forward writes: `slots` as a range for all rows, or (len(rows), n).
+        """Where the next forward writes: `slots` as a range for all rows, or as `rows` and slots, both
+        (rows, n).
 
         It reads the slots before `end`.
         """
         self.rows, self.slots, self.end, self.aside = rows, slots, end, []
 
     def write_aside(self, rows: Tensor, end: int) -> None:
-        """The next forward writes into no slot. It reads those before `end` and what it feeds."""
+        """The next forward, of `rows`, writes into no slot. It reads those before `end` and what it feeds."""
         self.rows, self.slots, self.end, self.aside = rows, None, end, []
 
     def adopt(self, row: int, queries: range, slots: range) -> None:
@@ -79,17 +87,18 @@ class SlotCache(Cache):
                 kept[:, :, self.slots.start : self.slots.stop] = new
                 found.append(kept[:, :, : self.end])
             else:
-                kept[self.rows[:, None], :, self.slots] = new.transpose(1, 2)
+                kept[self.rows, :, self.slots] = new.transpose(1, 2)
                 every = len(self.rows) == self.size
-                found.append(kept[:, :, : self.end] if every else kept[self.rows, :, : self.end])
+                found.append(kept[:, :, : self.end] if every else kept[self.rows[:, 0], :, : self.end])
         return tuple(found)
 
     def keep(self, rows: list[int]) -> None:
         """Forget all rows but these."""
         self.size, self.valid = len(rows), [self.valid[i] for i in rows]
+        kept = sent(torch.tensor(rows), self.kept[0][0].device) if self.kept else None
         for layer in self.kept:  # one tensor at a time: no second cache beside the first
             for i, states in enumerate(layer):
-                layer[i] = states[rows]
+                layer[i] = states[kept]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.slots.start if isinstance(self.slots, range) else 0

@@ -149,7 +149,7 @@ class FreeDave(Decoder):
                 versions[j, p] = tokens
             columns.append([*fed] * len(mine))
             ids.append(versions.flatten())
-            among.append(branches([len(fed)] * len(mine), board.ids))
+            among.append(branches([len(fed)] * len(mine)))
             kept.append([range(fed.start), range(fed.stop, row.columns)])
             masks = [p - block.start - lookback for p in row.state.guesses]
             wanted.append([j * len(fed) + p for j in range(len(mine)) for p in masks])

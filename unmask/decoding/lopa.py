@@ -144,10 +144,10 @@ class LoPA(D2F):
                 if branch.ahead:
                     versions[-1][len(row.prompt) + branch.ahead[0] - fed.start] = branch.ahead[1]
             ids.append(torch.cat(versions))
-            sees = branches(list(map(len, what.fed)), line)
+            sees = branches(list(map(len, what.fed)))
             if self.visible == "block_causal":
-                at = board.tensor([columns[-1]])
-                origin = board.tensor([board.origin("denoiser", row, self.block_length)])
+                at = torch.tensor([columns[-1]])
+                origin = torch.tensor([board.origin("denoiser", row, self.block_length)])
                 sees &= at < block_causal(at, origin, self.block_length)[0, :, None]
             among.append(sees)
         kept = [[range(what.fed[0].start)] for what in rounds]

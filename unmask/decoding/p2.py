@@ -12,7 +12,7 @@ from unmask.decoding.board import Board, Fed, to_lists
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.ranks import confidence
 from unmask.decoding.row import Commit
-from unmask.decoding.sampling import ALL, Sampling, at_least_one, step_generator
+from unmask.decoding.sampling import ALL, Sampling, at_least_one
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class P2(Sampling, Decoder):
     def step(self, board: Board) -> list[Commit]:
         marginals = board.denoise(Fed([range(row.columns) for row in board.rows]))
         logits = marginals.logits([range(len(row.prompt), row.columns) for row in board.rows])
-        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
+        generators = self.generators(board.rows, board.ids.device)
         scores, ids = self.draw(logits, generators, [len(row.canvas) for row in board.rows])
         order = confidence(scores, ids).argsort(stable=True)
         commits = []

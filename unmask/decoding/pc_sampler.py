@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from unmask.decoding.board import Board, padded
@@ -82,7 +81,7 @@ class PCSampler(Unmasking):
         self, board: Board, part: range, rows: Sequence[Candidates], scores: Tensor, ids: Tensor
     ) -> Tensor:
         likely = scores.softmax(-1).gather(-1, ids[..., None])[..., 0]
-        met = torch.tensor(frequencies_in(self.frequencies), device=ids.device)[ids]
+        met = board.tensor(frequencies_in(self.frequencies))[ids]
         index = padded(
             [p - board.rows[i].state.block.start for p in mine.positions]
             for i, mine in zip(part, rows, strict=True)

@@ -33,7 +33,6 @@ from unmask.decoding.sampling import (
     number,
     one_of,
     share,
-    step_generator,
     true_or_false,
 )
 
@@ -106,7 +105,7 @@ class Pipeline(Sampling, Decoder):
     def _draw(self, board: Board, masks: list[list[int]], logits: Tensor, part: range) -> Tensor:
         """A token of each mask of these rows, (rows, k)."""
         rows = [board.rows[i] for i in part]
-        generators = [step_generator(row.seed, row.step, board.ids.device) for row in rows]
+        generators = self.generators(rows, board.ids.device)
         return self.draw(logits, generators, [len(masks[i]) for i in part])[1]
 
     def _commit(

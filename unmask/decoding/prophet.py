@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from unmask.decoding.board import Board, Marginals
 from unmask.decoding.row import Commit, Row
-from unmask.decoding.sampling import number, step_generator, true_or_false
+from unmask.decoding.sampling import number, true_or_false
 from unmask.decoding.unmasking import Candidates, Unmasking
 
 WINDOW = 5  # positions of the answer that are watched
@@ -92,7 +92,7 @@ class Prophet(Unmasking):
     def _candidates(self, board: Board, row: Row) -> Candidates:
         if self._masks(row):
             return super()._candidates(board, row)
-        generator = step_generator(row.seed, row.step, board.ids.device)
+        (generator,) = self.generators([row], board.ids.device)
         return Candidates([row.state.block.start], 0, False, generator)
 
     def _decide(self, board: Board, rows: list[Candidates], marginals: Marginals) -> list[Commit]:

@@ -77,14 +77,14 @@ class Sampling:
         likely, and the next winner is tried.
         """
         if noise is None:
-            return logits.argmax(-1)
+            return greatest(logits)
         scores = logits / self.temperature
         if self.top_p == 1 and self.top_k is None:
-            return (scores + noise).argmax(-1)
+            return greatest(scores + noise)
         return self._allowed(scores, noise + scores)
 
     def _allowed(self, scores: Tensor, noisy: Tensor) -> Tensor:
-        ids = noisy.argmax(-1, keepdim=True)
+        ids = greatest(noisy)[..., None]
         likelier = scores > scores.gather(-1, ids)
         out = (scores.softmax(-1) * likelier).sum(-1) >= self.top_p
         if self.top_k is not None:
@@ -94,22 +94,31 @@ class Sampling:
             ids[out] = self._allowed(scores[out], noisy[out].masked_fill(~likelier[out], -torch.inf))
         return ids
 
-    def gumbel(self, streams: Sequence[tuple[int, int]], offsets: range, logits: Tensor) -> Tensor | None:
+    def gumbel(
+        self, streams: Sequence[tuple[int, int]], offsets: range | Sequence[range], logits: Tensor
+    ) -> Tensor | None:
         """Standard Gumbel noise, (len(streams), len(offsets), V); None when greedy.
 
-        streams: (seed, step) of each row. offsets: of the positions, from the first one of the step. V and
-        the device are those of `logits`. A position has numbers of its own, whichever others are drawn with
-        it.
+        streams: (seed, step) of each row. offsets: of the positions, from the first one of the step; those of
+        all rows, or of each. V and the device are those of `logits`. A position has numbers of its own,
+        whichever others are drawn with it.
         """
         if self.temperature == 0:
             return None
-        shape = (len(streams), len(offsets), logits.size(-1))
+        each = [offsets] * len(streams) if isinstance(offsets, range) else offsets
+        shape = (len(streams), len(each[0]), logits.size(-1))
         bits = torch.empty(shape, dtype=torch.int32, device=logits.device)
         generator = torch.Generator(logits.device)
-        for row, stream in zip(bits, streams, strict=True):
-            for draws, state in zip(row, _states(*stream, offsets.stop)[offsets.start :], strict=True):
+        for row, stream, mine in zip(bits, streams, each, strict=True):
+            for draws, state in zip(row, _states(*stream, mine.stop)[mine.start :], strict=True):
                 draws.random_(generator=generator.manual_seed(state))
         return standard_gumbel(bits)
+
+    def generators(self, rows: Sequence, device: torch.device) -> list[torch.Generator | None]:
+        """The random numbers that each row draws from in this step; None when greedy."""
+        if self.temperature == 0:
+            return [None] * len(rows)
+        return [step_generator(row.seed, row.step, device) for row in rows]
 
     def noise(self, generator: torch.Generator, shape: Sequence[int]) -> Tensor | None:
         """Standard Gumbel noise; None when greedy."""
@@ -119,14 +128,14 @@ class Sampling:
         return standard_gumbel(bits.random_(generator=generator))
 
     def draw(
-        self, logits: Tensor, generators: Sequence[torch.Generator], counts: Sequence[int]
+        self, logits: Tensor, generators: Sequence[torch.Generator | None], counts: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Tempered and filtered scores (rows, k, V), and a token of each position (rows, k).
 
         Rows use `counts` of the k positions, and draw from their own generators."""
         scores = self.scores(logits)
         noise = self.row_noise(generators, counts, logits)
-        return scores, (scores if noise is None else scores + noise).argmax(-1)
+        return scores, greatest(scores if noise is None else scores + noise)
 
     def row_noise(self, generators: Sequence, counts: Sequence[int], logits: Tensor) -> Tensor | None:
         """Gumbel noise like `logits` (rows, k, V) for rows that use `counts` of the k positions, each
@@ -137,6 +146,20 @@ class Sampling:
         for row, generator, count in zip(noise, generators, counts, strict=True):
             row[:count] = self.noise(generator, (count, logits.size(-1)))
         return noise
+
+
+def greatest(scores: Tensor) -> Tensor:
+    """The id of the highest score, of equal ones the first: (..., V) -> (...).
+
+    It is argmax, by the kernel that takes a third of its time on some CPUs and as long on others.
+    """
+    return scores.max(-1).indices
+
+
+def agreed(drafted: Sequence[int], theirs: Sequence[int]) -> int:
+    """How many drafted tokens, from the first on, equal those that were judged right."""
+    pairs = zip(drafted, theirs, strict=False)
+    return next((k for k, (mine, other) in enumerate(pairs) if mine != other), len(drafted))
 
 
 def least_of_top(probabilities: Tensor, mass: float, k: int = 256) -> Tensor:

@@ -20,7 +20,6 @@ from unmask.decoding.sampling import (
     number,
     one_of,
     share,
-    step_generator,
     true_or_false,
 )
 
@@ -114,7 +113,7 @@ class SlowFast(Sampling, Decoder):
         ]
         logits = board.denoise(Fed([self._fed(row) for row in board.rows])).logits(columns)
         counts = list(map(len, columns))
-        generators = [step_generator(row.seed, row.step, board.ids.device) for row in board.rows]
+        generators = self.generators(board.rows, board.ids.device)
         _, ids = self.draw(logits, generators, counts)
         likely = logits.softmax(-1).gather(-1, ids[..., None])[..., 0]
         behind = (

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from unmask.decoding.board import Board, Fed, to_lists
+from unmask.decoding.cache import sent
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.row import Commit
-from unmask.decoding.sampling import ALL, Sampling, at_least_one, one_of, step_generator
+from unmask.decoding.sampling import ALL, Sampling, at_least_one, greatest, one_of, step_generator
 from unmask.decoding.visibility import causal
 
 VERIFY = ("exact", "sampled")
@@ -43,13 +45,10 @@ class Blocks:
         return [i for i, size in enumerate(self.sizes) if size > 1]
 
     def draft(self, board: Board) -> Tensor:
-        """The drafted ids, (rows, B - 1)."""
+        """The drafted ids, (rows, B - 1); behind a shorter draft its last column is repeated."""
+        if len(self.sizes) == 1:
+            return self.ids[:, self.columns[0][0] + 1 : self.columns[0][-1] + 1]
         return self.ids.gather(1, board.tensor(self.columns))[:, 1:]
-
-    def real(self, board: Board) -> Tensor:
-        """Where these are no padding, (rows, B - 1)."""
-        steps = torch.arange(max(self.sizes) - 1, device=self.ids.device)
-        return steps < board.tensor(self.sizes)[:, None] - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +100,10 @@ class Drafting(Sampling, Decoder):
         fed, output = self._target_forward(board, blocks)
         draft, logits = blocks.draft(board), output.logits.float()
         if blocks.generators is None:
-            tokens, counts = self._accept_equal(board, blocks, draft, logits)
+            tokens, accepted = self._accept_equal(board, draft, logits)
         else:
-            tokens, counts = self._accept_by_rejection(blocks, draft, logits, drafted_from)
-        commits = self._commits(board, blocks, tokens, draft, counts)
+            tokens, accepted = self._accept_by_rejection(blocks, draft, logits, drafted_from)
+        commits = self._commits(board, blocks, tokens, draft, accepted)
         ends = [row.first + len(ids) - 1 for row, (_, ids) in zip(board.rows, commits, strict=True)]
         self.learn(board, fed, output, ends)
         return commits
@@ -137,32 +136,27 @@ class Drafting(Sampling, Decoder):
         logits of the blocks' columns alone."""
         starts = board.valid("target")
         fed = [range(start, mine[-1] + 1) for start, mine in zip(starts, blocks.columns, strict=True)]
-        keep = [[c - start for c in mine] for start, mine in zip(starts, blocks.columns, strict=True)]
         output = board.forward(
             "target",
             Fed(fed, causal),
             cached=True,
             ids=blocks.ids,
-            logits_to_keep=board.tensor(keep),
+            logits_to_keep=board.kept(fed, blocks.columns),
             **self.wants,
         )
         return fed, output
 
-    def _accept_equal(
-        self, board: Board, blocks: Blocks, draft: Tensor, logits: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The target's own tokens, (rows, B), and how many of them count: those up to the first that the
-        draft does not equal."""
+    def _accept_equal(self, board: Board, draft: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The target's own tokens, (rows, B), and how many drafted ones equal them from the first on."""
         streams = [(row.seed, row.step) for row in board.rows]
         tokens = self.pick(logits, self.gumbel(streams, range(logits.size(1)), logits))
-        equal = (draft == tokens[:, :-1]) & blocks.real(board)
-        return tokens, 1 + equal.cumprod(-1).sum(-1)
+        return tokens, (draft == tokens[:, :-1]).cumprod(-1).sum(-1)
 
     def _accept_by_rejection(
         self, blocks: Blocks, draft: Tensor, logits: Tensor, drafted_from: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Accept a drafted token with probability p/q, and draw the first one that fails from what p has more
-        than q: (rows, B) tokens, (rows,) how many of them count."""
+        than q: (rows, B) tokens, (rows,) how many are drafted."""
         p = self.scores(logits).softmax(-1)
         q = self._draft_law(blocks, p, drafted_from)
         uniforms = torch.ones(draft.shape, device=p.device)
@@ -174,30 +168,31 @@ class Drafting(Sampling, Decoder):
         at = accepted[:, None, None].expand(-1, 1, p.size(-1))
         rest = (p.gather(1, at) - q.gather(1, at)).clamp(min=0)[:, 0]
         noise = torch.stack([self.noise(generator, (p.size(-1),)) for generator in blocks.generators])
-        own = (rest.log() + noise).argmax(-1)[:, None]
+        own = greatest(rest.log() + noise)[:, None]
         tokens = torch.cat((draft, own), 1).scatter(1, accepted[:, None], own)
-        return tokens, accepted + 1
+        return tokens, accepted
 
     def _draft_law(self, blocks: Blocks, p: Tensor, drafted_from: Tensor | None) -> Tensor:
         """The law q of every drafted token, like `p`; 0 where nothing was drafted: all of p is more."""
         q = torch.zeros_like(p)
         if drafted_from is not None:
-            q[blocks.drafting, : drafted_from.size(1)] = self.scores(drafted_from).softmax(-1)
-        sizes = torch.tensor(blocks.sizes, device=p.device)[:, None]
-        behind = torch.arange(p.size(1), device=p.device) >= sizes - 1
-        return q.masked_fill(behind[..., None], 0)
+            drafting = sent(torch.tensor(blocks.drafting), p.device)
+            q[drafting, : drafted_from.size(1)] = self.scores(drafted_from).softmax(-1)
+        behind = torch.arange(p.size(1)) >= torch.tensor(blocks.sizes)[:, None] - 1
+        return q.masked_fill(sent(behind, p.device)[..., None], 0)
 
     def _commits(
-        self, board: Board, blocks: Blocks, tokens: Tensor, draft: Tensor, counts: Tensor
+        self, board: Board, blocks: Blocks, tokens: Tensor, draft: Tensor, accepted: Tensor
     ) -> list[Commit]:
-        """The tokens that count. Notes on each row what was drafted, and how much of it accepted: the last
-        token is the target's own."""
+        """The accepted tokens and one of the target's own. Notes on each row what was drafted, and how much
+        of it accepted; padding may equal the target's tokens, too."""
         commits = []
         for row, size, ids, drafted, count in zip(
-            board.rows, blocks.sizes, *to_lists(tokens, draft, counts), strict=True
+            board.rows, blocks.sizes, *to_lists(tokens, draft, accepted), strict=True
         ):
-            row.drafted, row.accepted = drafted[: size - 1], count - 1
-            commits.append((range(row.prefix, row.prefix + count), ids[:count]))
+            row.drafted, row.accepted = drafted[: size - 1], min(count, size - 1)
+            end = row.accepted + 1
+            commits.append((range(row.prefix, row.prefix + end), ids[:end]))
         return commits
 
 
@@ -215,8 +210,7 @@ class Speculative(Drafting):
         return self.block_length or 8
 
     def draft(self, board, only, sizes, ids, noise) -> Tensor:
-        vocabulary = board.models["target"].config.vocab_size
-        drawn_from = torch.zeros(len(only), max(sizes) - 1, vocabulary, device=ids.device)
+        drawn_from = []
         index = {i: k for k, i in enumerate(only)}  # row of the board -> row of the draft
         for k in range(max(sizes) - 1):
             going = [i for i in only if sizes[i] - 1 > k]
@@ -224,9 +218,13 @@ class Speculative(Drafting):
             scores = self.scores(logits)
             if noise is not None:
                 scores = scores + torch.stack([noise[index[i]][k] for i in going])
-            ids[going, [board.rows[i].first + k for i in going]] = scores.argmax(-1)
-            drawn_from[[index[i] for i in going], k] = logits
-        return drawn_from
+            at = [range(board.rows[i].first + k, board.rows[i].first + k + 1) for i in going]
+            board.write(ids, going, at, greatest(scores)[:, None])
+            if len(going) < len(only):
+                rows = board.tensor([index[i] for i in going])
+                logits = logits.new_zeros(len(only), logits.size(-1)).index_copy(0, rows, logits)
+            drawn_from.append(logits)
+        return torch.stack(drawn_from, 1)
 
     def _next_logits(self, board: Board, going: list[int], k: int, ids: Tensor) -> Tensor:
         """The drafter's logits of the k-th drafted token of these rows, (rows, V of the target).
@@ -235,14 +233,11 @@ class Speculative(Drafting):
         """
         starts = board.valid("drafter", going)
         fed = [range(start, board.rows[i].first + k) for start, i in zip(starts, going, strict=True)]
-        last = board.tensor([[len(columns) - 1] for columns in fed])
+        last = board.kept(fed, [[columns[-1]] for columns in fed])
         what = Fed(fed, causal, only=going)
         theirs = board.forward("drafter", what, cached=True, ids=ids, logits_to_keep=last).logits[:, 0]
-        size = board.models["target"].config.vocab_size
-        logits = torch.full((len(going), size), -torch.inf, device=ids.device)
-        shared = min(size, theirs.size(-1))
-        logits[:, :shared] = theirs[:, :shared].float()
-        return logits
+        more = board.models["target"].config.vocab_size - theirs.size(-1)
+        return nn.functional.pad(theirs.float(), (0, more), value=-torch.inf) if more else theirs.float()
 
 
 @dataclass(frozen=True)
@@ -260,20 +255,22 @@ class DFlash(Drafting):
     def longest(self, board: Board) -> int:
         return self.block_length or board.models["drafter"].config.block_size
 
+    def begin(self, board: Board) -> None:
+        # What the drafter reads in an open column; the target never reads one.
+        for row, ids in zip(board.rows, board.ids, strict=True):
+            ids[len(row.prompt) :] = board.models["drafter"].mask_token_id
+
     def draft(self, board, only, sizes, ids, noise) -> Tensor:
         target, drafter = board.models["target"], board.models["drafter"]
         blocks = [range(board.rows[i].first - 1, board.rows[i].first - 1 + sizes[i]) for i in only]
         most = max(map(len, blocks))
-        for i, block in zip(only, blocks, strict=True):
-            ids[i, block.start + 1 : block.stop] = drafter.mask_token_id
         embed = target.get_input_embeddings()
         hidden = board.forward("drafter", Fed(blocks, only=only), cached=True, ids=ids, embed=embed)
         logits = drafter.logits(hidden[:, 1:most], target.get_output_embeddings())
         scores = self.scores(logits)
-        for k, (i, block) in enumerate(zip(only, blocks, strict=True)):
-            mine = scores[k, : len(block) - 1]
-            mine = mine if noise is None else mine + noise[k]
-            ids[i, block.start + 1 : block.stop] = mine.argmax(-1)
+        if noise is not None:
+            scores = scores + pad_sequence(list(noise), batch_first=True)
+        board.write(ids, only, [block[1:] for block in blocks], greatest(scores))
         return logits
 
     def learn(self, board, fed, output, ends) -> None:

@@ -126,7 +126,7 @@ class TransformersAssisted(Decoder):
         try:
             for row in board.rows:
                 with counted(row, {"target": target, "drafter": drafter}):
-                    ids = row.prompt[None]
+                    ids = row.prompt[None].to(target.device)
                     output = target.generate(
                         ids,
                         attention_mask=torch.ones_like(ids),
@@ -226,11 +226,11 @@ class TransformersDiffusion(Decoder):
             for row in board.rows:
                 settings = self._config(max_new_tokens=len(row.canvas), **ends)
                 # `generate` draws from torch's global generators.
-                devices = [row.prompt.device] if row.prompt.device.type == "cuda" else []
+                devices = [model.device] if model.device.type == "cuda" else []
                 with torch.random.fork_rng(devices), fed_to(model) as fed:
                     torch.manual_seed(row.seed)
                     output = model.generate(
-                        row.prompt[None],
+                        row.prompt[None].to(model.device),
                         generation_config=settings,
                         stopping_criteria=StoppingCriteriaList([Ends(stop, len(row.prompt))]),
                     )

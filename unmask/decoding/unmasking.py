@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.board import Board, Columns, Fed, Marginals, to_lists
+from unmask.decoding.cache import sent
 from unmask.decoding.decoder import Decoder
 from unmask.decoding.quotas import LIMITS, SCHEDULES, Limit, Ranked, dream_share
 from unmask.decoding.ranks import BLIND, RANKS
@@ -63,13 +64,13 @@ class Candidates:
 
     positions: one or more, of the canvas. wanted: how many the step commits at most.
     first_only: whether it commits the first of its block and no other.
-    generator: the row's random numbers of this step.
+    generator: the row's random numbers of this step; None where nothing is drawn.
     """
 
     positions: list[int]
     wanted: int
     first_only: bool
-    generator: torch.Generator
+    generator: torch.Generator | None
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ class Unmasking(Sampling, Decoder):
         first_only = self._takes_one(board, row)
         if first_only:
             masks = masks[:1]
-        generator, wanted = step_generator(row.seed, row.step, board.ids.device), masks
+        (generator,), wanted = self.generators([row], board.ids.device), masks
         if self.rank in BLIND:
             drawn = self._draw_positions(row, masks, generator)
             wanted = masks if first_only else drawn
@@ -288,16 +289,14 @@ class Unmasking(Sampling, Decoder):
         if self.rank in BLIND:
             order = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
             return order, board.tensor([row.wanted for row in rows])
-        order, counts = self._surest(board, rows, values, ids)
-        least = board.tensor([row.first_only for row in rows])
-        return order, counts.clamp(min=least.int())
+        return self._surest(board, rows, values, ids)
 
     def _commits(self, rows: list[Candidates], order: Tensor, counts: Tensor, ids: Tensor) -> list[Commit]:
         """The first `counts` of each row's order, as positions and ids."""
         lists = to_lists(order, counts, ids.gather(1, order))
         commits = []
         for row, ranked, count, tokens in zip(rows, *lists, strict=True):
-            taken = min(count, row.wanted)
+            taken = min(max(count, row.first_only), row.wanted)
             commits.append(([row.positions[k] for k in ranked[:taken]], tokens[:taken]))
         return commits
 
@@ -343,6 +342,12 @@ class Unmasking(Sampling, Decoder):
         looks_back = self.cache in ("prefix", "dual") and board.models["denoiser"].lookback
         return bool(looks_back) and row.state.spent == 1
 
+    def generators(self, rows: Sequence[Row], device: torch.device) -> list[torch.Generator | None]:
+        """A random order is drawn when greedy, too."""
+        if self.rank == "random":
+            return [step_generator(row.seed, row.step, device) for row in rows]
+        return super().generators(rows, device)
+
     def steps_left(self, row: Row) -> tuple[int, int]:
         """(steps of the row's block, how many of them are left, the present one included).
 
@@ -381,9 +386,10 @@ class Unmasking(Sampling, Decoder):
 
         Equal ranks go left to right: a stable sort, where published code takes what topk happens to return.
         """
-        lengths = board.tensor([len(row.positions) for row in rows])
-        padding = torch.arange(ids.size(1), device=ids.device) >= lengths[:, None]
-        values = values.masked_fill(padding, -torch.inf)
+        lengths = [len(row.positions) for row in rows]
+        padding = sent(torch.arange(ids.size(1)) >= torch.tensor(lengths)[:, None], ids.device)
+        if min(lengths) < ids.size(1):
+            values = values.masked_fill(padding, -torch.inf)
         values, order = values.sort(descending=True, stable=True)
         if self.quota in SCHEDULES:
             counts = [self._quota(row, len(c.positions)) for row, c in zip(board.rows, rows, strict=True)]

@@ -40,21 +40,19 @@ def origin(blocks_from: str, prompt: int, block_length: int) -> int:
     return {"prompt": prompt, "column_0": 0, "padded_prompt": prompt % block_length}[blocks_from]
 
 
-def branches(lengths: Sequence[int], like: Tensor) -> Tensor:
-    """(n, n) bool for branches of these lengths side by side, each of which sees itself alone. like: on its
-    device."""
-    branch = torch.arange(len(lengths), device=like.device)
-    branch = branch.repeat_interleave(torch.tensor(lengths, device=like.device))
+def branches(lengths: Sequence[int]) -> Tensor:
+    """(n, n) bool for branches of these lengths side by side, each of which sees itself alone."""
+    branch = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     return branch[:, None] == branch
 
 
-def shadowed(columns: int, block: list[int], like: Tensor) -> Tensor:
+def shadowed(columns: int, block: list[int]) -> Tensor:
     """(n, n) bool for `columns` and a shadow of each of the block's behind them (WINO, arXiv 2507.18578): a
-    shadow sees all but its own column, and no column sees a shadow. like: on its device."""
+    shadow sees all but its own column, and no column sees a shadow."""
     n = columns + len(block)
-    sees = torch.ones(n, n, dtype=torch.bool, device=like.device)
+    sees = torch.ones(n, n, dtype=torch.bool)
     sees[:columns, columns:] = False
-    sees[columns:, block] = ~torch.eye(len(block), dtype=torch.bool, device=like.device)
+    sees[columns:, block] = ~torch.eye(len(block), dtype=torch.bool)
     return sees
 
 
@@ -63,3 +61,14 @@ def attention_mask(sees: Tensor, keys: Tensor) -> Tensor:
     m)."""
     keys = keys if keys.ndim == 2 else keys[None]
     return (keys[:, None] < sees[..., None])[:, None]
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as attention kernels add it: 0 where attended, -inf elsewhere. They would make it of a
+    boolean one by themselves, but in every layer."""
+    return torch.where(mask, torch.tensor(0.0, dtype=dtype), torch.tensor(-torch.inf, dtype=dtype))
+
+
+def attended(mask: Tensor) -> Tensor:
+    """A boolean mask of one of either kind."""
+    return mask if mask.dtype == torch.bool else mask == 0

@@ -81,7 +81,7 @@ class Wino(Decoder):
         blocks = [[len(row.prompt) + p for p in row.state.block] for row in board.rows]
         shadows = [[row.columns + k for k in range(len(row.state.block))] for row in board.rows]
         marginals = board.denoise(self._queries(board, blocks))
-        known = torch.stack([ids[columns] for ids, columns in zip(board.ids, blocks, strict=True)])
+        known = torch.stack([ids[b[0] : b[-1] + 1] for ids, b in zip(board.ids, blocks, strict=True)])
         masked = known == board.models.mask_id
         likely, ids = marginals.logits(blocks).softmax(-1).max(-1)
         likely, order = likely.where(masked, -1).sort(descending=True, stable=True)
@@ -101,7 +101,7 @@ class Wino(Decoder):
         return Queries(
             columns,
             ids,
-            [shadowed(row.columns, b, ids[0]) for row, b in zip(board.rows, blocks, strict=True)],
+            [shadowed(row.columns, b) for row, b in zip(board.rows, blocks, strict=True)],
         )
 
     def _revise(

@@ -7,7 +7,14 @@ from unmask.configuration.settings import build_decoder, identity_of, models_by_
 from unmask.decoding import Models
 from unmask.models.layouts import LAYOUTS
 from unmask.models.loading import Source, check_block_length, check_block_origin, check_same_vocabulary
-from unmask.models.resources import check_device, check_memory, choose_device, choose_dtype, rows_that_fit
+from unmask.models.resources import (
+    check_device,
+    check_memory,
+    choose_device,
+    choose_dtype,
+    rows_that_fit,
+    set_for_cpu,
+)
 from unmask.models.settings import RandomModel
 from unmask.testing import ideal
 
@@ -67,7 +74,7 @@ class Setup:
 
     def load(self) -> Models:
         """The models, ready to run; ValueError where this machine does not have the device."""
-        check_device(self.device)
+        set_for_cpu(check_device(self.device))
         torch.set_num_threads(self.cfg.threads)
         compiled, found = self.cfg.compile, {}
         for role, source in self.sources.items():

@@ -15,7 +15,7 @@ from unmask.decoding.finite import damage
 from unmask.evaluation.likelihood import Denoiser, Likelihood, causal
 from unmask.evaluation.prompts import render, text_ids
 from unmask.models.loading import Source
-from unmask.models.resources import check_device
+from unmask.models.resources import check_device, set_for_cpu
 from unmask.records.identity import prompt_hash
 
 ROLLING = "loglikelihood_rolling"
@@ -44,7 +44,7 @@ class TextLM(TemplateLM):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The model alone, loaded when something has to be computed, once."""
-        check_device(self._where[0])
+        set_for_cpu(check_device(self._where[0]))
         torch.set_num_threads(self.cfg.threads)
         return self.source.load(*self._where)
 

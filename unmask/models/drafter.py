@@ -72,13 +72,14 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
     config: Qwen3Config
     base_model_prefix = ""
     _no_split_modules: ClassVar = ["Qwen3DecoderLayer"]
+    is_causal: ClassVar = False  # a block sees all of itself, and config.json does not tell
 
     def __init__(self, config: Qwen3Config):
         super().__init__(config)
         size = config.hidden_size
         self.layers = nn.ModuleList(Qwen3DecoderLayer(config, i) for i in range(config.num_hidden_layers))
         for layer in self.layers:
-            layer.self_attn.is_causal = False  # a block sees all of itself
+            layer.self_attn.is_causal = False
         self.fc = nn.Linear(len(self.feature_layers) * size, size, bias=False)
         self.hidden_norm = Qwen3RMSNorm(size, eps=config.rms_norm_eps)
         self.norm = Qwen3RMSNorm(size, eps=config.rms_norm_eps)
@@ -142,7 +143,7 @@ class DFlashDraftModel(Qwen3PreTrainedModel):
         """What the target's head makes logits of, (rows, n, hidden): row k predicts the token there.
 
         input_ids: (rows, n), the anchor and masks. embed: the target's table. past_key_values holds the
-        context; the block is written behind it. attention_mask: True where attended, or None: all.
+        context; the block is written behind it. attention_mask: True or 0.0 where attended, or None: all.
         """
         hidden = embed(input_ids)
         rotary = self.rotary_emb(hidden, position_ids)

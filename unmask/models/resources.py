@@ -1,6 +1,8 @@
 """What a machine has: device, number format, and what fits in memory."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,8 @@ COPIES = 8  # of logits that ranking holds: Dream's confidence, tempered and wit
 AT_ONCE = 16  # positions of a row whose logits decoders hold that draft from the left
 SIZES = (32, 16, 8, 4, 2, 1)  # of batches, where batch_size=auto
 ACCELERATORS = ("cuda", "xpu", "mps")
+TRIM, MMAP = -1, -3  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+KEPT = 2**28  # bytes
 
 
 def rows_that_fit(
@@ -108,6 +112,22 @@ def check_device(device: torch.device) -> torch.device:
     if device.index is not None and device.index >= (count := torch.accelerator.device_count()):
         raise ValueError(f"device={device}: this machine has {count} of them, numbered from 0")
     return device
+
+
+def set_for_cpu(device: torch.device) -> None:
+    """What makes decoding on a CPU faster and is set for a whole process: for programs alone (unmask.quiet),
+    which own theirs, and what the user has set stays.
+
+    Freed memory is kept for the next step, which needs as much again (glibc gives it back); and heads that
+    share keys are not copied, which other devices need.
+    """
+    if device.type != "cpu" or "unmask.quiet" not in sys.modules:
+        return
+    os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
+    if hasattr(library := ctypes.CDLL(None), "mallopt"):  # other C libraries have none
+        for name, option in (("MALLOC_TRIM_THRESHOLD_", TRIM), ("MALLOC_MMAP_THRESHOLD_", MMAP)):
+            if name not in os.environ:
+                library.mallopt(option, KEPT)
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

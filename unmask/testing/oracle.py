@@ -16,6 +16,8 @@ from torch.nn.functional import one_hot, pad
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
+from unmask.decoding.visibility import attended
+
 NEVER = -1e9  # the logit of what cannot be; finite, so that a mixture of two models' logits is a number
 
 
@@ -143,6 +145,7 @@ def seen_by_query(
         keys = torch.cat((slots[:, : cache.end], columns), 1) if aside else slots
     if attention_mask is None:
         attention_mask = (keys[:, None, None] <= columns[:, None, :, None]) | (not causal)
+    attention_mask = attended(attention_mask)
     visible = attention_mask.any(2)[:, 0]  # keys that some query sees: no padding
     width = int(keys.where(visible, 0).max()) + 1
     seen = ids[:, None].masked_fill(~attention_mask[:, 0], mask)
@@ -162,7 +165,7 @@ class Oracle(nn.Module):
     canvases n tokens.
     """
 
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
     lookback = 0
 
     def __init__(self, task: Shuffle | ReplaceRandom | Listed, names: int, causal: bool = False):

@@ -7,6 +7,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config
 
 from dream import DreamConfig, DreamModel
 from llada import LLaDAConfig, LLaDAModelLM
+from unmask.decoding.visibility import attended
 from unmask.models.drafter import DFlashDraftModel
 
 VOCABULARY, EOS, MASK = 16, 14, 15
@@ -72,7 +73,7 @@ class Hook:
         if isinstance(slots, torch.Tensor):  # the last slot takes padding
             fed = int((slots < kwargs["past_key_values"].length).sum())
         else:  # nobody sees padding; what is fed are the last keys
-            fed = ids.numel() if mask is None else int(mask.any(-2)[..., -ids.size(1) :].sum())
+            fed = ids.numel() if mask is None else int(attended(mask).any(-2)[..., -ids.size(1) :].sum())
         self.forwards += 1
         self.rows += len(ids)
         self.positions += fed
