@@ -512,10 +512,9 @@ def test_decoders_score_the_bound_on_an_ideal_model(lab, task, decoder):
 
 @pytest.fixture(scope="module")
 def exact():
-    """ideal(question, canvas of ids or None) -> model, prompt and canvas as ids."""
-    model = ideal.IdealLM(
-        ideal.IdealConfig(vocab_size=1957, d_model=16, n_layers=1, n_heads=1, mask_token_id=3)
-    )
+    """The ideal model, in a small shape."""
+    tiny = {"d_model": 16, "n_layers": 1, "n_heads": 1, "pad_token_id": 0, "mask_token_id": 3}
+    model = ideal.IdealLM(ideal.IdealConfig(vocab_size=1957, **tiny))
     model.config.name_or_path = str(ROOT / "checkpoints" / "tiny_llada")
     return model
 
