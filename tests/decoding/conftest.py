@@ -146,7 +146,7 @@ def models_for(decoder: Decoder, denoiser, causal):
 def board(models, *prompts, max_new_tokens=8):
     """A board of rows that have not begun."""
     rows = [
-        Row.fresh(i, torch.tensor(prompt), max_new_tokens, i, list(models.by_role))
+        Row.fresh(i, list(prompt), max_new_tokens, i, list(models.by_role))
         for i, prompt in enumerate(prompts)
     ]
     return Board(rows, models)

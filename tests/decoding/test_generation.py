@@ -10,7 +10,7 @@ from unmask.decoding.leftright import LeftRight
 
 
 def row(max_new_tokens):
-    return Row.fresh(0, torch.tensor([1, 2]), max_new_tokens, seed=0, roles=["denoiser"])
+    return Row.fresh(0, [1, 2], max_new_tokens, seed=0, roles=["denoiser"])
 
 
 def before(*needle):
@@ -70,7 +70,7 @@ def test_a_stop_counts_once_everything_left_of_it_is_committed():
 
 
 def test_a_fresh_row_has_committed_nothing_and_cost_nothing():
-    fresh = Row.fresh(3, torch.tensor([1, 2]), 4, 9, ["denoiser", "auxiliary"])
+    fresh = Row.fresh(3, [1, 2], 4, 9, ["denoiser", "auxiliary"])
     assert (fresh.index, fresh.seed, fresh.first, fresh.columns, fresh.finished) == (3, 9, 2, 6, False)
     generation = fresh.generation()
     assert (generation.ids, generation.commits, generation.useful) == ([], [], 0)

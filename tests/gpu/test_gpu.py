@@ -2,7 +2,11 @@
 (test_emulated.py)."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from itertools import chain
+from operator import le
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,18 +15,28 @@ import bench
 import demo
 import train
 from unmask import doctor
+from unmask.benchmark.profile import _parts
 from unmask.decoding import Models, Stop
+from unmask.decoding.apd import APD
+from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.cache import SlotCache
+from unmask.decoding.leftright import LeftRight
 from unmask.decoding.pipeline import D2F
+from unmask.decoding.speculative import DFlash, Speculative
 from unmask.decoding.unmasking import Unmasking
 from unmask.evaluation.evaluation import Evaluation
 from unmask.models import resources
 from unmask.paths import ROOT
 from unmask.testing import golden
-from unmask.testing.small_models import frozen, small_llada
+from unmask.testing.small_models import frozen, small_drafter, small_dream, small_llada, small_qwen
 
 pytestmark = pytest.mark.gpu
 TRACES = ROOT / "tests" / "golden" / "traces"
+CAUSAL, LLADA = {"target": small_qwen}, {"denoiser": small_llada}
+DREAM, DRAFTED = {"denoiser": small_dream, "auxiliary": small_qwen}, CAUSAL | {"drafter": small_drafter}
+TWICE = CAUSAL | {"drafter": small_qwen}
+BLOCKWISE = {"quota": "threshold", "threshold": 0.3, "block_length": 8}
+ENTROPY = {"rank": "entropy", "threshold": 1.5}
 
 
 def test_golden_traces_in_float32(capsys):
@@ -75,10 +89,10 @@ def test_a_training_on_it(run_command, tmp_path):
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
-def decode(decoder, models, count=3, **kwargs):
+def decode(decoder, models, count=3, canvas=8):
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(12, (5 + 2 * i,), generator=generator) for i in range(count)]
-    return decoder.decode(Models(models), prompts, 8, Stop(frozenset({14})), list(range(count)), **kwargs)
+    return decoder.decode(Models(models), prompts, canvas, Stop(frozenset({14})), list(range(count)))
 
 
 def broken(model, value=float("nan")):
@@ -102,6 +116,60 @@ def test_the_look_at_logits_waits_for_nothing():
     emulated.waits.clear()
     decode(Unmasking(steps=8), models, count=1)
     assert sum(emulated.waits.values()) and not [w for w in emulated.waits if "finite.py" in w[0]]
+
+
+COUNTS = {  # kernels outside the models and waits, a step: of one row, and of four. They may only fall
+    "autoregressive": (Autoregressive(), CAUSAL, (9, 9), (9, 9)),
+    "K = 1, T, top-p": (LeftRight(temperature=0.5, top_p=0.9), LLADA, (9, 9), (9, 9)),
+    "APD": (APD(mixture_weight=0.9), DREAM, (9, 9), (9, 9)),
+    "APD, W, M": (APD(mixture_weight=0.9, kv_window=4, max_lookahead=8), DREAM, (9, 9), (9, 9)),
+    "threshold": (Unmasking(**BLOCKWISE), LLADA, (9, 9), (9, 9)),
+    "threshold, dual": (Unmasking(**BLOCKWISE, cache="dual"), LLADA, (9, 9), (9, 9)),
+    "dParallel": (Unmasking(**BLOCKWISE | ENTROPY), LLADA, (9, 9), (9, 9)),
+    "confidence, T, top-p": (Unmasking(steps=6, temperature=0.2, top_p=0.9), LLADA, (9, 9), (9, 9)),
+    "D2F": (D2F(block_length=4, skip_threshold=0.3), LLADA, (9, 9), (9, 9)),
+    "DFlash": (DFlash(), DRAFTED, (9, 9), (9, 9)),
+    "speculative": (Speculative(block_length=4), TWICE, (9, 9), (9, 9)),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_launches_and_waits_of_a_step(name, monkeypatch):
+    """On a fast card launching decides how long a step takes; a wait makes it idle until the host goes on."""
+    emulated = pytest.importorskip("emulated")
+    decoder, roles, *most = COUNTS[name]
+    models = {role: make().cuda() for role, make in roles.items()}
+    inside = Counter()
+
+    def begun(*_):
+        inside["kernels"] -= emulated.counts["kernels"]
+
+    def done(*_):
+        inside["kernels"] += emulated.counts["kernels"]
+
+    for module in _parts(SimpleNamespace(models=Models(models))):
+        module.register_forward_pre_hook(begun)
+        module.register_forward_hook(done)
+    if isinstance(decoder, DFlash):  # whose keys and values of the context the drafter makes outside of it
+        context = models["drafter"].context
+
+        def counted(*args):
+            begun()
+            made = context(*args)
+            done()
+            return made
+
+        monkeypatch.setattr(models["drafter"], "context", counted)
+    found = []
+    for rows in (1, 4):
+        inside.clear()
+        emulated.counts.clear()
+        generations = decode(decoder, models, rows, canvas=16)
+        steps = max(g.forwards[next(iter(roles))] for g in generations)
+        kernels = emulated.counts["kernels"] - inside["kernels"]
+        found.append((kernels / steps, emulated.counts["waits"] / steps))
+    print(name, found)
+    assert all(map(le, chain(*found), chain(*most))), found
 
 
 def test_finished_rows_leave_the_cache_without_a_second_one():

@@ -83,7 +83,7 @@ def test_a_student_trains_on_what_it_sees_when_it_decodes(pair, problems):
     masked, noisy = student.kwargs["logits_to_keep"], student.ids
     rows = []
     for i, prompt in enumerate([3, 5, 8, 2]):
-        row = Row.fresh(i, noisy[i, :prompt], 24 - prompt, 0, ["denoiser"])
+        row = Row.fresh(i, noisy[i, :prompt].tolist(), 24 - prompt, 0, ["denoiser"])
         row.canvas = [None if t == MASK else t for t in noisy[i, prompt:].tolist()]
         rows.append(row)
     board = Board(rows, Models({"denoiser": student.model}))

@@ -136,14 +136,18 @@ class APD(Windowed):
             return draft.tokens
         rows, columns = [chunk.rows[k] for k in judged], [chunk.columns[k][first:] for k in judged]
         theirs = self._auxiliary_logits(board, rows, columns, ids)[..., : self._shared(board)].float()
+        every = len(judged) == len(chunk.rows)
         # All rows as a slice: an index would be a copy, and a transfer to the device.
-        picked = board.tensor(judged) if len(judged) < len(chunk.rows) else slice(None)
+        picked = slice(None) if every else board.tensor(judged)
         part = picked, slice(first, first + theirs.size(1))
         mixture = exclude(torch.lerp(theirs, draft.logits[part], self.mixture_weight), board.models.mask_id)
         noise = None if draft.noise is None else draft.noise[part]
-        tokens = draft.tokens.clone()
-        tokens[part] = self.draw_judgement(mixture, noise)
-        return tokens
+        tokens = self.draw_judgement(mixture, noise)
+        if every:
+            return torch.cat((draft.tokens[:, :first], tokens), 1) if first else tokens
+        found = draft.tokens.clone()
+        found[part] = tokens
+        return found
 
     def _accept(
         self, board: Board, chunk: Chunk, draft: Draft, judged: Tensor, accepted: list[list[int]]

@@ -183,7 +183,7 @@ class Board:
         self.width = self.padded(max(row.columns for row in rows))
         ids = torch.full((len(rows), self.width), models.mask_id or 0)
         for line, row in zip(ids, rows, strict=True):
-            line[: len(row.prompt)] = row.prompt
+            line[: len(row.prompt)] = torch.tensor(row.prompt, dtype=torch.long)
         self.ids = sent(ids, models.device)
         self.cached: list[tuple[str, SlotCache, Fed]] = []  # forwards of the step at work
         self.caches: dict[tuple, SlotCache] = {}

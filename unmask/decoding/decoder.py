@@ -112,7 +112,7 @@ class Decoder:
                     "position. Remove the mask's text from the prompt"
                 )
         rows = [
-            Row.fresh(i, prompt.cpu(), max_new_tokens, seed, list(self.roles))
+            Row.fresh(i, prompt.tolist(), max_new_tokens, seed, list(self.roles))
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
         if self.revises:

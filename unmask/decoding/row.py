@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from unmask.decoding.generation import Generation, Observer, Stop
 
 # Canvas positions and the ids to write there; None masks a position again. Where a position stands twice, the
@@ -23,7 +21,7 @@ class Row:
     """
 
     index: int  # in the list of prompts
-    prompt: Tensor  # (p,) ids
+    prompt: list[int]  # ids
     canvas: list[int | None]  # a generated id, or None where still masked
     seed: int
     forwards: dict[str, int]
@@ -48,7 +46,9 @@ class Row:
     state: Any = None
 
     @classmethod
-    def fresh(cls, index: int, prompt: Tensor, max_new_tokens: int, seed: int, roles: Sequence[str]) -> Row:
+    def fresh(
+        cls, index: int, prompt: list[int], max_new_tokens: int, seed: int, roles: Sequence[str]
+    ) -> Row:
         zeros = dict.fromkeys(roles, 0)
         return cls(index, prompt, [None] * max_new_tokens, seed, zeros, dict(zeros), [-1] * max_new_tokens)
 

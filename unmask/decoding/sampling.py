@@ -81,17 +81,23 @@ class Sampling:
         scores = logits / self.temperature
         if self.top_p == 1 and self.top_k is None:
             return greatest(scores + noise)
-        return self._allowed(scores, noise + scores)
+        size = scores.size(-1)
+        return self._allowed(scores.reshape(-1, size), (noise + scores).reshape(-1, size)).view(
+            scores.shape[:-1]
+        )
 
     def _allowed(self, scores: Tensor, noisy: Tensor) -> Tensor:
+        """(n, V), (n, V) -> (n,)."""
         ids = greatest(noisy)[..., None]
         likelier = scores > scores.gather(-1, ids)
         out = (scores.softmax(-1) * likelier).sum(-1) >= self.top_p
         if self.top_k is not None:
             out |= likelier.sum(-1) >= self.top_k
         ids = ids[..., 0]
-        if out.any():
-            ids[out] = self._allowed(scores[out], noisy[out].masked_fill(~likelier[out], -torch.inf))
+        again = out.nonzero()[:, 0]  # a GPU waits here, to count them
+        if len(again):
+            rest = noisy[again].masked_fill(~likelier[again], -torch.inf)
+            ids[again] = self._allowed(scores[again], rest)
         return ids
 
     def gumbel(

@@ -126,7 +126,7 @@ class TransformersAssisted(Decoder):
         try:
             for row in board.rows:
                 with counted(row, {"target": target, "drafter": drafter}):
-                    ids = row.prompt[None].to(target.device)
+                    ids = board.tensor([row.prompt])
                     output = target.generate(
                         ids,
                         attention_mask=torch.ones_like(ids),
@@ -230,7 +230,7 @@ class TransformersDiffusion(Decoder):
                 with torch.random.fork_rng(devices), fed_to(model) as fed:
                     torch.manual_seed(row.seed)
                     output = model.generate(
-                        row.prompt[None].to(model.device),
+                        board.tensor([row.prompt]),
                         generation_config=settings,
                         stopping_criteria=StoppingCriteriaList([Ends(stop, len(row.prompt))]),
                     )
