@@ -101,13 +101,12 @@ class IdealLM(LLaDAModelLM):
         """The ids that right answers have, and the answers (answers, length) as numbers of these: filled up
         with their end, as far as columns are seen."""
         if prompt not in self.known:
-            asked = QUESTION.fullmatch(self.tokenizer.decode(prompt))
-            if not asked:
-                raise ValueError(
-                    f"model=ideal answers ParallelBench's questions: {self.tokenizer.decode(prompt)!r}"
-                )
-            ends = [self.tokenizer.eos_token_id]
-            found = [[*map(self._id, answer), *ends] for answer in answers_to(asked[1])]
+            text, ends = self.tokenizer.decode(prompt), [self.tokenizer.eos_token_id]
+            try:
+                right = answers_to(QUESTION.fullmatch(text)[1])
+            except (TypeError, ValueError) as error:  # not in the template, or another question
+                raise ValueError(f"model=ideal answers ParallelBench's questions: {text!r}") from error
+            found = [[*map(self._id, answer), *ends] for answer in right]
             most = max(map(len, found))
             ids = torch.tensor([[*answer, *ends * (most - len(answer))] for answer in found])
             self.known[prompt] = ids.unique(return_inverse=True)
