@@ -12,7 +12,7 @@ CONFIGURATIONS = SHIPPED / "eval_config"
 
 
 def lookups(path: str | Path) -> tuple[Path, ...]:
-    """Where a model's folder may lie: as it is written, in the project, among what is shipped."""
+    """Where a model's folder or a file may lie: as it is written, in the project, among what is shipped."""
     return tuple(dict.fromkeys((Path(path), ROOT / path, SHIPPED / path)))
 
 

@@ -63,6 +63,8 @@ def test_a_command_of_the_readme_runs(command, folder, monkeypatch, capsys):
 def test_files_that_the_documents_link_to_exist():
     for document in [
         ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        ROOT / ".github" / "CONTRIBUTING.md",
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / "results").rglob("README.md"),
         *(ROOT / "checkpoints").rglob("README.md"),

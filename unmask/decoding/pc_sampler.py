@@ -16,7 +16,7 @@ from torch import Tensor
 from unmask.decoding.board import Board, padded
 from unmask.decoding.sampling import number
 from unmask.decoding.unmasking import Candidates, Unmasking
-from unmask.paths import ROOT
+from unmask.paths import lookups
 
 SHIPPED = "b724c0c2ce5a"  # `PCSampler.contents` of checkpoints/token_counts.json
 
@@ -29,7 +29,8 @@ def frequencies_in(path: str) -> tuple[float, ...]:
     ValueError where it does not.
     """
     try:
-        data = json.loads((ROOT / Path(path).expanduser()).read_text())
+        files = lookups(Path(path).expanduser())
+        data = json.loads(next((file for file in files if file.is_file()), files[0]).read_text())
         if "frequencies" in data:
             return tuple(map(float, data["frequencies"]))
         return tuple(max(count, 1) / sum(data["counts"]) for count in data["counts"])
