@@ -88,6 +88,7 @@ def test_card_of_a_parallel_model_has_every_task_of_parallelbench(monkeypatch):
 
     monkeypatch.setattr(model_cards, "measure", measured)
     monkeypatch.setattr(model_cards, "summary_table", lambda found: "")
+    monkeypatch.setattr(model_cards.problems, "fingerprint", lambda task: "0a1b")
     text = card("tiny_parallel_llada", 7)
     rows = [line for line in text.splitlines() if line.startswith(("| line_", "| latin", "| sudoku"))]
     assert len(rows) == 12 and all(row.count("|") == 7 for row in rows)
