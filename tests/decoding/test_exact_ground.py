@@ -556,7 +556,7 @@ def test_an_ideal_model_takes_all_answers_where_none_fits_and_only_questions_it_
         for token in (3, exact.tokenizer.encode("<|im_end|>")[0])
     )
     assert torch.allclose(alone, broken, atol=2 * ideal.TIE)
-    with pytest.raises(ValueError, match="no question of ParallelBench's tasks: 'How many"):
+    with pytest.raises(ValueError, match="no question of ParallelBench's tasks: .*How many"):
         exact(torch.tensor([[*prompt_of(exact, "How many?"), 3]]))
     with pytest.raises(ValueError, match="model=ideal answers no gsm_symbolic: set task=parallelbench"):
         Evaluation.of("model=ideal", "task=gsm_symbolic", "decoder=threshold")

@@ -105,7 +105,7 @@ class IdealLM(LLaDAModelLM):
             try:
                 right = answers_to(QUESTION.fullmatch(text)[1])
             except (TypeError, ValueError) as error:  # not in the template, or another question
-                raise ValueError(f"model=ideal answers ParallelBench's questions: {text!r}") from error
+                raise ValueError(f"model=ideal: no question of ParallelBench's tasks: {text!r}") from error
             found = [[*map(self._id, answer), *ends] for answer in right]
             most = max(map(len, found))
             ids = torch.tensor([[*answer, *ends * (most - len(answer))] for answer in found])
