@@ -184,6 +184,13 @@ def test_acceptance_can_be_given(models, decoder, steps):
     assert fixed[0].positions["denoiser"] / len(steps) <= 24 + 10
 
 
+def test_a_chunk_follows_what_the_last_step_accepted(models):
+    """Two chunks of 8 in the first step, then one of 11, then what is left."""
+    fixed = arm(models, given(APD(mixture_weight=0.1, chunk=8), 10)).answer(0, 2)
+    assert [g.steps for g in fixed] == [[10, 10, 4]] * 2
+    assert [g.forwards["auxiliary"] for g in fixed] == [2 + 1 + 1] * 2
+
+
 @pytest.mark.parametrize("block_length", [4, 16])
 def test_acceptance_of_a_draft_can_be_given(target, block_length):
     shape = RandomModel(name="random", layout="dflash", width=64, depth=2, vocabulary=512)

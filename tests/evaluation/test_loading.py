@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +20,14 @@ from llada import LLaDAConfig
 from unmask.models import adapters
 from unmask.models.fingerprint import fingerprint
 from unmask.models.loading import Source, check_vocabularies
-from unmask.models.resources import check_device, choose_device, choose_dtype, has_amx, rows_that_fit
+from unmask.models.resources import (
+    check_device,
+    choose_device,
+    choose_dtype,
+    has_amx,
+    rows_that_fit,
+    set_for_cpu,
+)
 from unmask.models.settings import ModelConfig
 from unmask.paths import ROOT
 
@@ -362,3 +371,20 @@ def test_batch_size_auto_fits_dream_into_a_gpu(gigabytes, rows):
     assert rows_that_fit(*arguments, memory=int(gigabytes * 1e9)) == rows
     with pytest.raises(ValueError, match="do not fit in 16 GB"):
         rows_that_fit(*arguments, memory=int(16e9))
+
+
+def test_a_program_on_a_cpu_sets_its_process_and_a_library_does_not(monkeypatch):
+    name, cpu = "TRANSFORMERS_SDPA_FORCE_GQA", torch.device("cpu")
+    monkeypatch.setenv(name, "")  # so that it is as before afterwards
+    monkeypatch.delenv(name)
+    monkeypatch.delitem(sys.modules, "unmask.quiet", raising=False)
+    set_for_cpu(cpu)
+    assert name not in os.environ
+    monkeypatch.setitem(sys.modules, "unmask.quiet", ModuleType("quiet"))
+    set_for_cpu(torch.device("cuda"))
+    assert name not in os.environ
+    set_for_cpu(cpu)
+    assert os.environ[name] == "1"
+    monkeypatch.setenv(name, "0")
+    set_for_cpu(cpu)
+    assert os.environ[name] == "0"

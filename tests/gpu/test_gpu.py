@@ -109,27 +109,27 @@ def test_logits_that_are_not_finite_name_document_step_and_dtype(value):
 
 
 def test_the_look_at_logits_waits_for_nothing():
-    """As many waits as before it came: two lines of `_surest`, the commit's, and the transfer of the ids."""
+    """A step waits for the transfer of its ids, and for nothing else."""
     emulated = pytest.importorskip("emulated")
     models = {"denoiser": small_llada().cuda()}
     decode(Unmasking(steps=8), models, count=1)
     emulated.waits.clear()
     decode(Unmasking(steps=8), models, count=1)
-    assert sum(emulated.waits.values()) and not [w for w in emulated.waits if "finite.py" in w[0]]
+    assert {what for _, what in emulated.waits} == {"tolist"}
 
 
 COUNTS = {  # kernels outside the models and waits, a step: of one row, and of four. They may only fall
-    "autoregressive": (Autoregressive(), CAUSAL, (9, 9), (9, 9)),
-    "K = 1, T, top-p": (LeftRight(temperature=0.5, top_p=0.9), LLADA, (9, 9), (9, 9)),
-    "APD": (APD(mixture_weight=0.9), DREAM, (9, 9), (9, 9)),
-    "APD, W, M": (APD(mixture_weight=0.9, kv_window=4, max_lookahead=8), DREAM, (9, 9), (9, 9)),
-    "threshold": (Unmasking(**BLOCKWISE), LLADA, (9, 9), (9, 9)),
-    "threshold, dual": (Unmasking(**BLOCKWISE, cache="dual"), LLADA, (9, 9), (9, 9)),
-    "dParallel": (Unmasking(**BLOCKWISE | ENTROPY), LLADA, (9, 9), (9, 9)),
-    "confidence, T, top-p": (Unmasking(steps=6, temperature=0.2, top_p=0.9), LLADA, (9, 9), (9, 9)),
-    "D2F": (D2F(block_length=4, skip_threshold=0.3), LLADA, (9, 9), (9, 9)),
-    "DFlash": (DFlash(), DRAFTED, (9, 9), (9, 9)),
-    "speculative": (Speculative(block_length=4), TWICE, (9, 9), (9, 9)),
+    "autoregressive": (Autoregressive(), CAUSAL, (4, 1), (7.8, 1)),
+    "K = 1, T, top-p": (LeftRight(temperature=0.5, top_p=0.9), LLADA, (22, 2), (32.5, 2.2)),
+    "APD": (APD(mixture_weight=0.9), DREAM, (25, 2), (26, 1.4)),
+    "APD, W, M": (APD(mixture_weight=0.9, kv_window=4, max_lookahead=8), DREAM, (18, 1), (27, 1)),
+    "threshold": (Unmasking(**BLOCKWISE), LLADA, (17, 1), (22.2, 1)),
+    "threshold, dual": (Unmasking(**BLOCKWISE, cache="dual"), LLADA, (18.3, 1), (24.2, 1)),
+    "dParallel": (Unmasking(**BLOCKWISE | ENTROPY), LLADA, (19.6, 1), (25, 1)),
+    "confidence, T, top-p": (Unmasking(steps=6, temperature=0.2, top_p=0.9), LLADA, (34.9, 2), (66, 2)),
+    "D2F": (D2F(block_length=4, skip_threshold=0.3), LLADA, (15.2, 1), (17.5, 1)),
+    "DFlash": (DFlash(), DRAFTED, (16, 1), (23.1, 1)),
+    "speculative": (Speculative(block_length=4), TWICE, (15.5, 1), (34, 1)),
 }
 
 
@@ -168,7 +168,6 @@ def test_launches_and_waits_of_a_step(name, monkeypatch):
         steps = max(g.forwards[next(iter(roles))] for g in generations)
         kernels = emulated.counts["kernels"] - inside["kernels"]
         found.append((kernels / steps, emulated.counts["waits"] / steps))
-    print(name, found)
     assert all(map(le, chain(*found), chain(*most))), found
 
 

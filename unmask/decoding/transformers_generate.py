@@ -51,7 +51,8 @@ class TransformersGenerate(Decoder):
         ids = torch.full((len(rows), width), pad, device=board.ids.device)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            ids[i, width - len(row.prompt) :], mask[i, width - len(row.prompt) :] = row.prompt, 1
+            ids[i, width - len(row.prompt) :] = board.tensor(row.prompt)
+            mask[i, width - len(row.prompt) :] = 1
         ends = {"eos_token_id": sorted(stop.ids)} if stop.ids else {}
         greedy = GenerationConfig(
             do_sample=False, max_new_tokens=len(rows[0].canvas), pad_token_id=pad, **ends
