@@ -16,7 +16,8 @@ def rewrite(file, change):
     """Every line of a file changed and sealed again; one that becomes None is left out."""
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows = [change({key: value for key, value in row.items() if key != "checksum"}) for row in rows]
-    file.write_text("".join(json.dumps(sealed(row)) + "\n" for row in rows if row))
+    of = json.loads((file.parent / "run.json").read_text())["config_hash"]
+    file.write_text("".join(json.dumps(sealed(row, of)) + "\n" for row in rows if row))
 
 
 def of_first_document(**changes):
@@ -31,6 +32,8 @@ def resealed(file, **changes):
     info = {key: value for key, value in info.items() if key != "checksum"} | changes
     info["config_hash"] = config_hash(info["config"])
     file.write_text(json.dumps(sealed(info)))
+    for rows in ("samples.jsonl", "scores.jsonl"):  # which the config's hash seals
+        rewrite(file.parent / rows, lambda row: row)
 
 
 def with_other_prompts(run):
