@@ -50,7 +50,10 @@ def fresh():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(("layout", "names"), [("Dream", list(DECODERS)), ("llada", ["apd, W, M"])])
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [("Dream", list(DECODERS)), pytest.param("llada", ["apd, W, M"], marks=pytest.mark.slow)],
+)
 def test_padded_shapes_change_no_id_and_no_count(layout, names):
     plain, decoders = models(layout), {name: DECODERS[name] for name in names}
     want = {name: decode(decoder, plain) for name, decoder in decoders.items()}

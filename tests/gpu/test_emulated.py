@@ -30,8 +30,9 @@ def emulated(*arguments, **environment):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the emulated device needs g++")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real one")
-def test_all_tests_of_a_gpu_pass_on_an_emulated_one():
-    done = emulated("-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "--durations=5", HERE)
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_all_tests_of_a_gpu_pass_on_an_emulated_one(which):
+    done = emulated("-m", "pytest", "-m", f"gpu and {which}", "-p", "no:cacheprovider", HERE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

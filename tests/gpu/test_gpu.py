@@ -64,6 +64,7 @@ def test_a_demo_on_it(run_command):
     assert code == 0 and "denoiser forwards" in out, err
 
 
+@pytest.mark.slow
 def test_a_benchmark_on_it(run_command):
     """With its profile: shares, memory, arithmetic, ceiling."""
     words = [
@@ -79,6 +80,7 @@ def test_a_benchmark_on_it(run_command):
     assert arm["peak_mb"] > 0 and arm["ceiling_tokens_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_a_training_on_it(run_command, tmp_path):
     """Of an adapter, whose base is frozen in bfloat16 and whose activations are computed again."""
     words = ["recipe=d2f_llada", f"init_from={ROOT / 'checkpoints' / 'tiny_llada'}", "lora.r=4", "canvas=16"]
