@@ -4,7 +4,7 @@ intervals."""
 from pathlib import Path
 
 from unmask.report.measures import comparable_summaries
-from unmask.report.style import COLOURS, caption, plt
+from unmask.report.style import COLOURS, LEADER, caption, plt, spread_names
 
 
 def tradeoff(summaries: dict[str, dict], output: Path, note: str, device: str = "cpu") -> None:
@@ -35,10 +35,12 @@ def tradeoff(summaries: dict[str, dict], output: Path, note: str, device: str = 
         axes.annotate(
             "\n".join([label, *others, *speed]),
             (x, y),
-            xytext=(7, -4),
+            xytext=(0, 0),
             textcoords="offset points",
-            va="top",
+            ha="center",
+            va="center",
             color=colour,
+            arrowprops=LEADER,
         )
     right = 1.4 * max(s["tokens_per_step"] for s in summaries.values())  # room for the labels
     axes.set(
@@ -48,6 +50,7 @@ def tradeoff(summaries: dict[str, dict], output: Path, note: str, device: str = 
         xlim=(0, right),
     )
     caption(figure, note)
+    spread_names(figure)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output)
     plt.close(figure)
