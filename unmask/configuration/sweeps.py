@@ -57,10 +57,11 @@ def _expand(given: Sequence[str]) -> list[tuple[str | None, list[str]]]:
     if len(figures) > 1:
         rest = [o.input_line for o in words if o.key_or_group != "figure"]
         return [one for name in figures for one in _expand([*rest, f"figure={name}"])]
-    changes = [o.input_line for o in words if o.key_or_group.partition(".")[0] in ("arms", "grid")]
-    changes += [
-        o.input_line for o in words if o.key_or_group == "hydra.searchpath"
-    ]  # where the figure may be
+    changes = [  # and where the figure may lie
+        o.input_line
+        for o in words
+        if o.key_or_group.partition(".")[0] in ("arms", "grid") or o.key_or_group == "hydra.searchpath"
+    ]
     arms, grid = _figure(*(f"figure={name}" for name in figures), *changes)
     own = {o.input_line.partition("=")[0]: _values(o) for o in words if o.key_or_group != "arm"}
     found = []

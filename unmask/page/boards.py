@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from scipy.stats import binomtest
 
 from unmask.page.tables import Cell, Section
 from unmask.records.collection import Collection
 from unmask.records.comparing import changed
-from unmask.records.stats import Interval
+from unmask.records.stats import Interval, mcnemar
 from unmask.report.measures import MEASURES, comparable
 from unmask.report.style import DECODERS
 from unmask.report.tables import exactness, forwards
@@ -106,9 +105,8 @@ def ranked(rows: pd.DataFrame, scored: Mapping[str, Sequence[dict]]) -> dict[str
 
 
 def _p_value(first: Sequence[dict], other: Sequence[dict]) -> float:
-    """McNemar's exact test, two-sided; 1 where no document tells the two apart."""
-    better, worse = map(len, changed(first, other))
-    return binomtest(better, better + worse).pvalue if better + worse else 1.0
+    """McNemar's exact test of two runs, over the documents that both answered."""
+    return mcnemar(*map(len, changed(first, other)))
 
 
 def _line(row: pd.Series, scored: Sequence[dict], timed: bool) -> dict:

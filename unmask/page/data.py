@@ -2,7 +2,9 @@
 
 import json
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -80,6 +82,15 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
     }
 
 
+@cache
+def _choices_by_task() -> dict[str, list[str]]:
+    """The choices task=NAME of each task's name: of some there are several."""
+    found = defaultdict(list)
+    for file in sorted((CONFIGURATIONS / "task").glob("*.yaml")):
+        found[OmegaConf.load(file).get("name")].append(file.stem)
+    return found
+
+
 def command_of(config: Mapping, documents: int) -> str | None:
     """The command that makes a run of this config, as it is typed; None where no choices give its models.
 
@@ -91,13 +102,12 @@ def command_of(config: Mapping, documents: int) -> str | None:
     words.append(f"decoder={config['decoder']['name']}")
     changes = []
     try:
-        for file in sorted((CONFIGURATIONS / "task").glob("*.yaml")):
-            if OmegaConf.load(file).get("name") == config["task"]["name"]:
-                mine = [*words, f"task={file.stem}"]
-                found = differences(config, identity_of(composed("eval", mine)))
-                found.pop("task.prompts", None)
-                found = {key: there for key, (there, _) in found.items() if not key.endswith(".weights")}
-                changes.append((len(found), mine, found))
+        for choice in _choices_by_task()[config["task"]["name"]]:
+            mine = [*words, f"task={choice}"]
+            found = differences(config, identity_of(composed("eval", mine)))
+            found.pop("task.prompts", None)
+            found = {key: there for key, (there, _) in found.items() if not key.endswith(".weights")}
+            changes.append((len(found), mine, found))
         _, words, found = min(changes, key=lambda each: each[0])
     except ValueError:  # a model, a decoder or a task that is no choice here
         return None

@@ -122,6 +122,11 @@ def bootstrap_speedup(
     return _bootstrap(speedup, data, seed)
 
 
+def mcnemar(up: int, down: int) -> float:
+    """McNemar's exact test, two-sided: the p of so many documents that went up and down; 1 where none did."""
+    return float(stats.binomtest(up, up + down).pvalue) if up + down else 1.0
+
+
 def paired_difference(
     baseline: ArrayLike, other: ArrayLike, seed: int = 0, tasks: ArrayLike | None = None
 ) -> Difference:
@@ -133,7 +138,7 @@ def paired_difference(
     """
     change = np.asarray(other, float) - np.asarray(baseline, float)
     up, down = int((change > 0).sum()), int((change < 0).sum())
-    p = float(stats.binomtest(up, up + down).pvalue) if up + down else 1.0
+    p = mcnemar(up, down)
     labels = np.zeros(change.size) if tasks is None else np.asarray(tasks)
     parts = tuple(change[labels == label] for label in np.unique(labels))
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from unmask.records.collection import Collection
 from unmask.report.definition import Hero
 from unmask.report.measures import comparable
-from unmask.report.style import DECODERS, LEADER, MARKERS, caption, headline, plt, save, spread_names
+from unmask.report.style import DECODERS, MARKERS, caption, headline, name_points, plt, save, spread_names
 
 WIDTH, HEIGHT = 3.3, 2.15  # inches: of the figure, of a panel
 SPEED = "times the useful tokens/s of one token a forward"
@@ -69,6 +69,4 @@ def _line(axes, method: str, here: pd.DataFrame, column: str, marks: dict, floor
     axes.errorbar(x, y, [y - ends[0], ends[1] - y], **style)
     seen = y[y > floor]
     if len(seen):
-        point = (x[seen.index[-1]], seen.iloc[-1])
-        offset = {"xytext": (0, 0), "textcoords": "offset points", "ha": "center", "va": "center"}
-        axes.annotate(method.replace("_", " "), point, color=colour, fontsize=8, arrowprops=LEADER, **offset)
+        name_points(axes, [x[seen.index[-1]]], [seen.iloc[-1]], [method.replace("_", " ")], [colour], size=8)

@@ -122,9 +122,15 @@ def styles(decoders: Sequence[str]) -> list[dict]:
 
 
 def name_points(
-    axes, x: Sequence[float], y: Sequence[float], names: Sequence[str], colours: Sequence[str]
+    axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    names: Sequence[str],
+    colours: Sequence[str],
+    size: float = 6.5,
 ) -> None:
-    """Write a name beside each point. `spread_names` finds it a free place, once the figure is laid out."""
+    """Write a name beside each point. `spread_names` finds it a free place, once the figure is laid out.
+    size: of the letters, in points."""
     for *point, name, colour in zip(x, y, names, colours, strict=True):
         axes.annotate(
             name,
@@ -132,7 +138,7 @@ def name_points(
             xytext=(0, 0),
             textcoords="offset points",
             color=colour,
-            fontsize=6.5,
+            fontsize=size,
             ha="center",
             va="center",
             arrowprops=LEADER,

@@ -4,7 +4,7 @@ intervals."""
 from pathlib import Path
 
 from unmask.report.measures import comparable_summaries
-from unmask.report.style import COLOURS, LEADER, caption, plt, spread_names
+from unmask.report.style import COLOURS, caption, name_points, plt, spread_names
 
 
 def tradeoff(summaries: dict[str, dict], output: Path, note: str, device: str = "cpu") -> None:
@@ -32,16 +32,7 @@ def tradeoff(summaries: dict[str, dict], output: Path, note: str, device: str = 
             if role != s["step_role"]
         ]
         speed = [f"{s['tokens_per_second']:.0f} tokens/s"] if timed[label] else []
-        axes.annotate(
-            "\n".join([label, *others, *speed]),
-            (x, y),
-            xytext=(0, 0),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            color=colour,
-            arrowprops=LEADER,
-        )
+        name_points(axes, [x], [y], ["\n".join([label, *others, *speed])], [colour], size=8)
     right = 1.4 * max(s["tokens_per_step"] for s in summaries.values())  # room for the labels
     axes.set(
         xlabel="useful tokens per forward of the denoiser",

@@ -52,18 +52,17 @@ def export(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, ou
 
 
 def _write(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, recipe: str, folder: Path) -> None:
-    lora = trainer.settings.get("lora")
-    model = merged(trainer.objective.student)
+    lora, student = trainer.settings.get("lora"), trainer.objective.student
     if lora and not lora["merge"]:
-        save_adapter(trainer.objective.student, trainer.settings["init_from"], folder)
+        save_adapter(student, trainer.settings["init_from"], folder)
     else:
-        _write_whole(model, folder)
+        _write_whole(merged(student), folder)
         if trainer.objective.roles[STUDENT] != "drafter":  # a drafter's is its target's
             tokenizer.save_pretrained(folder, save_jinja_files=False)
     record = {
         "recipe": recipe,
         "settings": trainer.settings,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for name, p in student.named_parameters() if "lora_" not in name),
         "trained_parameters": sum(p.numel() for p in trainer.trained.values()),
         "tokens": trainer.seen,
         "steps": trainer.steps,
