@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # D2F's figures: both layouts, its parts, block sizes. Arguments go to eval.py and report.py.
-# (For noise and teacher, which need trainings: scripts/d2f_ablation.sh. Memory and batches: python bench.py bench=d2f.)
+# (For noise and teacher, which need trainings: scripts/ablation.sh d2f. Memory and batches: python bench.py bench=d2f.)
 # scripts/d2f.sh paper [settings]: the published tables on the published models (docs/papers.md).
 set -e
 here="$(dirname "$0")"

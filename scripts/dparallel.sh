@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # dParallel's figures: both layouts, the padding table, Fast-dLLM's caches, and the certainty maps of base and student.
-# Arguments go to eval.py and report.py. (For ablations, which need trainings: scripts/dparallel_ablation.sh.)
+# Arguments go to eval.py and report.py. (For ablations, which need trainings: scripts/ablation.sh dparallel.)
 # scripts/dparallel.sh paper [settings]: the published tables on the published models (docs/papers.md).
 set -e
 here="$(cd "$(dirname "$0")" && pwd)"

@@ -14,7 +14,7 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_parses_and_names_a_figure_that_exists(script):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
-    for name in re.findall(r"figure\.sh\"? (\w+)(?![\w=])", script.read_text()):
+    for name in re.findall(r"(?:figure\.sh\"? | figure=)(\w+)(?![\w=])", script.read_text()):
         assert (ROOT / "eval_config" / "figure" / f"{name}.yaml").exists()
 
 
