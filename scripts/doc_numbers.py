@@ -1,10 +1,15 @@
 """The numbers of README.md and docs/, from the reference run:  python -m scripts.doc_numbers [--write]
 
-Numbers of the reference run are followed by a comment that says which they are, in the words of eval.py and
-report.py and with a measure for each, the last numbers before it:
+docs/numbers.yaml has the sentences and table rows of each page that hold numbers of the reference run. A
+number is written as the measure that it is, and the run in the words of eval.py and report.py:
 
-    | 85.5% [80.0, 89.7] | 0.92 <!-- figure=tab1 arm=llada_leftright: accuracy tokens_per_step --> |
-    2.2 times <!-- figure=dflash arm=dflash8 against figure=dflash arm=autoregressive: speedup -->
+    - 'at R = 0 it commits {tokens_per_step: figure=fig3 arm=apd decoder.mixture_weight=0.0} tokens per step'
+    - '{speedup: figure=dflash arm=dflash against figure=dflash arm=autoregressive} times'
+
+Rows of a table that differ in a name and a run are written once. A cell may be empty on the page:
+
+    - row: '| $name | {accuracy: $run} | {speedup: $run against figure=fig3 arm=one} |'
+      runs: {R = 0: figure=fig3 arm=apd decoder.mixture_weight=0.0}
 
 A measure of one run is a column of its figure's CSV (`records.summary`), one of two runs a key of
 `records.comparing`. `forwards_per_useful_token` is of the step role; `auxiliary_per_step`, `drafter_per_step`
@@ -14,8 +19,11 @@ checked: exit code 1 where one is another. Decimals, sign, % and interval stay a
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from string import Template
+
+import yaml
 
 from unmask.configuration.sweeps import settings
 from unmask.paths import ROOT
@@ -23,10 +31,10 @@ from unmask.records import find_runs
 from unmask.records.comparing import compare
 from unmask.report.lookup import REFERENCE, archived_settings, runs_with, the_run
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/reference/README.md"]
+SENTENCES = ROOT / "docs" / "numbers.yaml"
 NUMBER = r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?"
-VALUE = re.compile(rf"(?<![\w.]){NUMBER}%?(?: \[{NUMBER}, {NUMBER}\])?")
-MARK = re.compile(r"<!-- ([^>]+): (\w[\w ]*) -->")
+VALUE = rf"(?<![\w.]){NUMBER}%?(?:\s\[{NUMBER},\s{NUMBER}\])?"
+HOLE = re.compile(r"\{(\w+): ([^}]*)\}")  # {measure: settings}
 PERCENT = ("accuracy", "accuracy_difference")  # written in points, kept from 0 to 1
 
 
@@ -36,35 +44,62 @@ def main(write: bool) -> int:
     if problems:
         raise ValueError("; ".join(problems))
     look_up, wrong = reader(runs), 0
-    for page in PAGES:
-        text, changes = renewed(page.read_text(), look_up)
+    for name, sentences in yaml.safe_load(SENTENCES.read_text()).items():
+        page = ROOT / name
+        text, changes = renewed(page.read_text(), sentences, look_up)
         for old, new, what in changes:
-            print(f"{page.relative_to(ROOT)}: {old} is {new} ({what})")
+            print(f"{name}: {old} is {new} ({what})")
         wrong += len(changes)
         if write:
             page.write_text(text)
     return wrong
 
 
-def renewed(text: str, look_up: Callable) -> tuple[str, list[tuple[str, str, str]]]:
-    """The text with its marked numbers as they should be, and (was, is, what it is) of those that were
-    others."""
-    pieces, changes, start = [], [], 0
-    for mark in MARK.finditer(text):
-        before, measures = text[start : mark.start()], mark[2].split()
-        values, end = list(VALUE.finditer(before))[-len(measures) :], 0
-        if len(values) < len(measures):
-            raise ValueError(f"{mark[0]}: {len(measures)} measures, and {len(values)} numbers before it")
-        for value, measure in zip(values, measures, strict=True):
+def renewed(text: str, sentences: list, look_up: Callable) -> tuple[str, list[tuple[str, str, str]]]:
+    """The text with the numbers of its sentences as they should be, and (was, is, what it is) of those that
+    were others. ValueError where a sentence is not in the text, or more than once."""
+    changes = []
+    for sentence in _one_by_one(sentences):
+        holes = [hole.groups() for hole in HOLE.finditer(sentence)]
+        found = list(_pattern(sentence).finditer(text))
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} times in the text: {sentence}")
+        pieces, end = [], 0
+        for i, (measure, of) in enumerate(holes, 1):
+            value, (start, stop) = found[0][i], found[0].span(i)
+            if not value:  # an empty cell
+                continue
             scale = 100 if measure in PERCENT else 1
-            new = written_as(value[0], [scale * each for each in look_up(mark[1], measure)])
-            if new != value[0]:
-                changes.append((value[0], new, f"{mark[1]}: {measure}"))
-            pieces += [before[end : value.start()], new]
-            end = value.end()
-        pieces += [before[end:], mark[0]]
-        start = mark.end()
-    return "".join([*pieces, text[start:]]), changes
+            new = written_as(value, [scale * each for each in look_up(of, measure)])
+            if new != value:
+                changes.append((value, new, f"{of}: {measure}"))
+            pieces += [text[end:start], new]
+            end = stop
+        text = "".join([*pieces, text[end:]])
+    return text, changes
+
+
+def _one_by_one(sentences: list) -> Iterator[str]:
+    """The sentences, with a table's rows written out."""
+    for each in sentences:
+        if isinstance(each, str):
+            yield each
+        else:
+            row = Template(each["row"])
+            yield from (row.substitute(name=name, run=run) for name, run in each["runs"].items())
+
+
+def _pattern(sentence: str) -> re.Pattern:
+    """What finds the sentence on a page, wherever its lines end: a group for each number, empty for an empty
+    cell."""
+    between = [
+        r"\s+".join(re.escape(word) for word in re.split(r"\s+", part)) for part in HOLE.split(sentence)[::3]
+    ]
+    if not sentence.startswith("|"):
+        return re.compile(f"({VALUE})".join(between))
+    return re.compile(
+        rf"\s*({VALUE}|)\s*".join(part.removeprefix(r"\s+").removesuffix(r"\s+") for part in between)
+    )
 
 
 def written_as(text: str, values: list[float]) -> str:

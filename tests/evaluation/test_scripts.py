@@ -1,17 +1,20 @@
 """The programs of scripts/: main job, model cards, certainty of masks, numbers of the pages."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from scripts import certainty_by_kind, certainty_map, doc_numbers, model_cards
 from scripts.certainty_by_kind import kind_of
 from scripts.doc_numbers import renewed, written_as
 from scripts.main_job import ARMS, main
 from scripts.model_cards import DIFFUSION, card
+from unmask.paths import ROOT
 from unmask.records.summary import summarise
 from unmask.report.certainty import draw
 
@@ -155,11 +158,11 @@ def test_a_map_of_a_recorded_run(evaluate, tmp_path, monkeypatch):
 # The numbers of README.md and docs/ are those of the reference run
 
 
-def test_pages_have_numbers_that_are_checked():
-    pages = {page.name for page in doc_numbers.PAGES if doc_numbers.MARK.search(page.read_text())}
+def test_pages_have_numbers_that_are_checked_and_no_comments():
+    pages = {Path(name).name for name in yaml.safe_load(doc_numbers.SENTENCES.read_text())}
     assert pages == {"README.md", "apd.md", "d2f.md", "dparallel.md", "dflash.md"}
-    for page in doc_numbers.PAGES:  # a comment that begins a line would end its paragraph
-        assert not any(doc_numbers.MARK.match(line) for line in page.read_text().splitlines()), page
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("*.md")):
+        assert "<!--" not in page.read_text(), page
 
 
 def test_the_numbers_of_the_pages_are_the_reference_runs(capsys):
@@ -176,20 +179,31 @@ def test_a_number_keeps_its_form():
         written_as("2.2 [2.0, 2.4]", [2.2])
 
 
-def test_the_last_numbers_before_a_comment_are_its():
+def test_numbers_are_found_in_their_sentences():
     asked = []
 
     def look_up(words, measure):
         asked.append((words, measure))
         return [0.815, 0.7, 0.9]
 
-    text = (
-        "above 0.9: 80.0% at 3 <!-- a=1 b=2: accuracy tokens_per_step -->, 2.2 <!-- c against d: speedup -->"
-    )
-    found, changes = renewed(text, look_up)
-    assert found == text.replace("80.0%", "81.5%").replace("at 3", "at 1").replace("2.2", "0.8")
-    assert [change[:2] for change in changes] == [("80.0%", "81.5%"), ("3", "1"), ("2.2", "0.8")]
-    assert asked == [("a=1 b=2", "accuracy"), ("a=1 b=2", "tokens_per_step"), ("c against d", "speedup")]
-    assert renewed(found, look_up) == (found, [])
-    with pytest.raises(ValueError, match="2 measures, and 1 numbers"):
-        renewed("3 <!-- a: n accuracy -->", look_up)
+    text = "It has 80.0%\nright at 3 a step,\n2.2\n[2.0, 2.4] times. It has 7.\n\n"
+    text += "| one | 80.0% [1.0, 2.0] |  |\n"
+    sentences = [
+        "has {accuracy: a=1 b=2} right at {tokens_per_step: a=1 b=2} a step, {speedup: c against d} times.",
+        {"row": "| $name | {accuracy: $run} | {drafter_per_step: $run} |", "runs": {"one": "e=1"}},
+    ]
+    found, changes = renewed(text, sentences, look_up)
+    assert found == text.replace("80.0%\n", "81.5%\n").replace("at 3", "at 1").replace(
+        "2.2\n[2.0, 2.4]", "0.8\n[0.7, 0.9]"
+    ).replace("80.0% [1.0, 2.0]", "81.5% [70.0, 90.0]")
+    assert [change[:2] for change in changes][:2] == [("80.0%", "81.5%"), ("3", "1")]
+    assert asked == [
+        ("a=1 b=2", "accuracy"),
+        ("a=1 b=2", "tokens_per_step"),
+        ("c against d", "speedup"),
+        ("e=1", "accuracy"),
+    ]
+    assert renewed(found, sentences, look_up) == (found, [])
+    for not_once in ("It has {accuracy: a} wrong", "It has {accuracy: a}"):
+        with pytest.raises(ValueError, match="times in the text: It has"):
+            renewed(text, [not_once], look_up)
