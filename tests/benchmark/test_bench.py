@@ -178,6 +178,7 @@ def test_acceptance_can_be_given(models, decoder, steps):
     free, fixed = (arm(models, each).answer(0, 2) for each in (decoder, given(decoder, 3)))
     assert [g.steps for g in fixed] == [steps] * 2
     assert free[0].steps != steps  # what random weights accept
+    assert all(g.commits == sorted(g.commits) for g in fixed)  # no gap: `tokens=` may end an answer anywhere
     # All else is done: the judge is fed every draft, and a step feeds as much as it did.
     if "auxiliary" in decoder.roles:
         assert all(g.forwards["auxiliary"] >= len(steps) for g in fixed)

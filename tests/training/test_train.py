@@ -17,6 +17,7 @@ from unmask.paths import ROOT
 from unmask.training import checking
 from unmask.training import tokenizer as shared_tokenizer
 from unmask.training.export import curve_of, earlier
+from unmask.training.models import build_config
 
 SMALL = ["architecture.hidden_size=16", "architecture.intermediate_size=32", "batch_tokens=600", "threads=1"]
 
@@ -31,6 +32,13 @@ def test_tokenizer_is_reproduced_from_scratch(tokenizer):
 
 def test_digits_are_single_and_spaces_stay_out_of_numbers(tokenizer):
     assert [tokenizer.decode([i]) for i in tokenizer.encode("a = 127")] == ["a", " =", " ", "1", "2", "7"]
+
+
+@pytest.mark.parametrize("layout", ["qwen2", "Dream", "llada"])
+def test_special_ids_are_the_tokenizers_and_not_the_published_models(layout, tokenizer):
+    config = build_config({"model_type": layout}, tokenizer)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        assert getattr(config, name) == getattr(tokenizer, name)
 
 
 def test_train_command_makes_a_folder_that_loads_and_resumes(

@@ -20,7 +20,9 @@ from unmask.decoding.unmasking import BLIND, Unmasking
 class _Surest:
     def _surest(self, board, rows, values, ids) -> tuple[Tensor, Tensor]:
         order, counts = super()._surest(board, rows, values, ids)
-        return order, torch.full_like(counts, self.acceptance)
+        # From the left: random weights would scatter the tokens, and an answer ends where it has no gap.
+        leftmost = torch.arange(order.size(1), device=order.device).expand_as(order)
+        return leftmost, torch.full_like(counts, self.acceptance)
 
 
 class _Judged:

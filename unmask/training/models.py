@@ -203,7 +203,11 @@ def build_config(architecture: dict, tokenizer: PreTrainedTokenizerBase) -> Pret
     field."""
     fields = dict(architecture)
     layout = fields.pop("model_type", None)
-    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     try:
         default = AutoConfig.for_model(layout)
         config = AutoConfig.for_model(layout, vocab_size=len(tokenizer), **special, **fields)
