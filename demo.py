@@ -1,6 +1,6 @@
-"""Watch an answer appear, a colour per step:  python demo.py
+"""Watch answers appear, a colour per step:  python demo.py     # a race: one token a step, APD, D2F
 
-    python demo.py compare=true                                # a race against one token a step
+    python demo.py decoder=apd compare=true                    # a race against one token a step
     python demo.py 'compare="model=tiny_qwen_large decoder=autoregressive"'   # or against any other settings
     python demo.py decoder.mixture_weight=0.9 document=7
     python demo.py decoder=confidence decoder.steps=16         # not from left to right

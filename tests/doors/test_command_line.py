@@ -32,7 +32,7 @@ TASK = words(
 MORE = {
     "report": words("published pictures changed page"),
     "bench": words("acceptance prompts prompt_length rounds tokens profile sweep points report"),
-    "demo": words("prompt document compare save"),
+    "demo": words("prompt document compare slow save"),
 }
 CHOICES = {
     "model": words(

@@ -3,6 +3,7 @@
 import pytest
 
 import demo
+from unmask.demo import command, race
 from unmask.tasks import prepare  # noqa: F401  (lm-eval's first import is slow: not inside a test)
 
 
@@ -47,6 +48,38 @@ def test_two_models_side_by_side(run_command):
     assert code == 0, err
     assert "apd R=0.7 on tiny_dream" in out and "autoregressive on tiny_qwen_large" in out
     assert "target forwards" in out
+
+
+def test_without_words_three_decoders_race(run_command, monkeypatch):
+    monkeypatch.setattr(command, "RACE", (*command.RACE, "task.max_new_tokens=24", "threads=1"))
+    code, out, err = run_command(demo)
+    assert code == 0, err
+    titles = [line for line in out.splitlines() if " on tiny_" in line and "steps" not in line]
+    assert [title.split()[0] for title in titles] == ["leftright", "apd", "d2f"]
+    assert out.count(" tokens a step, ") == 3
+
+
+def test_a_race_in_slow_motion_keeps_its_order(monkeypatch):
+    slept, order = [], []
+    monkeypatch.setattr(race.time, "sleep", slept.append)
+
+    def racer(name, seconds, steps):
+        def run(wait):
+            for _ in range(steps):
+                order.append(name)
+                wait(seconds)
+
+        return run
+
+    race.Race([racer("slow", 1.0, 2), racer("fast", 0.25, 4)], slow=3.0).run()
+    assert order == ["slow", "fast", "fast", "fast", "fast", "slow"]
+    assert sum(slept) == 2 * (2 * 1.0 + 4 * 0.25)
+
+
+@pytest.mark.parametrize("slow", ["0.5", "0", "-1", "nan"])
+def test_slow_motion_is_not_fast(run_demo, slow):
+    code, _, err = run_demo(f"slow={slow}")
+    assert code == 2 and "must be at least 1" in err
 
 
 def test_another_prompt_and_another_order(run_demo):

@@ -130,8 +130,9 @@ class DemoConfig(EvalConfig):
 
     prompt: str | None = None  # what is asked; None = a held-out problem of the task
     document: int = 0  # which one
-    # true: one token a step beside it; or other settings, as in 'compare="decoder.mixture_weight=0.9"'
+    # true: one token a step beside it; settings, as in 'compare="decoder=leftright"', or a list of them
     compare: Any = False
+    slow: float = 1.0  # times slower than it is, on a terminal
     save: str | None = None  # PNG of the finished answers, tokens coloured by step
 
 

@@ -102,7 +102,9 @@ def build_decoder(settings: Any) -> Decoder:
         kind = get_class(target)
     except Exception as error:  # no such module, no such name, no class: each its own type
         reason = str(error)[:200]
-        raise ValueError(f"decoder._target_={target[:100]}: cannot be imported ({reason})") from error
+        raise ValueError(
+            f"decoder._target_={target[:100]}: cannot be imported ({str(reason)[:200]})"
+        ) from error
     if not issubclass(kind, Decoder):
         raise ValueError(f"decoder._target_={target}: is no Decoder")
     name = settings.get("name")
@@ -235,7 +237,7 @@ READS = {  # by command, what it reads beside decoder, models and task
     "eval": (*RUNNING, *RECORDING),
     "report": (*RUNNING, *RECORDING, "published", "pictures", "page"),
     "harness": (*RUNNING[:5], "force", "batch_size", "results"),
-    "demo": (*RUNNING, "prompt", "document", "compare", "save"),
+    "demo": (*RUNNING, "prompt", "document", "compare", "slow", "save"),
     "bench": (
         *RUNNING,
         "batch_size",

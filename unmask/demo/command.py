@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from lm_eval.api.instance import Instance
+from omegaconf import ListConfig
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,19 +26,29 @@ from unmask.records import environment
 from unmask.records.naming import label
 from unmask.report.trace import Trace, closing_line, draw
 
+RACE = (  # what `demo.py` alone shows
+    "decoder=leftright",
+    "slow=4",
+    'compare=["decoder=apd decoder.mixture_weight=0.0",'
+    '"model=tiny_d2f_dream decoder=d2f decoder.block_length=8"]',
+)
 STYLES = ["bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "orange1", "deep_sky_blue1"]
 FRAME = 0.05  # seconds between two pictures
 
 
 def demo(given: Sequence[str]) -> None:
-    """The demonstration that the words of a command name."""
+    """The demonstration that the words of a command name; without words, a race of three decoders."""
+    given = given or RACE
     cfg = composed("demo", given)
-    settings = [list(given), *([others(given, cfg.compare)] if cfg.compare else [])]
+    compared = cfg.compare if isinstance(cfg.compare, ListConfig) else [cfg.compare] * bool(cfg.compare)
+    settings = [list(given), *(others(given, each) for each in compared)]
     check_effects("demo", dict.fromkeys(word for words in settings for word in words), settings)
     evaluations = [Evaluation(composed("demo", words)) for words in settings]
     first = evaluations[0]
     if type(cfg.document) is not int or not 0 <= cfg.document < len(first.requests):
         raise ValueError(f"document={cfg.document} must be from 0 to {len(first.requests) - 1}")
+    if not cfg.slow >= 1:
+        raise ValueError(f"slow={cfg.slow}: must be at least 1, as in slow=4: four times slower than it is")
     if cfg.save is not None and (Path(cfg.save).suffix != ".png" or not may_be_file(ROOT / cfg.save)):
         raise ValueError(f"save={cfg.save[:100]}: must be the name of a picture, as in save=answer.png")
     requests = [request_of(evaluation) for evaluation in evaluations]
@@ -46,12 +57,12 @@ def demo(given: Sequence[str]) -> None:
     titles = [e.label if several else label(e.identity) for e in evaluations]
     traces = [Trace(t, [None] * e.cfg.task.max_new_tokens) for t, e in zip(titles, evaluations, strict=True)]
     console = Console()
-    stage = Stage(console, question, traces)
+    stage = Stage(console, question, traces, cfg.slow)
     for evaluation, request in zip(evaluations, requests, strict=True):
         warm_up(evaluation, request)
     with stage:
         racers = zip(evaluations, traces, requests, strict=True)
-        Race([partial(answer, *racer, stage.refresh) for racer in racers]).run()
+        Race([partial(answer, *racer, stage.refresh) for racer in racers], stage.slow).run()
     if not console.is_terminal:
         print(question)
         for trace in traces:
@@ -146,9 +157,10 @@ def save(evaluations: list[Evaluation], traces: list[Trace], question: str, file
 class Stage:
     """The picture in the terminal, drawn again as tokens come. Drawing stops the clock of what is shown."""
 
-    def __init__(self, console: Console, question: str, traces: list[Trace]):
+    def __init__(self, console: Console, question: str, traces: list[Trace], slow: float):
         self.console, self.question, self.traces, self.drawn = console, question, traces, 0.0
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self.slow = slow if self.live else 1.0  # nobody watches what is no terminal
 
     def __enter__(self) -> "Stage":
         if self.live:
@@ -166,14 +178,15 @@ class Stage:
             self.drawn = time.perf_counter()
 
     def picture(self) -> Group:
-        width = max(30, self.console.width // len(self.traces) - 2)
+        width = max(20, self.console.width // len(self.traces) - 2)
         panels = [
             Panel(
                 Group(coloured(trace), Text(trace.footer, style="dim")), title=Text(trace.title), width=width
             )
             for trace in self.traces
         ]
-        return Group(Text(self.question, style="bold"), Columns(panels))
+        motion = [Text(f"{self.slow:g} times slower than it is", style="dim")] * (self.slow > 1)
+        return Group(Text(self.question, style="bold"), Columns(panels), *motion)
 
 
 def coloured(trace: Trace) -> Text:

@@ -1,6 +1,7 @@
 """Several decoders at once, for the eye: each works as long as its own clock is behind the others'."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 Pass = Callable[[float], None]  # called with the seconds that a racer has worked since it was last let go on
@@ -10,11 +11,12 @@ class Race:
     """Racers in threads, of which one works at a time.
 
     A racer is a function that gets `Pass` and calls it after every step. So answers grow side by side as fast
-    as each would alone, though the machine is busy with one of them at a time.
+    as each would alone, though the machine is busy with one of them at a time. `slow` is how many times
+    slower.
     """
 
-    def __init__(self, racers: Sequence[Callable[[Pass], None]]):
-        self.racers, self.clocks = list(racers), [0.0] * len(racers)
+    def __init__(self, racers: Sequence[Callable[[Pass], None]], slow: float = 1.0):
+        self.racers, self.clocks, self.slow = list(racers), [0.0] * len(racers), slow
         self.running = set(range(len(racers)))
         self.at_work, self.changed, self.errors = 0, threading.Condition(), []
 
@@ -41,6 +43,7 @@ class Race:
 
     def _pass(self, racer: int, seconds: float) -> None:
         """Let the slowest clock go on; returns when that is this racer's."""
+        time.sleep((self.slow - 1) * seconds)
         with self.changed:
             self.clocks[racer] += seconds
             if self.at_work == racer:
