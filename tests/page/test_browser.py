@@ -83,6 +83,11 @@ def column(page, name, section=1):
     return board.locator(f"tbody td:nth-child({1 + names.index(name)})").all_inner_texts()
 
 
+def board_box(page):
+    """What the table's library puts around a board."""
+    return page.locator("#section-1 .dt-container")
+
+
 def eventually(page, true):
     """Wait until something holds: a table is drawn again a moment after the key."""
     for _ in range(100):
@@ -232,6 +237,9 @@ def test_nothing_is_cut_at_any_width(page, width, scheme):
     page.locator("html[data-ready]").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(CUT) == []
+    behind = "box => getComputedStyle(box).backgroundColor"  # of the columns that stay, and of the others
+    assert page.locator("#section-1 tbody td").first.evaluate(behind) == page.locator("body").evaluate(behind)
+    assert board_box(page).evaluate(behind) == "rgba(0, 0, 0, 0)"
     page.get_by_role("link", name=column(page, "run")[0]).press("Enter")
     page.locator("#run[open]").wait_for()
     assert page.evaluate(CUT) == []
