@@ -10,8 +10,8 @@ NUMBER = re.compile(r"([-+]?\d+(?:,\d{3})*(?:\.\d+)?)(?: (\[.*\]))?")  # "69.6" 
 
 def safe_in_csv(value: Any) -> Any:
     """A cell of a CSV: a text that a spreadsheet would take for a formula (it begins with = + - @, a tab or a
-    line's end) begins with an apostrophe; numbers stay as they are."""
-    formula = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n")
+    line's end) begins with an apostrophe; numbers and a lone dash stay as they are."""
+    formula = isinstance(value, str) and value != "-" and value[:1] in tuple("=+-@\t\r\n")
     return f"'{value}" if formula and not NUMBER.fullmatch(value) else value
 
 

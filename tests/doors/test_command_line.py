@@ -30,7 +30,7 @@ TASK = words(
     "split stop subset_seed suffix system_prompt yaml"
 )
 MORE = {
-    "report": words("published pictures changed page"),
+    "report": words("published pictures changed document page"),
     "bench": words("acceptance prompts prompt_length rounds tokens profile sweep points report"),
     "demo": words("prompt document compare slow save"),
 }

@@ -5,11 +5,16 @@ import csv
 import re
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy import stats
 
 from unmask.page.build import write
 from unmask.paths import ROOT
 from unmask.records import Run, find_runs
+from unmask.records.comparing import changed, compare
+from unmask.records.stats import mcnemar, paired_difference
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -76,6 +81,11 @@ def column(page, name, section=1):
     board = page.locator(f"#section-{section}")
     names = [text.strip() for text in board.locator("thead th .dt-column-title").all_inner_texts()]
     return board.locator(f"tbody td:nth-child({1 + names.index(name)})").all_inner_texts()
+
+
+def board_box(page):
+    """What the table's library puts around a board."""
+    return page.locator("#section-1 .dt-container")
 
 
 def eventually(page, true):
@@ -165,6 +175,7 @@ def test_a_run_opens_from_the_board_by_the_keyboard(page):
 
 
 def test_an_answer_plays_to_its_end(page):
+    page.locator("#choice [name=document]").select_option(index=0)  # of which there is a trace
     page.locator("#choice [name=setting]").first.select_option(label="apd R=0.7 W=16 M=40 on tiny_dream")
     panel = page.locator(".panel").first
     whole = panel.locator(".tokens").inner_text()
@@ -175,6 +186,15 @@ def test_an_answer_plays_to_its_end(page):
     assert page.locator("#question").inner_text() == "How many?" and "refused “" in panel.inner_text()
     page.locator("#step").press("ArrowRight")
     assert "denoiser 2 of " in panel.inner_text()
+    page.get_by_role("button", name="One step on").press("Enter")
+    assert (
+        "denoiser 3 of " in panel.inner_text() and panel.locator("progress").evaluate("bar => bar.value") == 3
+    )
+    page.get_by_role("button", name="One step back").press("Enter")
+    assert "denoiser 2 of " in panel.inner_text()
+    command = page.locator("#race-command").inner_text()
+    assert command.startswith("python report.py race gsm_symbolic-tiny_dream-apd-") and "document=" in command
+    page.locator("#speed").select_option("15")
     page.locator("#choice [name=setting]").nth(1).select_option("")
     page.locator("#choice [name=setting]").nth(2).select_option("")
     assert page.locator(".panel").count() == 1
@@ -198,13 +218,32 @@ def test_the_page_follows_the_system_and_its_switch(page, scheme):
     )
 
 
-@pytest.mark.parametrize("width", [360, 390, 1400])
-def test_nothing_is_cut_at_any_width(page, width):
-    """The page never scrolls sideways; a board does on a phone, with rank and method in sight."""
+CUT = """() => [...document.querySelectorAll("body *")].filter((element) => {
+  const box = element.getBoundingClientRect();
+  if (!element.checkVisibility() || element.closest("svg, select, progress, .skip") || !box.width) return 0;
+  const [scrolls, overflow] = [element.closest(".scroll"), element.scrollWidth - element.clientWidth];
+  const hides = getComputedStyle(element).overflowX !== "visible" && element !== scrolls && overflow > 1;
+  return hides || (!scrolls && (box.left < 0 || box.right > innerWidth + 1));
+}).map((element) => element.outerHTML.slice(0, 90))"""  # what stands outside of the window, or of its own box
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 900, 1400])
+def test_nothing_is_cut_at_any_width(page, width, scheme):
+    """The page never scrolls sideways; a board does where it must, with rank and method in sight."""
     page.set_viewport_size({"width": width, "height": 700})
+    page.emulate_media(color_scheme=scheme)
     page.reload()
     page.locator("html[data-ready]").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CUT) == []
+    behind = "box => getComputedStyle(box).backgroundColor"  # of the columns that stay, and of the others
+    assert page.locator("#section-1 tbody td").first.evaluate(behind) == page.locator("body").evaluate(behind)
+    assert board_box(page).evaluate(behind) == "rgba(0, 0, 0, 0)"
+    page.get_by_role("link", name=column(page, "run")[0]).press("Enter")
+    page.locator("#run[open]").wait_for()
+    assert page.evaluate(CUT) == []
+    page.keyboard.press("Escape")
     board = page.locator("#section-1 .scroll")
     overflow = board.evaluate("box => box.scrollWidth - box.clientWidth")
     assert (overflow > 0) == (width < 1000), overflow
@@ -247,19 +286,105 @@ def test_every_column_sorts_and_ticks_are_numbers(page):
 
 
 def test_a_command_is_copied(page):
-    page.get_by_role("link", name=column(page, "run")[0]).click()
+    name = column(page, "run")[0]
+    page.get_by_role("link", name=name).click()
     assert page.locator("#run-command").inner_text().startswith("python eval.py model=tiny_")
-    page.get_by_role("button", name="Copy the command").click()
+    cite = page.locator("#run-bibtex").inner_text()
+    code = page.locator("#run-tables tr", has_text="commits of all answers").locator("td").last.inner_text()
+    assert cite.startswith("@software{unmask,")
+    assert f"note = {{run {name}, code {code}}},".replace("_", "\\_") in cite
+    page.locator("#run").get_by_role("button", name="Copy the command").click()
     page.get_by_role("button", name="Copied").wait_for()
     page.keyboard.press("Escape")
     assert "@software{unmask," in page.locator("#bibtex").inner_text()
+
+
+def test_points_are_reached_by_the_keyboard(page):
+    chart = page.locator("#chart")
+    chart.focus()
+    page.keyboard.press("End")
+    last = page.locator("#chart-point").inner_text()
+    shown = page.locator("#chart .points path.point").count()
+    assert last.startswith(f"{shown} of {shown}: ") and "useful tokens per step" in last
+    page.locator("#chart .hovertext").wait_for()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#chart-point").inner_text().startswith(f"{shown - 1} of {shown}: ")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowLeft")  # there is none before
+    assert page.locator("#chart-point").inner_text().startswith(f"1 of {shown}: ")
+    page.keyboard.press("Enter")
+    page.locator("#run[open]").wait_for()
+    assert page.locator("#run-title").inner_text() == chart.get_attribute("data-run")
+
+
+def test_a_chart_is_saved_with_what_it_needs_to_be_read(page, tmp_path):
+    code = re.search(r"results made by code (\w+)", page.locator("#bibtex").inner_text())[1]
+    for kind in ("SVG", "PNG"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Download as {kind}").click()
+        assert download.value.suggested_filename == f"gsm_symbolic-tokens_per_step.{kind.lower()}"
+        download.value.save_as(tmp_path / kind)
+    text = re.sub(r"<[^>]+>", "|", (tmp_path / "SVG").read_text())
+    assert f"gsm_symbolic, n = 3 documents a run, 95% intervals; unmask, code {code}" in text
+    assert all(f"|{name}|" in text for name in ("apd", "leftright", "tiny_dream", "tiny_llada"))
+    with Image.open(tmp_path / "PNG") as picture:
+        assert picture.size == (2000, 1280) and len(picture.getcolors(1 << 24)) > 50
+
+
+def test_two_runs_are_compared(page, file):
+    """The page's numbers are those of `report.py compare`, but for how the interval is made."""
+    runs = {run.folder.name: run for run in find_runs(file.parent / "results")[0]}
+    names = [name for name in column(page, "run") if "tiny_dream-apd" in name or "tiny_llada-conf" in name][
+        :2
+    ]
+    scored = [runs[name].scored(runs[name].info["metric"]) for name in names]
+    wanted, (better, worse) = compare(*scored), changed(*scored)
+    page.get_by_role("link", name=names[0]).press("Enter")
+    page.get_by_role("button", name="Compare with another run").press("Enter")
+    page.locator("#pair [name=b]").select_option(names[1])
+    words = page.locator("#pair-result").inner_text()
+    assert f"{len(better)} became right, {len(worse)} wrong" in words and better + worse
+    value = float(re.search(r"B is (\S+) points", words)[1].replace("−", "-"))
+    assert value == pytest.approx(100 * wanted["accuracy_difference"], abs=0.05)
+    assert float(re.search(r"p = (\S+)\.", words)[1]) == pytest.approx(wanted["p_value"], rel=0.06)
+    row = page.locator("#pair-costs tr", has_text="useful tokens per step").locator("td").all_inner_texts()
+    assert float(row[3]) == pytest.approx(wanted["tokens_per_step_ratio"], rel=0.01)
+    documents = page.locator("#pair-documents tbody td:first-child").all_inner_texts()
+    assert documents == [str(pair[0]["doc_id"]) for pair in better + worse]
+    page.reload()
+    page.locator("html[data-ready]").wait_for()
+    assert page.locator("#pair-result").inner_text() == words
+    assert [page.locator(f"#pair [name={side}]").input_value() for side in "ab"] == names
+    page.locator("#pair-documents button").first.press("Enter")
+    assert page.locator("#choice [name=document]").input_value() == documents[0]
+    assert [page.locator("#choice [name=setting]").nth(i).input_value() for i in (0, 1, 2)] == [*names, ""]
+
+
+def test_statistics_are_those_of_the_records(page):
+    """McNemar's exact p, and Student's interval, which the bootstrap comes to."""
+    found = (
+        page.evaluate("window.statistics.mcnemar(3, 11)"),
+        page.evaluate("window.statistics.mcnemar(700, 800)"),
+    )
+    assert found == (pytest.approx(mcnemar(3, 11)), pytest.approx(mcnemar(700, 800)))
+    change = [1] * 8 + [-1] * 21 + [0] * 71
+    mine = page.evaluate("changes => window.statistics.difference(changes.map((c, i) => [i, c]))", change)
+    mean, error = np.mean(change), np.std(change, ddof=1) / 10
+    half = stats.t.ppf(0.975, 99) * error
+    assert mine == pytest.approx([100 * mean, 100 * (mean - half), 100 * (mean + half)], abs=0.01)
+    theirs = paired_difference([0] * 100, change)
+    assert mine == pytest.approx([100 * each for each in theirs[:3]], abs=1)
+    few = page.evaluate(
+        "window.statistics.difference([[0, 1], [1, 0], [2, 1], [3, -1]], ['a', 'a', 'b', 'b'])"
+    )
+    assert few[0] == pytest.approx(25)  # the mean of 0.5 and 0
 
 
 def test_hostile_text_is_only_text(context, tmp_path):
     """In every text that a record holds: an answer's, the wanted one's, a question's, a setting's."""
     from scripts.page_picture import ready
 
-    evil = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+    evil = "<img src=x onerror=window.hacked=1></script></pre><script>window.hacked=1</script>\u202e@=1+1"
     results = shutil.copytree(ROOT / "tests" / "reference", tmp_path / "results")
     run = next(run for run in find_runs(results)[0] if run.config["decoder"].get("kv_window") == 16)
     config = run.config | {"decoder": run.config["decoder"] | {"name": evil, "kv_window": evil}}
@@ -278,6 +403,14 @@ def test_hostile_text_is_only_text(context, tmp_path):
     page.keyboard.press("Escape")
     for _ in range(3):
         page.locator("#chart .points path.point").last.hover(force=True)
+    for name in ("a", "b"):
+        every = page.locator(f"#pair [name={name}] option").all_inner_texts()
+        page.locator(f"#pair [name={name}]").select_option(
+            index=next(i for i, text in enumerate(every) if "onerror" in text)
+        )
+    with page.expect_download():
+        page.get_by_role("button", name="Download as SVG").click()
+    assert "⟨U+202E⟩" in page.locator("#pair").inner_text() and "\u202e" not in page.content()
     page.get_by_role("link", name="onerror").first.click()
     assert "onerror" in page.locator("#run").inner_text()
     assert page.evaluate("window.hacked") is None and not page.locator("img[src=x]").count() and not errors

@@ -18,7 +18,7 @@ from unmask.configuration.composition import composed
 from unmask.configuration.settings import check_effects
 from unmask.configuration.sweeps import arm_choices, product
 from unmask.decoding.sampling import at_least_one
-from unmask.output import print_json
+from unmask.output import print_json, safe_in_csv
 from unmask.paths import may_be_file
 from unmask.progress import progress_bar
 from unmask.records import environment
@@ -134,7 +134,7 @@ def sweep(cfg: DictConfig, arms: Callable[..., list[Arm]]) -> dict:
     )
     if cfg.report:
         stem = Path(cfg.report).with_suffix("")
-        table.to_csv(stem.with_suffix(".csv"), index=False)
+        table.map(safe_in_csv).to_csv(stem.with_suffix(".csv"), index=False)
         machine = f"{environment()['cpu']}, {cfg.threads} threads"
         note = f"{cfg.model.name}, {cfg.prompts} prompts, {cfg.rounds} rounds, {machine}"
         curves(table, cfg.sweep, stem.with_suffix(".png"), note)

@@ -103,6 +103,7 @@ class ReportConfig(EvalConfig):
     pictures: str | None = None  # folder for figures and tables; None = <results>/figures
     # report.py compare: answers that became right, and wrong, that are shown; None = all
     changed: int | None = 3
+    document: int | None = None  # report.py race: which; None = one that the runs do not all have right
     page: bool = False  # one HTML page of all finished runs, in <pictures>/page, in place of figures
 
 

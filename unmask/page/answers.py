@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from unmask.page.pieces import Decode, decode_of, pieces
 from unmask.records.sample import committed
 from unmask.records.trace import Trace, agrees
+from unmask.report.trace import Trace as Drawn
 
 DOCUMENTS = 12  # of each task, whose answers the page replays
 
@@ -44,7 +45,7 @@ def answer(sample: Mapping, decode: Decode | None, vocabulary: dict[str, int]) -
     revised = {"lost": [[p, number(vocabulary, token, decode), *steps] for p, token, *steps in lost]}
     return (revised if "lost" in sample else {}) | {
         "tokens": [vocabulary.setdefault(text, len(vocabulary)) for text in texts],
-        "steps": sample["commits"][:stop],
+        "steps": [step for step in sample["commits"] if step >= 0][:stop],
         "taken": committed(sample),
         "after": len(sample["ids"]) - stop,
         "useful": sample["useful"],
@@ -79,6 +80,28 @@ def told_by(trace: Trace | None, sample: Mapping, config: Mapping, decode: Decod
         found["drafts"] = [(len(drafted), accepted) for drafted, accepted in steps]
         found["refused"] = ["".join(pieces(drafted[accepted:], decode)) for drafted, accepted in steps]
     return found
+
+
+def replay(sample: Mapping, config: Mapping, title: str) -> Drawn:
+    """An answer up to its end, as `report.trace` draws it; its footer says whether it is right."""
+    found = answer(sample, decode_of(config, sample), texts := {})
+    trace = Drawn(title, [list(texts)[piece] for piece in found["tokens"]], steps=len(found["taken"]))
+    trace.step_of = found["steps"]
+    trace.footer = {None: "not scored", 1: "right", 0: "wrong"}.get(found["correct"], "right in part")
+    return trace
+
+
+def telling(documents: Sequence[Mapping], runs: Sequence[Sequence[dict]]) -> int | None:
+    """Of `documents_of`, the document to begin with: one that every run but the last has right, if there is
+    one; rather with its question than without."""
+    right = [{sample["doc_id"]: sample["correct"] for sample in run if not sample["repeat"]} for run in runs]
+    wanted = [1] * (len(runs) - 1) + [0]
+
+    def worth(document: Mapping) -> tuple[bool, bool]:
+        tells = [answers.get(document["id"]) for answers in right] == wanted
+        return tells, document["question"] is not None
+
+    return max(documents, key=worth)["id"] if documents else None
 
 
 def documents_of(runs: Sequence[Sequence[dict]], traces: Sequence[Traces]) -> list[dict]:

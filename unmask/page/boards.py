@@ -8,11 +8,16 @@ from unmask.page.tables import Cell, Section
 from unmask.records.collection import Collection
 from unmask.records.comparing import changed
 from unmask.records.stats import Interval, mcnemar
+from unmask.report.definition import Board
 from unmask.report.measures import MEASURES, comparable
 from unmask.report.style import DECODERS
 from unmask.report.tables import exactness, forwards
 
+# Speeds are multiples of the same model's at one token a step.
+ONE_TOKEN = Board(name="page", title="", measures=["tokens_per_step"])
 ALPHA = 0.05  # over all rows of a board
+FREE = "Most tokens a forward without a significant loss"
+LOST = "The largest significant loss"
 RANKED = "Runs that a paired test does not tell from the first of their group share its rank."
 
 
@@ -102,6 +107,31 @@ def ranked(rows: pd.DataFrame, scored: Mapping[str, Sequence[dict]]) -> dict[str
             first, rank = run, place
         ranks[run] = rank
     return ranks
+
+
+def worth_seeing(rows: pd.DataFrame) -> dict[str, str]:
+    """Three runs of a task that a newcomer should see -> why; fewer where there are none.
+
+    One token a forward; of the settings compared with it (`baselines.with_changes`) the one of most tokens a
+    forward whose loss McNemar's exact test does not see at 5%, and the one that loses most of those where it
+    does. Of several models the one whose third setting loses most, so that all three are of one.
+    """
+    others = rows[rows.baseline.notna() & (rows.baseline != rows.run)]
+    others = others.dropna(subset=["p_value", "accuracy_difference", "tokens_per_step"])
+    found = []
+    for base, here in others.groupby("baseline", sort=False):
+        lost = (here.p_value < ALPHA) & (here.accuracy_difference < 0)
+        best = here[~lost].nlargest(1, "tokens_per_step")
+        worst = here[lost].nsmallest(1, "accuracy_difference")
+        why = {base: "One token a forward."}
+        why |= dict(zip(best.run, map(_change, [FREE], best.itertuples()), strict=True))
+        why |= dict(zip(worst.run, map(_change, [LOST], worst.itertuples()), strict=True))
+        found.append((len(why), -worst.accuracy_difference.sum(), why))
+    return max(found, key=lambda each: each[:2])[2] if found else {}
+
+
+def _change(what: str, row) -> str:
+    return f"{what}: {100 * row.accuracy_difference:+.1f} points, p = {row.p_value:.2g}."
 
 
 def _p_value(first: Sequence[dict], other: Sequence[dict]) -> float:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,19 +12,18 @@ import itables
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from unmask.page.boards import boards, told_apart
+from unmask.page.boards import ONE_TOKEN, boards, told_apart
 from unmask.page.data import plain_data
 from unmask.page.tables import Cell, Section, cell, csv, kinds, number
 from unmask.records.collection import Collection, everything
 from unmask.records.files import RecordError, write_atomic
 from unmask.records.run import find_runs
 from unmask.report.baselines import with_changes
-from unmask.report.definition import Board
 from unmask.report.measures import every
 
 HERE = Path(__file__).parent
-# Speeds are multiples of the same model's at one token a step.
-ONE_TOKEN = Board(name="page", title="", measures=["tokens_per_step"])
+# They turn the text around them, also that of others, and cannot be seen.
+BIDI_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 BIBTEX = """\
 @software{{unmask,
@@ -65,28 +65,36 @@ def write(
 
 
 def html(found: Collection, sections: Sequence[Section], data: Mapping, left_out: Sequence[str]) -> str:
-    """The whole page. Libraries are packed: two megabytes instead of five."""
+    """The whole page. Data and libraries are packed: three megabytes instead of eight."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters["visible"] = visible
     rows = found.rows
-    return templates.get_template("page.html.j2").render(
-        sections=[_section(section) for section in sections],
+    commits = every(rows.commits)
+    text = templates.get_template("page.html.j2").render(
+        sections=[_section(section) | {"number": i} for i, section in enumerate(sections, 1)],
         tiny=any(name.startswith("tiny_") for name in rows.model),
         answers=number(int(rows.samples.sum())),
         machines=every(rows.machines),
-        commits=every(rows.commits),
+        commits=commits,
         left_out=left_out,
-        bibtex=BIBTEX.format(commits=every(rows.commits)),
+        bibtex=BIBTEX.format(commits=", ".join(commits)),
         data=data,
-        json=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        packed_data=packed(visible(json.dumps(data, ensure_ascii=False, separators=(",", ":")))),
         style=(HERE / "style.css").read_text(),
         script=(HERE / "script.js").read_text(),
         **libraries(),
     )
+    return visible(text)
+
+
+def visible(text: str) -> str:
+    """A text in which controls of the writing direction are words."""
+    return BIDI_CONTROLS.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 
 @cache

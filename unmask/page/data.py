@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from unmask.configuration.composition import composed
 from unmask.configuration.settings import OFF, identity_of
 from unmask.configuration.sweeps import as_word
-from unmask.page.answers import Traces, answers_of, documents_of
-from unmask.page.boards import estimate
+from unmask.page.answers import Traces, answers_of, documents_of, telling
+from unmask.page.boards import estimate, worth_seeing
 from unmask.page.colours import on_both
 from unmask.page.tables import cell
 from unmask.paths import CONFIGURATIONS
@@ -24,6 +24,8 @@ from unmask.records.stats import Interval
 from unmask.report.fronts import front
 from unmask.report.measures import MEASURES, comparable
 from unmask.report.style import COLOURS, DECODERS, MARKERS
+
+READ = 60  # characters of an answer, or of the wanted one, that a comparison shows
 
 PLOTLY = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "x")
 SYMBOLS = dict(
@@ -38,9 +40,10 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
     infos, traces: by run folder, its run.json and what `records.trace` holds of it.
 
     measures: name -> label, higher, time, of those that some run has. tasks: task -> {"documents": [...],
-    "fronts": {measure: [run]}, "why": of times that are left out}. runs: folder -> what is known of it, its
-    numbers and its settings. pieces: text of tokens, which answers name by number. answers: run -> document
-    -> see `answers.answer`.
+    "fronts": {measure: [run]}, "why": of times that are left out, "worth": the runs that answers begin with
+    and why, "first": the document, "ids", "targets" and "subjects" of all documents}. runs: folder -> what is
+    known of it, its numbers and its settings, and for each of "ids" see `by_document`. pieces: text of
+    tokens and answers, which others name by number. answers: run -> document -> see `answers.answer`.
     """
     vocabulary: dict[str, int] = {}
     tasks, runs, answers = {}, {}, {}
@@ -48,7 +51,20 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
     for task, rows in found.rows.groupby("task", sort=False):
         timed, reason = comparable(rows)
         documents = documents_of([found.scored[run] for run in rows.run], [traces[run] for run in rows.run])
-        tasks[task] = {"documents": documents, "fronts": _fronts(rows, timed), "why": reason}
+        worth = worth_seeing(rows)
+        every = {sample["doc_id"]: sample for run in rows.run for sample in found.scored[run]}
+        ids = sorted(every)
+        subjects = [every[document]["task"] for document in ids]
+        tasks[task] = {
+            "documents": documents,
+            "fronts": _fronts(rows, timed),
+            "why": reason,
+            "worth": worth,
+            "first": telling(documents, [found.scored[run] for run in worth]),
+            "ids": ids,
+            "targets": [_number(every[document]["target"], vocabulary) for document in ids],
+            "subjects": subjects if len(set(subjects)) > 1 else None,
+        }
         for (_, row), on_time in zip(rows.iterrows(), timed, strict=True):
             scored, config, info = found.scored[row.run], found.configs[row.run], infos[row.run]
             measures = [name for name in MEASURES if on_time or not MEASURES[name].time]
@@ -63,6 +79,7 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
                 "words": {name: _words(value) for name, value in numbers.items()},
                 "settings": _settings(row, config, info),
                 "command": command_of(config, int(row.n)),
+                **by_document(scored, ids, vocabulary),
             }
             known = {document["id"] for document in documents}
             answers[row.run] = answers_of(scored, config, known, traces[row.run], vocabulary)
@@ -80,6 +97,28 @@ def plain_data(found: Collection, infos: Mapping[str, Mapping], traces: Mapping[
         "pieces": list(vocabulary),
         "answers": answers,
     }
+
+
+def by_document(scored: Sequence[dict], ids: Sequence[int], vocabulary: dict[str, int]) -> dict[str, list]:
+    """correct: of each document, the mean over its repeats; null where it cannot be scored, -1 where it was
+    not answered. read: the number of what was read of its first answer, null where nothing was."""
+    correct, read = defaultdict(list), {}
+    for sample in scored:
+        correct[sample["doc_id"]] += [] if sample["correct"] is None else [sample["correct"]]
+        if not sample["repeat"] and not sample["extraction_failed"]:
+            read[sample["doc_id"]] = _number(sample["extracted"], vocabulary)
+    means = {document: sum(every) / len(every) if every else None for document, every in correct.items()}
+    whole = {0.0: 0, 1.0: 1}  # shorter in JSON
+    means = {document: whole.get(mean, mean) for document, mean in means.items()}
+    return {"correct": [means.get(each, -1) for each in ids], "read": [read.get(each) for each in ids]}
+
+
+def _number(text: str | None, vocabulary: dict[str, int]) -> int | None:
+    """Of a text, cut where it is long."""
+    if text is None:
+        return None
+    short = text if len(text) <= READ else f"{text[:READ]}…"
+    return vocabulary.setdefault(short, len(vocabulary))
 
 
 @cache
@@ -120,12 +159,12 @@ def command_of(config: Mapping, documents: int) -> str | None:
 
 
 def _fronts(rows: pd.DataFrame, timed: np.ndarray) -> dict[str, list[str]]:
-    """Measure -> the runs that no other beats in it and in accuracy; of times only where all compare."""
+    """Measure -> the runs that no other beats in it and in accuracy; of times, among those that compare."""
     found = {}
     for measure in MEASURES.values():
-        if measure.column == "accuracy" or (measure.time and not timed.all()):
+        if measure.column == "accuracy":
             continue
-        measured = rows.dropna(subset=["accuracy", measure.column])
+        measured = (rows[timed] if measure.time else rows).dropna(subset=["accuracy", measure.column])
         if len(measured):
             found[measure.column] = measured.run[
                 front(measured[measure.column], measured.accuracy, measure.higher)

@@ -3,9 +3,11 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -14,8 +16,9 @@ from unmask.configuration.sweeps import expand, figures_named, key_of
 from unmask.output import print_json
 from unmask.paths import ROOT, may_be_folder
 from unmask.records import Run, find_runs
-from unmask.records.collection import Collection
+from unmask.records.collection import Collection, everything
 from unmask.records.files import RecordError
+from unmask.report.baselines import with_changes
 from unmask.report.board import AUP_WORDS, CHOSEN, table_of
 from unmask.report.choice import validation_of
 from unmask.report.comparison import show
@@ -35,8 +38,16 @@ from unmask.report.lookup import (
     runs_of,
     scored_run,
 )
-from unmask.report.published import for_terminal
+from unmask.report.measures import every
+from unmask.report.published import for_terminal, points
 from unmask.report.published import table_of as table_of_published
+from unmask.report.trace import animate
+
+PUBLISHED = (
+    "Numbers of others, as they were printed or read off their figures: other models, other hardware, other "
+    "counting. Nothing here was run by this repository; no row is ranked, compared or joined with ours. The "
+    "same as data: unmask/report/published_points.csv and paper_figures.csv."
+)
 
 
 def report(given: Sequence[str]) -> None:
@@ -99,6 +110,7 @@ def page(cfg: DictConfig, given: Sequence[str], results: Path) -> None:
 
     read = cache(find_runs)  # the board's best settings are of the same runs
     extra = best_settings(read(results)[0], archived_settings(results, given))
+    extra += [published_rows()] if cfg.published else []
     file, count, left_out = write(results, pictures(cfg, given) / "page", extra, read)
     for why in left_out:
         print(f"left out: {why}", file=sys.stderr)
@@ -120,6 +132,28 @@ def best_settings(runs: list[Run], given: Sequence[str] = ()) -> list:
         return []
     table = table_of(definition, prepared(definition, found), validation_of(runs))
     return [Section("Best settings", table, f"{CHOSEN} {AUP_WORDS}.")]
+
+
+def published_rows():
+    """What the papers published, as a section of the page: a row a point, in their order."""
+    from unmask.page.tables import Section
+
+    found = points()
+    table = pd.DataFrame(
+        {
+            "source": found.source,
+            "from its": found.figure,
+            "method and model": found.series,
+            "task": found.task,
+            "setting": found.setting,
+            "accuracy %": found.accuracy,
+            "cost": found.x,
+            "cost is": found.x_name,
+            "read off": found.origin,
+            "hardware and file": found.notes,
+        }
+    )
+    return Section("Published by the papers", table, PUBLISHED)
 
 
 def none_of(name: str, found: Collection, results: str) -> str:
@@ -156,3 +190,48 @@ def compare(sides: Sequence[str], given: Sequence[str]) -> None:
         for word, run in zip(sides, named, strict=True)
     )
     print_json(show(a, b, cfg.changed))
+
+
+def race(given: Sequence[str]) -> None:
+    """Draw the answers of runs to one document as a GIF: words that name runs, then settings.
+
+    Without names: the runs that the page begins with, of the task of most runs.
+    """
+    from unmask.page.answers import documents_of, replay, telling
+    from unmask.page.boards import ONE_TOKEN, told_apart, worth_seeing
+
+    names, words = ([word for word in given if ("=" in word) == setting] for setting in (False, True))
+    if other := [word for word in words if key_of(word) not in ("results", "pictures", "document")]:
+        raise ValueError(f"race takes names of runs, results=, pictures= and document=: leave out {other[0]}")
+    cfg = own_settings(words)
+    results, read = results_of(cfg), cache(find_runs)
+    runs = {run.folder.name: run for run in map(lambda name: named_run(name, results, read), names)}
+    runs = runs or {run.folder.name: run for run in read(results)[0]}
+    found = everything(list(runs.values()))
+    if found.rows.empty or (names and found.missing):
+        raise ValueError("; ".join(why for _, why in found.missing[:2]) or f"{cfg.results}: has no runs")
+    found.rows = told_apart(found)
+    rows = found.rows[found.rows.task == found.rows.task.iloc[0]]
+    if names and len(rows) < len(found.rows):
+        raise ValueError(f"race takes runs of one task: {', '.join(dict.fromkeys(found.rows.task))}")
+    chosen = list(runs)
+    if not names:
+        rows = with_changes(ONE_TOKEN, replace(found, rows=rows)).rows
+        chosen = list(worth_seeing(rows)) or list(rows.run[:3])
+    scored = [found.scored[run] for run in chosen]
+    documents = documents_of(scored, [runs[run].traces() for run in chosen])
+    document = telling(documents, scored) if cfg.document is None else cfg.document
+    answers = [[s for s in each if s["doc_id"] == document and not s["repeat"]] for each in scored]
+    if not all(answers):
+        raise ValueError(f"document={document}: not all of {', '.join(chosen)} answered it")
+    labels = {row.run: f"{row.label} on {row.model}" for row in rows.itertuples()}
+    racers = [
+        replay(answer, found.configs[run], labels[run])
+        for run, (answer,) in zip(chosen, answers, strict=True)
+    ]
+    question = next((each["question"] for each in documents if each["id"] == document), None)
+    note = f"{rows.task.iloc[0]}, document {document}. A frame is a forward of the first model: no seconds."
+    output = pictures(cfg, words) / "race.gif"
+    animate(racers, question or "", output, f"{note} unmask, code {', '.join(every(rows.commits))}")
+    print(f"race: {os.path.relpath(output)} ({max(each.steps for each in racers)} forwards)")
+    print_json({"race": os.path.relpath(output)})

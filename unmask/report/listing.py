@@ -24,8 +24,8 @@ def write(table: pd.DataFrame, output: Path, note: str) -> None:
     cells = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
     lines = [f"| {' | '.join(map(markdown, line))} |\n" for line in cells]
     output.with_suffix(".md").write_text(f"{''.join(lines)}\n{markdown(note)}\n")
-    latex = table.style.hide(axis="index").format(escape="latex").to_latex(hrules=True)
-    output.with_suffix(".tex").write_text(latex)
+    latex = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    output.with_suffix(".tex").write_text(latex.to_latex(hrules=True))
 
 
 def markdown(text: str) -> str:

@@ -21,7 +21,15 @@ from unmask.report.definition import Definition, define
 
 FIGURES = sorted(path.stem for path in (CONFIGURATIONS / "figure").glob("*.yaml"))
 REFERENCE = ROOT / "results" / "reference"
-OWN = ("figure", "results", "published", "pictures", "changed", "page")  # settings that choose no run
+OWN = (
+    "figure",
+    "results",
+    "published",
+    "pictures",
+    "changed",
+    "document",
+    "page",
+)  # settings that choose no run
 OF_A_FOLDER = ("limit", "task.limit", "task.metric")  # settings that choose of a run
 A_RUN = "a run's folder, or in quotes the settings of eval.py that made it"
 

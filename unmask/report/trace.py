@@ -1,12 +1,18 @@
-"""Figure 1: answers token by token, coloured by the step that committed them."""
+"""Figure 1: answers token by token, coloured by the step that committed them; and a race of them as a GIF."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import wrap
+
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
 
 from unmask.report.style import COLOURS, caption, plt, save
 
 MONOSPACE = 0.602  # width of a character over the font's size
+LETTER = 13  # size of a letter of a GIF, in pixels
+FRAME, HOLD = 120, 4000  # milliseconds of a forward in a GIF, and of its last picture
 
 
 @dataclass
@@ -84,6 +90,57 @@ def draw(traces: list[Trace], prompt: str, output: Path, note: str, width: int =
     figure.suptitle(prompt, fontsize=7, x=0.01, ha="left", wrap=True)
     caption(figure, note)
     save(figure, output)
+
+
+def animate(traces: Sequence[Trace], prompt: str, output: Path, note: str, width: int = 44) -> None:
+    """Finished answers in a race, as a GIF: one picture a forward, a column each, `width` characters a line.
+
+    A token that was taken back is masked until the one that stayed is there.
+    """
+    font = ImageFont.truetype(findfont("DejaVu Sans Mono"), LETTER)
+    wide, high = font.getlength("x"), round(1.5 * LETTER)
+    lines = [_wrap(trace.cells(), width) for trace in traces]
+    columns = len(traces) * (width + 2)
+    above, below = wrap(prompt, columns - 2), wrap(note, columns - 2)
+    rows = len(above) + max(map(len, lines)) + len(below) + 5
+    pictures = []
+    for step in range(max(trace.steps for trace in traces) + 1):
+        picture = Image.new("RGB", (round((columns + 1) * wide), rows * high), "white")
+        pen = ImageDraw.Draw(picture)
+
+        def text(column: float, row: float, words: str, colour: str = "black", pen=pen) -> None:
+            pen.text((column * wide, (row + 0.5) * high), words, colour, font)
+
+        for row, words in enumerate(above):
+            text(1, row, words)
+        for row, words in enumerate(below, rows - len(below) - 1):
+            text(1, row, words, "#777777")
+        for i, (trace, part) in enumerate(zip(traces, lines, strict=True)):
+            left, done = 1 + i * (width + 2), min(step, trace.steps)
+            how = f": {trace.footer}" if done == trace.steps else ""
+            text(left, len(above) + 0.5, trace.title[:width])
+            text(left, len(above) + 1.5, f"{done} of {trace.steps} forwards{how}", "#777777")
+            for row, line in enumerate(part, len(above) + 3):
+                column = left
+                for piece, at in line:
+                    if at < done:
+                        text(column, row, piece, COLOURS[at % (len(COLOURS) - 1)])
+                    begin, end = column * wide, (column + len(piece)) * wide - 2
+                    top, bottom = (row + 0.6) * high, (row + 1.35) * high
+                    if at == done - 1:  # what this forward committed
+                        pen.line([begin, bottom, end, bottom], "black", 2)
+                    elif at >= done and piece.strip():
+                        pen.rectangle([begin, top, end, bottom], "#e8e8e8")
+                    column += len(piece)
+        pictures.append(picture)
+    ends = Image.new("RGB", (picture.width, 2 * picture.height))  # with all colours: one palette for all
+    ends.paste(pictures[0])
+    ends.paste(picture, (0, picture.height))
+    palette = ends.quantize(dither=Image.Dither.NONE)
+    pictures = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    durations = [FRAME] * (len(pictures) - 1) + [HOLD]
+    pictures[0].save(output, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
 def _wrap(cells: list[tuple[str, int]], width: int) -> list[list[tuple[str, int]]]:
