@@ -1,17 +1,20 @@
 """torch.compile: padded shapes and caches that stay give the ids of the plain models, with few graphs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from unmask.decoding import Board, Models, Stop
+from unmask.configuration.composition import CONFIGURATIONS, composed
+from unmask.configuration.settings import build_decoder
+from unmask.decoding import Models, Stop
 from unmask.decoding.apd import APD
 from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
-from unmask.decoding.speculative import DFlash, Speculative
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.random_weights import random_model
 from unmask.models.settings import RandomModel
-from unmask.testing.small_models import small_drafter, small_qwen
+from unmask.testing.small_models import small_drafter, small_llada, small_qwen
 
 DECODERS = {
     "apd": APD(temperature=0.5),
@@ -43,6 +46,16 @@ def addresses(compiled):
     """Of all caches that compiled models keep."""
     caches = [cache for model in compiled.by_role.values() for cache in model.graphs.caches.values()]
     return {id(x) for cache in caches for layer in cache.kept for x in layer}
+
+
+def counting(graphs):
+    """A backend that keeps every graph that it gets, and runs it as it is."""
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    return backend
 
 
 @pytest.fixture(autouse=True)
@@ -81,27 +94,52 @@ def test_autoregressive_under_compile():
     assert [g.ids for g in decode(Autoregressive(), plain.compiled(backend="eager"))] == want
 
 
-@pytest.mark.parametrize("decoder", [Speculative(block_length=4), DFlash()], ids=["speculative", "dflash"])
-def test_drafters_under_compile(decoder):
-    drafter = small_drafter() if isinstance(decoder, DFlash) else small_qwen()
-    plain = Models({"target": small_qwen(), "drafter": drafter})
-    prompts, stop = [torch.arange(n) % 13 for n in (3, 40)], Stop()
+def decoders():
+    """Every preset that compiles, small, by name: settings that small models and a canvas of 16 allow."""
+    found = {}
+    for name in sorted(path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml")):
+        decoder = build_decoder(composed("eval", [f"decoder={name}"]).decoder)
+        if decoder.compiles:
+            block = {"block_length": 4} if hasattr(decoder, "block_length") else {}
+            found[name] = replace(decoder, **block)
+    return found
 
-    def ids(models):
-        return [decoder.decode(models, [p], 12, stop, [0])[0].ids for p in prompts]
 
-    want = ids(plain)
-    assert ids(plain.compiled(backend="eager")) == want
+def small(decoder):
+    """Its models, random ones, by role."""
+    make = {"diffusion": small_llada, "causal": small_qwen, "drafter": small_drafter}
+    return Models({role: make[kind]() for role, kind in decoder.roles.items()})
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("name", decoders())
+def test_every_decoder_compiles(name, rows):
+    """One graph a shape, few shapes, and the ids that it gives without; rows end one after the other."""
+    decoder, prompts = decoders()[name], [torch.arange(n) % 13 for n in (3, 40, 9)[:rows]]
+
+    def decode(models):
+        return decoder.decode(models, prompts, 16, Stop(frozenset({2})), range(rows))
+
+    want = decode(small(decoder))
+    torch._dynamo.utils.counters.clear()
+    graphs = []
+    compiled = small(decoder).compiled(backend=counting(graphs))
+    for ours, theirs in zip(decode(compiled), want, strict=True):
+        for field in ("ids", "commits", "forwards", "positions"):
+            assert getattr(ours, field) == getattr(theirs, field), field
+    counted = torch._dynamo.utils.counters
+    assert not counted["graph_break"] and compiled.shapes
+    assert counted["stats"]["unique_graphs"] == len(graphs) == len(compiled.shapes), compiled.shapes
 
 
 def test_lengths_are_padded_to_few_by_at_most_a_fourth():
-    board = Board.__new__(Board)
-    board.bucket = 32
-    padded = [board.padded(n) for n in range(1, 4097)]
+    compiled = Models({}, bucket=32)
+    padded = [compiled.length(n) for n in range(1, 4097)]
     assert len(set(padded)) == 24 and padded[:32] == [32] * 32
     assert all(n <= p <= max(32 + n, 1.25 * n) for n, p in enumerate(padded, 1))
-    board.bucket = 1
-    assert [board.padded(n) for n in (1, 33, 700)] == [1, 33, 700]
+    assert [compiled.rows(n) for n in (1, 2, 3, 4, 5, 9)] == [1, 2, 4, 4, 8, 16]
+    plain = Models({})
+    assert [plain.length(n) for n in (1, 33, 700)] == [1, 33, 700] and plain.rows(5) == 5
 
 
 def test_more_shapes_than_allowed_are_an_error(monkeypatch):
@@ -129,13 +167,6 @@ def test_what_is_made_ready_in_a_measurement_is_measured_again():
     plain, tries = models("Dream"), []
     plain.settled(lambda: tries.append(1))
     assert len(tries) == 1
-
-
-def test_compiled_models_refuse_a_batch():
-    with pytest.raises(ValueError, match="one row at a time"):
-        LeftRight().decode(
-            models("Dream").compiled(backend="eager"), [torch.tensor([1])] * 2, 4, Stop(), [0, 1]
-        )
 
 
 @pytest.mark.gpu

@@ -45,8 +45,6 @@ class FreeDave(Decoder):
     (Dream) it commits the block's first token. The last mask of a block needs no forward of its own.
     """
 
-    compiles: ClassVar = False
-
     draft_steps: int = 4
     threshold: float | None = None
     cache: str = "dual"
