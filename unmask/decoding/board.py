@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from unmask.decoding.cache import SlotCache, sent
 from unmask.decoding.finite import Watch
@@ -67,7 +68,8 @@ class Models:
         for model in self.by_role.values():
             if not hasattr(model, "graphs"):
                 body = getattr(model, "model", model)
-                body.compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
+                _settle(body, records=body is not model)
+                body.compile(fullgraph=True, dynamic=False, **(options or {"mode": "reduce-overhead"}))
                 model.graphs = Graphs()
         return replace(self, bucket=bucket)
 
@@ -351,8 +353,9 @@ class Board:
             "attention_mask": self._mask(role, limits, end),
         }
 
-    def _note(self, role: str, rows: int, fed: int, end: int, cache: SlotCache | None, every: bool) -> None:
-        """Count a forward of a compiled model under its shape."""
+    def _note(self, role: str, rows: int, fed: int, end: int, cache: SlotCache | None, every: bool | None):
+        """Count a forward of a compiled model under its shape. every: as in `SlotCache.write_at`; None: of
+        queries."""
         held = 0 if cache is None else self.models.rows(cache.size)
         self.models[role].graphs.shapes[rows, fed, end, held, every] += 1
 
@@ -365,12 +368,12 @@ class Board:
         """What the model gets for queries. Nobody sees padding, and it sees its row's first query."""
         rows = self._repeated(len(fed.columns))
         fields = (fed.columns, fed.ids, fed.among, fed.kept or [()] * len(fed.columns))
-        every, (fed_columns, ids, among, kept) = fed.only is None, ([f[i] for i in rows] for f in fields)
+        fed_columns, ids, among, kept = ([field[i] for i in rows] for field in fields)
         rows, most = [self._taking_part(fed)[i] for i in rows], self.models.length(max(map(len, fed_columns)))
         end = max((columns.stop for ranges in kept for columns in ranges), default=0)
         if self.bucket > 1:
             end = 0 if cache is None else self.width
-            self._note(role, len(rows), most, end, cache, every)
+            self._note(role, len(rows), most, end, cache, None)
         if cache is not None:
             cache.write_aside(self.tensor(rows), end)
         mask = torch.zeros(len(rows), most, end + most, dtype=torch.bool)
@@ -568,6 +571,15 @@ class Marginals:
             [(int(token), value) for token, value in zip(i, v, strict=True)][: len(mine)]
             for i, v, mine in zip(ids, values, columns, strict=True)
         ]
+
+
+def _settle(body: torch.nn.Module, records: bool) -> None:
+    """Do now what transformers does in a body's first forward, where it would be compiled with it: once more
+    than needed, or, as it takes a lock, not at all. records: its hidden states (a drafter has none)."""
+    if hasattr(body.config, "is_causal"):
+        body.config.is_causal = body.config.is_causal  # of the instance, as that forward leaves it
+    if records and hasattr(body, "can_record_outputs"):
+        maybe_install_capturing_hooks(body)
 
 
 def _first(output, count: int, fed: int):

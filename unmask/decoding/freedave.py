@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from unmask.decoding.board import Board, Fed, Queries
 from unmask.decoding.decoder import Decoder
