@@ -1,17 +1,24 @@
-"""torch.compile: padded shapes and caches that stay give the ids of the plain models, with few graphs."""
+"""torch.compile: padded shapes and caches that stay give the ids of the plain models, with few graphs that
+CUDA can record."""
+
+from dataclasses import replace
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
+from torch._guards import TracingContext
+from torch._inductor.utils import get_first_incompatible_cudagraph_node
 
-from unmask.decoding import Board, Models, Stop
+from unmask.configuration.composition import CONFIGURATIONS, composed
+from unmask.configuration.settings import build_decoder
+from unmask.decoding import Models, Stop
 from unmask.decoding.apd import APD
-from unmask.decoding.autoregressive import Autoregressive
 from unmask.decoding.leftright import LeftRight
-from unmask.decoding.speculative import DFlash, Speculative
 from unmask.decoding.unmasking import Unmasking
 from unmask.models.random_weights import random_model
 from unmask.models.settings import RandomModel
-from unmask.testing.small_models import small_drafter, small_qwen
+from unmask.testing.small_models import small_drafter, small_llada, small_qwen
 
 DECODERS = {
     "apd": APD(temperature=0.5),
@@ -45,6 +52,25 @@ def addresses(compiled):
     return {id(x) for cache in caches for layer in cache.kept for x in layer}
 
 
+def recording(graphs):
+    """A backend that keeps the graphs that Inductor would get, and runs them as they are."""
+
+    def keep(graph, inputs):
+        graphs.append((graph, set(TracingContext.get().fw_metadata.static_input_indices)))
+        return make_boxed_func(graph.forward)
+
+    return aot_autograd(fw_compiler=keep, inference_compiler=keep, keep_inference_input_mutations=True)
+
+
+def check_recordable(graph, static):
+    """What Inductor asks of a CUDA graph: no operation that waits or whose shape depends on data, and
+    writing into nothing but what stays where it is."""
+    assert get_first_incompatible_cudagraph_node(graph) is None
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    written = [node.args[0] for node in graph.graph.nodes if node.target is torch.ops.aten.copy_.default]
+    assert {inputs.index(node) for node in written} <= static
+
+
 @pytest.fixture(autouse=True)
 def fresh():
     torch._dynamo.reset()
@@ -75,33 +101,66 @@ def test_padded_shapes_change_no_id_and_no_count(layout, names):
     assert addresses(again) == held and counted["stats"]["unique_graphs"] == graphs
 
 
-def test_autoregressive_under_compile():
-    plain = Models({"target": models("Dream", depth=1)["auxiliary"]})
-    want = [g.ids for g in decode(Autoregressive(), plain)]
-    assert [g.ids for g in decode(Autoregressive(), plain.compiled(backend="eager"))] == want
+def decoders():
+    """Every preset that compiles, small, by name: settings that small models and a canvas of 16 allow."""
+    found = {}
+    for name in sorted(path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml")):
+        decoder = build_decoder(composed("eval", [f"decoder={name}"]).decoder)
+        if decoder.compiles:
+            block = {"block_length": 4} if hasattr(decoder, "block_length") else {}
+            found[name] = replace(decoder, **block)
+    return found
 
 
-@pytest.mark.parametrize("decoder", [Speculative(block_length=4), DFlash()], ids=["speculative", "dflash"])
-def test_drafters_under_compile(decoder):
-    drafter = small_drafter() if isinstance(decoder, DFlash) else small_qwen()
-    plain = Models({"target": small_qwen(), "drafter": drafter})
-    prompts, stop = [torch.arange(n) % 13 for n in (3, 40)], Stop()
+def small(decoder):
+    """Its models, random ones, by role."""
+    make = {"diffusion": small_llada, "causal": small_qwen, "drafter": small_drafter}
+    return Models({role: make[kind]() for role, kind in decoder.roles.items()})
 
-    def ids(models):
-        return [decoder.decode(models, [p], 12, stop, [0])[0].ids for p in prompts]
 
-    want = ids(plain)
-    assert ids(plain.compiled(backend="eager")) == want
+QUICK = [("autoregressive", 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        pytest.param(name, rows, marks=() if (name, rows) in QUICK else pytest.mark.slow)
+        for name in decoders()
+        for rows in (1, 3)
+    ],
+)
+def test_every_decoder_compiles(name, rows):
+    """The ids that it gives without, though rows end one after the other; at most a graph a shape, and each
+    a CUDA graph as far as Inductor is concerned. (A break in a graph is an error: fullgraph.)"""
+    decoder, prompts = decoders()[name], [torch.arange(n) % 13 for n in (3, 40, 9)[:rows]]
+
+    def decode(models):
+        return decoder.decode(models, prompts, 16, Stop(frozenset({2})), range(rows))
+
+    want = decode(small(decoder))
+    graphs = []
+    compiled = small(decoder).compiled(backend=recording(graphs))
+    for ours, theirs in zip(decode(compiled), want, strict=True):
+        for field in ("ids", "commits", "forwards", "positions"):
+            assert getattr(ours, field) == getattr(theirs, field), field
+    assert 0 < len(graphs) <= len(compiled.shapes), compiled.shapes
+    for graph, static in graphs:
+        check_recordable(graph, static)
+
+
+def test_all_but_transformers_own_loops_compile():
+    every = {path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml")}
+    assert every - set(decoders()) == {name for name in every if name.startswith("transformers")}
 
 
 def test_lengths_are_padded_to_few_by_at_most_a_fourth():
-    board = Board.__new__(Board)
-    board.bucket = 32
-    padded = [board.padded(n) for n in range(1, 4097)]
+    compiled = Models({}, bucket=32)
+    padded = [compiled.length(n) for n in range(1, 4097)]
     assert len(set(padded)) == 24 and padded[:32] == [32] * 32
     assert all(n <= p <= max(32 + n, 1.25 * n) for n, p in enumerate(padded, 1))
-    board.bucket = 1
-    assert [board.padded(n) for n in (1, 33, 700)] == [1, 33, 700]
+    assert [compiled.rows(n) for n in (1, 2, 3, 4, 5, 9)] == [1, 2, 4, 4, 8, 16]
+    plain = Models({})
+    assert [plain.length(n) for n in (1, 33, 700)] == [1, 33, 700] and plain.rows(5) == 5
 
 
 def test_more_shapes_than_allowed_are_an_error(monkeypatch):
@@ -129,13 +188,6 @@ def test_what_is_made_ready_in_a_measurement_is_measured_again():
     plain, tries = models("Dream"), []
     plain.settled(lambda: tries.append(1))
     assert len(tries) == 1
-
-
-def test_compiled_models_refuse_a_batch():
-    with pytest.raises(ValueError, match="one row at a time"):
-        LeftRight().decode(
-            models("Dream").compiled(backend="eager"), [torch.tensor([1])] * 2, 4, Stop(), [0, 1]
-        )
 
 
 @pytest.mark.gpu

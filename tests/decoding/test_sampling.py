@@ -4,7 +4,16 @@ import pytest
 import torch
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from unmask.decoding.sampling import ALL, Sampling, at_least_one, exclude, step_generator
+from unmask.decoding.sampling import (
+    ALL,
+    LARGE,
+    PARTS,
+    Sampling,
+    at_least_one,
+    exclude,
+    greatest,
+    step_generator,
+)
 
 CPU = torch.device("cpu")
 
@@ -29,6 +38,23 @@ def nucleus(row, top_p):
         kept.append(i)
         total += probabilities[i].item()
     return kept
+
+
+@pytest.mark.parametrize("size", [23, LARGE, LARGE + PARTS, LARGE + 1])
+def test_the_greatest_of_a_large_vocabulary_is_found_in_parts(size, monkeypatch):
+    """Of equal ones the first, as everywhere: few values, so that most rows have several."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(20, (3, 4, size + 1), generator=generator).float()[..., 1:]
+    scores[0, 0] = -torch.inf
+    scores[0, 1, size // 2 :] = torch.inf
+    scores[0, 2, -1] = scores[0, 2, size // 3] = torch.nan
+    ids, searched = greatest(scores), []
+    assert torch.equal(ids[..., None], scores.argmax(-1, keepdim=True))
+    assert ids[0, :3].tolist() == [0, size // 2, size // 3]
+    monkeypatch.setattr(
+        torch.Tensor, "amax", lambda *args: searched.append(args) or args[0].max(args[1]).values
+    )
+    assert torch.equal(greatest(scores), ids) and bool(searched) == (size >= LARGE and size % PARTS == 0)
 
 
 @pytest.mark.parametrize("top_p", [0.05, 0.3, 0.9, 0.999])

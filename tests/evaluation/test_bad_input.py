@@ -16,7 +16,11 @@ CASES = {
     "nothing to show": (["show=answers"], "show=answers: must be prompt"),
     "random model": (["auxiliary=random_causal"], "python bench.py model=random"),
     "batch size that is a word": (["batch_size=many"], "batch_size='many'"),
-    "compiled batch": (["compile=true", "batch_size=2"], "compile=true takes one row at a time"),
+    "a compiled mixture of experts": (
+        ["compile=true", "model=llada_moe", "decoder=threshold"],
+        "compile=true: denoiser=llada_moe is a mixture of experts",
+    ),
+    "compiled batches of any size": (["compile=true", "batch_size=auto"], "give batch_size a number"),
     "an unknown key": (["decoder.mixture=1"], "mixture"),
     "an unknown key at the top": (["limmit=1"], "limmit"),
     "a number for a switch": (["trace=7"], "trace=7: trace must be true or false"),

@@ -173,6 +173,35 @@ def test_launches_and_waits_of_a_step(name, monkeypatch):
     assert all(map(le, chain(*found), chain(*most))), found
 
 
+BESIDE = {  # ours, transformers' loop, drafter, rows; kernels and waits a token of ours. They may only fall
+    "autoregressive": ("autoregressive", "transformers", "none", 1, (199.7, 1)),
+    "autoregressive, batch 4": ("autoregressive", "transformers", "none", 4, (50.9, 0.25)),
+    "speculative, B = 8": ("speculative", "transformers_speculative", "tiny_qwen", 1, (146, 0.19)),
+    "DFlash, B = 8": ("dflash", "transformers_dflash", "tiny_dflash", 1, (66.7, 0.19)),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_fewer_launches_and_waits_a_token_than_transformers(name):
+    """The models' kernels among them, of the trained tiny models (-s prints docs/performance.md's table)."""
+    emulated = pytest.importorskip("emulated")
+    *decoders, drafter, rows, most = BESIDE[name]
+    found, ids = [], []
+    for decoder in decoders:
+        words = ["model=tiny_qwen_large", f"drafter={drafter}", "auxiliary=none", f"decoder={decoder}"]
+        run = Evaluation.of(*words, "device=cuda", "dtype=float32", "threads=1", f"limit={rows}")
+        prompts, models = run.lm.prompts(run.requests), run.lm.models
+        emulated.counts.clear()
+        generations = run.decoder.decode(models, prompts, 16, Stop(), [0] * rows)
+        ids.append([g.ids for g in generations])
+        tokens = sum(len(g.ids) for g in generations)
+        found.append(tuple(round(emulated.counts[kind] / tokens, 2) for kind in ("kernels", "waits")))
+    ours, theirs = found
+    print(f"| {name} | {ours[0]} / {ours[1]} | {theirs[0]} / {theirs[1]} |")
+    assert ids[0] == ids[1]
+    assert all(map(le, ours, most)) and all(map(le, ours, theirs)), found
+
+
 def test_finished_rows_leave_the_cache_without_a_second_one():
     cache = SlotCache(8, 63)
     cache.write_at(None, range(8), 8)

@@ -102,7 +102,7 @@ def _ceiling(arm: Arm, count: int) -> float | None:
     def before(module, args, kwargs):
         cache = kwargs.get("past_key_values")
         held = (
-            (cache.size, cache.length, cache.rows, cache.slots, cache.end)
+            (cache.size, cache.length, cache.rows, cache.slots, cache.end, cache.every)
             if isinstance(cache, SlotCache)
             else cache
         )

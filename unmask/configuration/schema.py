@@ -63,7 +63,7 @@ class EvalConfig:
     # auto: bfloat16 on a GPU, float32 on a CPU | fastest: bfloat16 on a CPU with AMX, too (lscpu: amx_bf16)
     dtype: str = "auto"
     threads: int = 2  # of torch on a CPU
-    compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU at batch_size=1
+    compile: bool = False  # models under torch.compile with CUDA graphs; for a GPU
     mc_samples: int = 128  # masked copies of a continuation that give its likelihood under a diffusion model
     mc_batch: int = 32  # how many of them at once: the batches of its interval
     check_greedy: bool = False  # is a continuation the greedy one? A diffusion model writes it token by token

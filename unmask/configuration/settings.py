@@ -75,10 +75,8 @@ def typed(cfg: DictConfig) -> EvalConfig:
     at_least_one(mc_samples=found.mc_samples, mc_batch=found.mc_batch)
     if found.mc_samples % found.mc_batch:
         raise ValueError(f"mc_samples={found.mc_samples} must be a multiple of mc_batch={found.mc_batch}")
-    if found.compile and found.batch_size != 1:
-        raise ValueError(
-            f"compile=true takes one row at a time, and batch_size={found.batch_size}: give up one of the two"
-        )
+    if found.compile and found.batch_size == "auto":
+        raise ValueError("compile=true keeps a cache for each padded length: give batch_size a number")
     return found
 
 
@@ -152,7 +150,7 @@ def models_by_role(cfg: EvalConfig, decoder: Decoder) -> dict[str, ModelConfig]:
                 * (role == first and settings.kind in FITTING)
             )
     if cfg.compile and not decoder.compiles:
-        raise ValueError(f"decoder={name} has too many input shapes to compile: remove compile=true")
+        raise ValueError(f"decoder={name} is transformers' own loop, not compiled: remove compile=true")
     if decoder.attention == "block_causal" and cfg.model.attention != decoder.attention and not cfg.force:
         raise ValueError(
             f"decoder={name} runs on a block-causal model, and model={cfg.model.name} was trained to see "

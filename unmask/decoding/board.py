@@ -13,7 +13,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from unmask.decoding.cache import SlotCache, sent
 from unmask.decoding.finite import Watch
@@ -32,7 +34,7 @@ Measured = TypeVar("Measured")
 @dataclass
 class Graphs:
     """What a compiled model keeps, for all that use it: `caches` by rows and slots, since a CUDA graph needs
-    them to stay, and `shapes`, how many forwards had each length fed and length seen."""
+    them to stay, and `shapes`, how many forwards had each."""
 
     caches: dict[tuple[int, int], SlotCache] = field(default_factory=dict)
     shapes: Counter = field(default_factory=Counter)
@@ -42,8 +44,8 @@ class Graphs:
 class Models:
     """The models that a decoder runs on, by role.
 
-    bucket: 1, or of compiled models the least multiple that lengths are padded to (`Board.padded`), so that
-    they meet few shapes.
+    bucket: 1, or of compiled models the least multiple that lengths are padded to (`length`), so that they
+    meet few shapes.
     """
 
     by_role: Mapping[str, torch.nn.Module]
@@ -53,8 +55,8 @@ class Models:
         return self.by_role[role]
 
     def compiled(self, bucket: int = 32, **options) -> Models:
-        """The same models with their bodies under torch.compile, for batches of one row. One that is compiled
-        already stays as it is, with its graphs and caches.
+        """The same models with their bodies under torch.compile. One that is compiled already stays as it is,
+        with its graphs and caches.
 
         options: torch.compile's; by default CUDA graphs ("reduce-overhead"). More than SHAPES shapes are an
         error (torch's FailOnRecompileLimitHit), where torch would go on without compiling, and say nothing.
@@ -66,7 +68,8 @@ class Models:
         for model in self.by_role.values():
             if not hasattr(model, "graphs"):
                 body = getattr(model, "model", model)
-                body.compile(dynamic=False, **(options or {"mode": "reduce-overhead"}))
+                _settle(body, records=body is not model)
+                body.compile(fullgraph=True, dynamic=False, **(options or {"mode": "reduce-overhead"}))
                 model.graphs = Graphs()
         return replace(self, bucket=bucket)
 
@@ -74,16 +77,26 @@ class Models:
         """A cache of nothing yet: a new one, or a compiled model's own."""
         if self.bucket == 1:
             return SlotCache(rows, length)
-        model = self.by_role[role]
-        if (rows, length) not in model.graphs.caches:
-            model.graphs.caches[rows, length] = SlotCache(rows, length).allocate(model)
-        cache = model.graphs.caches[rows, length]
-        cache.valid = [0] * rows
+        model, key = self.by_role[role], (self.rows(rows), length)
+        if key not in model.graphs.caches:
+            model.graphs.caches[key] = SlotCache(*key).allocate(model)
+        cache = model.graphs.caches[key]
+        cache.size, cache.valid = rows, [0] * rows
         return cache
+
+    def rows(self, count: int) -> int:
+        """The next number of rows that compiled models are fed, a power of two; otherwise as many."""
+        return count if self.bucket == 1 else 2 ** (count - 1).bit_length()
+
+    def length(self, length: int) -> int:
+        """The next length that they are fed: multiples of the bucket, and further up of larger steps, four
+        for each doubling, so that at most a fourth is added; otherwise the length itself."""
+        step = self.bucket if self.bucket == 1 else max(self.bucket, 2 ** ((length - 1).bit_length() - 3))
+        return -(-length // step) * step
 
     @property
     def shapes(self) -> Counter:
-        """Forwards of compiled models by role, length fed and length seen."""
+        """Forwards of compiled models by role and shape."""
         found = Counter()
         for role, model in self.by_role.items() if self.bucket > 1 else ():
             found |= Counter({(role, *shape): count for shape, count in model.graphs.shapes.items()})
@@ -178,9 +191,7 @@ class Board:
 
     def __init__(self, rows: Sequence[Row], models: Models, stop: Stop = ENDLESS):
         self.rows, self.models, self.stop, self.bucket = list(rows), models, stop, models.bucket
-        if self.bucket > 1 and len(rows) > 1:
-            raise ValueError("compiled models take one row at a time: batch_size=1, or compile=false")
-        self.width = self.padded(max(row.columns for row in rows))
+        self.width = models.length(max(row.columns for row in rows))
         ids = torch.full((len(rows), self.width), models.mask_id or 0)
         for line, row in zip(ids, rows, strict=True):
             line[: len(row.prompt)] = torch.tensor(row.prompt, dtype=torch.long)
@@ -188,12 +199,6 @@ class Board:
         self.cached: list[tuple[str, SlotCache, Fed]] = []  # forwards of the step at work
         self.caches: dict[tuple, SlotCache] = {}
         self.watch = Watch()
-
-    def padded(self, length: int) -> int:
-        """The next length that compiled models are fed: multiples of the bucket, and further up of larger
-        steps, four for each doubling, so that at most a fourth is added. Otherwise the length itself."""
-        step = self.bucket if self.bucket == 1 else max(self.bucket, 2 ** ((length - 1).bit_length() - 3))
-        return -(-length // step) * step
 
     def tensor(self, values) -> Tensor:
         """Numbers of the host on the device, in a transfer that nothing waits for."""
@@ -241,6 +246,7 @@ class Board:
                 else self._own_inputs(role, fed, ids, cache)
             )
         output = self.models[role](**inputs, past_key_values=cache, use_cache=cached, **kwargs)
+        output = _first(output, len(fed.columns), len(inputs["input_ids"]))
         if getattr(output, "logits", None) is not None:
             self.watch.see(role, output.logits, [self.rows[i] for i in self._taking_part(fed)])
         return output
@@ -252,9 +258,12 @@ class Board:
         alike = self.bucket == 1 and all(len(columns) == n for columns in fed)
         if alike and all(list(mine) == [*columns[-k:]] for mine, columns in zip(wanted, fed, strict=True)):
             return k
-        return self.tensor(
-            [[c - columns.start for c in mine] for mine, columns in zip(wanted, fed, strict=True)]
-        )
+        at = [[c - columns.start for c in mine] for mine, columns in zip(wanted, fed, strict=True)]
+        return self.tensor([at[i] for i in self._repeated(len(at))])
+
+    def _repeated(self, count: int) -> list[int]:
+        """The rows of a forward: compiled models are fed the first one again where they need more."""
+        return [*range(count), *[0] * (self.models.rows(count) - count)]
 
     def write(self, ids: Tensor, rows: Sequence[int], columns: Sequence[range], tokens: Tensor) -> None:
         """Write tokens, (len(rows), n), at columns of these rows of `ids`; behind shorter ones is padding."""
@@ -317,7 +326,7 @@ class Board:
 
         All indices are computed on the host and sent at once: on a GPU each small operation is a launch."""
         starts, stops = (torch.tensor([getattr(c, edge) for c in fed.columns]) for edge in ("start", "stop"))
-        n = self.padded(max(map(len, fed.columns)))
+        n = self.models.length(max(map(len, fed.columns)))
         columns = starts[:, None] + torch.arange(n)
         if any(isinstance(mine, Columns) for mine in fed.columns):  # padding stands right of all columns
             beyond = range(self.width, self.width + n)
@@ -326,18 +335,29 @@ class Board:
         end = max(fed.bounds)  # of the columns that are seen
         if self.bucket > 1:
             end = self.width if cache is not None else n
-            self.models[role].graphs.shapes[n, end] += 1
         known = rows * ids.size(1) + columns.clamp(max=self.width - 1)  # of what is padded, the last column
         slots = columns.where(columns < stops[:, None], self.width)
         packed = torch.stack((known, columns, self._limits(role, fed, columns), rows, slots))
+        every, count = fed.only is None, len(columns)
+        if self.bucket > 1:
+            packed = packed[:, self._repeated(count)]
+            packed[3, count:] = torch.arange(count, packed.size(1))[:, None] if every else 0
+            packed[4, count:] = self.width
+            self._note(role, packed.size(1), n, end, cache, every)
         known, columns, limits, rows, slots = sent(packed, ids.device)
         if cache is not None:
-            cache.write_at(rows, slots, end)
+            cache.write_at(rows, slots, end, every)
         return {
             "input_ids": ids.take(known),
             "position_ids": columns,
             "attention_mask": self._mask(role, limits, end),
         }
+
+    def _note(self, role: str, rows: int, fed: int, end: int, cache: SlotCache | None, every: bool | None):
+        """Count a forward of a compiled model under its shape. every: as in `SlotCache.write_at`; None: of
+        queries."""
+        held = 0 if cache is None else self.models.rows(cache.size)
+        self.models[role].graphs.shapes[rows, fed, end, held, every] += 1
 
     def _mask(self, role: str, limits: Tensor, end: int) -> Tensor:
         """The mask of the `end` columns of which each fed one sees those before its limit, (rows, n)."""
@@ -346,24 +366,28 @@ class Board:
 
     def _query_inputs(self, role: str, fed: Queries, cache: SlotCache | None) -> dict:
         """What the model gets for queries. Nobody sees padding, and it sees its row's first query."""
-        if self.bucket > 1:
-            raise ValueError("queries side by side are of too many shapes to compile: compile=false")
-        most = max(map(len, fed.columns))
-        kept = [()] * len(fed.columns) if fed.kept is None else fed.kept
+        rows = self._repeated(len(fed.columns))
+        fields = (fed.columns, fed.ids, fed.among, fed.kept or [()] * len(fed.columns))
+        fed_columns, ids, among, kept = ([field[i] for i in rows] for field in fields)
+        rows, most = [self._taking_part(fed)[i] for i in rows], self.models.length(max(map(len, fed_columns)))
         end = max((columns.stop for ranges in kept for columns in ranges), default=0)
-        rows = list(self._taking_part(fed))
+        if self.bucket > 1:
+            end = 0 if cache is None else self.width
+            self._note(role, len(rows), most, end, cache, None)
         if cache is not None:
             cache.write_aside(self.tensor(rows), end)
         mask = torch.zeros(len(rows), most, end + most, dtype=torch.bool)
         mask[:, :, end] = True
-        ids = pad_sequence(list(fed.ids), batch_first=True)
-        for sees, mine, among, ranges in zip(mask, fed.ids, fed.among, kept, strict=True):
+        for sees, mine, branches, ranges in zip(mask, ids, among, kept, strict=True):
             n = len(mine)
-            sees[:n, end : end + n] = among
+            sees[:n, end : end + n] = branches
             for columns in ranges:
                 sees[:n, columns.start : columns.stop] = True
-        positions = self.tensor([[*columns, *[0] * (most - len(columns))] for columns in fed.columns])
+        positions = self.tensor([[*columns, *[0] * (most - len(columns))] for columns in fed_columns])
         mask = additive(sent(mask[:, None], self.ids.device), self.models[role].dtype)
+        ids = pad_sequence(ids, batch_first=True)
+        if ids.size(1) < most:
+            ids = pad(ids, (0, most - ids.size(1)))
         return {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
 
     def origin(self, role: str, row: Row, block_length: int) -> int:
@@ -547,6 +571,27 @@ class Marginals:
             [(int(token), value) for token, value in zip(i, v, strict=True)][: len(mine)]
             for i, v, mine in zip(ids, values, columns, strict=True)
         ]
+
+
+def _settle(body: torch.nn.Module, records: bool) -> None:
+    """Do now what transformers does in a body's first forward, where it would be compiled with it: once more
+    than needed, or, as it takes a lock, not at all. records: its hidden states (a drafter has none)."""
+    if hasattr(body.config, "is_causal"):
+        body.config.is_causal = body.config.is_causal  # of the instance, as that forward leaves it
+    if records and hasattr(body, "can_record_outputs"):
+        maybe_install_capturing_hooks(body)
+
+
+def _first(output, count: int, fed: int):
+    """What a model gave for the first `count` of the rows that it was fed, the others being padding."""
+    if count == fed:
+        return output
+    if isinstance(output, Tensor):
+        return output[:count]
+    for name in ("logits", "hidden_states"):
+        if (found := output.get(name)) is not None:
+            output[name] = found[:count] if isinstance(found, Tensor) else tuple(h[:count] for h in found)
+    return output
 
 
 def padded(lists: Iterable[Sequence[int]]) -> list[list[int]]:

@@ -29,11 +29,12 @@ class SlotCache(Cache):
     def __init__(self, size: int, length: int):
         super().__init__(layers=[])
         self.size, self.length, self.kept = size, length, []  # rows and slots
-        self.valid, self.causal, self.aside = [0] * size, False, []
+        self.valid, self.causal, self.aside, self.stays = [0] * size, False, [], False
 
     def allocate(self, model: torch.nn.Module) -> SlotCache:
         """Allocate all layers now, outside of compiled code, where they stay: a CUDA graph writes to
         addresses."""
+        self.stays = True
         c, heads = model.config, model.config.num_key_value_heads or model.config.num_attention_heads
         width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         shape = (2, self.size, heads, self.length + 1, width)
@@ -44,17 +45,17 @@ class SlotCache(Cache):
             torch._dynamo.mark_static_address(values)
         return self
 
-    def write_at(self, rows: Tensor | None, slots: Tensor | range, end: int) -> None:
+    def write_at(self, rows: Tensor | None, slots: Tensor | range, end: int, every: bool = True) -> None:
         """Where the next forward writes: `slots` as a range for all rows, or as `rows` and slots, both
         (rows, n).
 
-        It reads the slots before `end`.
+        It reads the slots before `end`. every: the rows are the first ones, in order.
         """
-        self.rows, self.slots, self.end, self.aside = rows, slots, end, []
+        self.rows, self.slots, self.end, self.every, self.aside = rows, slots, end, every, []
 
     def write_aside(self, rows: Tensor, end: int) -> None:
         """The next forward, of `rows`, writes into no slot. It reads those before `end` and what it feeds."""
-        self.rows, self.slots, self.end, self.aside = rows, None, end, []
+        self.rows, self.slots, self.end, self.every, self.aside = rows, None, end, False, []
 
     def adopt(self, row: int, queries: range, slots: range) -> None:
         """Write some of what the last forward, of all rows, put aside into a row's slots.
@@ -84,12 +85,11 @@ class SlotCache(Cache):
         found = []
         for kept, new in zip(self._slots(layer_idx, *states), states, strict=True):
             if isinstance(self.slots, range):
-                kept[:, :, self.slots.start : self.slots.stop] = new
-                found.append(kept[:, :, : self.end])
+                kept[: len(new), :, self.slots.start : self.slots.stop] = new
             else:
                 kept[self.rows, :, self.slots] = new.transpose(1, 2)
-                every = len(self.rows) == self.size
-                found.append(kept[:, :, : self.end] if every else kept[self.rows[:, 0], :, : self.end])
+            mine = slice(len(new)) if self.every else self.rows[:, 0]
+            found.append(kept[mine, :, : self.end])
         return tuple(found)
 
     def keep(self, rows: list[int]) -> None:
@@ -98,7 +98,10 @@ class SlotCache(Cache):
         kept = sent(torch.tensor(rows), self.kept[0][0].device) if self.kept else None
         for layer in self.kept:  # one tensor at a time: no second cache beside the first
             for i, states in enumerate(layer):
-                layer[i] = states[kept]
+                if self.stays:
+                    states[: len(rows)] = states[kept]
+                else:
+                    layer[i] = states[kept]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.slots.start if isinstance(self.slots, range) else 0

@@ -26,7 +26,7 @@ class Decoder:
 
     roles: the models that it needs, "diffusion", "causal" or "drafter" by role. The first one's forwards are
         the steps.
-    compiles: whether its forwards keep to few shapes, so that models may be compiled for it.
+    compiles: whether its models may be compiled: all forwards are the board's, which pads them to few shapes.
     attention: what the first role's model sees, if it is a denoiser: "full", or "block_causal", the blocks up
         to its own.
     lossless: greedy, its ids are those of its `baseline`; eval.py checks it in every run.

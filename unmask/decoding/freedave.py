@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from unmask.decoding.board import Board, Fed, Queries
 from unmask.decoding.decoder import Decoder
@@ -44,8 +43,6 @@ class FreeDave(Decoder):
     Every block begins with a forward over everything, which fills the cache. In a model that looks back
     (Dream) it commits the block's first token. The last mask of a block needs no forward of its own.
     """
-
-    compiles: ClassVar = False
 
     draft_steps: int = 4
     threshold: float | None = None

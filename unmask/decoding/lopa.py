@@ -81,7 +81,6 @@ class LoPA(D2F):
     Greedy. A round is one step and one forward, and feeds the positions of all branches.
     """
 
-    compiles: ClassVar = False
     sampling: ClassVar = ()
 
     fallback: str = "neg_entropy"

@@ -46,7 +46,6 @@ class Wino(Decoder):
     """
 
     revises: ClassVar = True
-    compiles: ClassVar = False
 
     threshold: float = 0.6
     threshold_back: float = 0.9

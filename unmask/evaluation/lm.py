@@ -74,12 +74,15 @@ class GenerativeLM(TextLM):
             except torch.OutOfMemoryError as error:
                 failed = str(error).splitlines()[0]
             except Exception as error:
-                if type(error).__name__ != "FailOnRecompileLimitHit":  # of torch._dynamo, seconds to import
+                if not type(error).__module__.startswith("torch._dynamo"):  # seconds to import
                     raise
-                raise ValueError(
-                    f"compile=true: these prompts have more than {SHAPES} shapes, as many as a model is "
-                    "compiled for: remove it. What was decoded is kept"
-                ) from error
+                few = type(error).__name__ == "FailOnRecompileLimitHit"
+                why = (
+                    f"these prompts have more than {SHAPES} shapes, as many as a model is compiled for"
+                    if few
+                    else f"torch cannot compile this model whole ({str(error).splitlines()[0]})"
+                )
+                raise ValueError(f"compile=true: {why}: remove it. What was decoded is kept") from error
             if failed:  # outside of the except, which holds on to all tensors of the failed decoding
                 self._halve(failed)
                 continue

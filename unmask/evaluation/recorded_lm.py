@@ -240,7 +240,8 @@ class RecordedLM(GenerativeLM):
 
         for batch, (samples, seen) in self.in_batches(few, decode):
             claimed = {role: sum(s["forwards"][role] for s in samples) for role in self.models.by_role}
-            if claimed != seen:
+            most = 2 if self.models.bucket > 1 else 1  # rows of compiled models are padded to a power of two
+            if not all(claimed[role] <= seen[role] <= most * claimed[role] for role in claimed):
                 raise AssertionError(f"forwards: {claimed} were claimed, and the models saw {seen}")
             for request, sample in zip(few[batch], samples, strict=True):
                 self._first[self.batch_size, self.key(request)] = sample["ids"]

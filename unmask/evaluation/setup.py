@@ -42,6 +42,12 @@ class Setup:
         self.dtype = choose_dtype(cfg.dtype, self.device)
         self.sources = {role: Source(model) for role, model in settings.items()}
         check_same_vocabulary(self.sources)
+        for role, source in self.sources.items():
+            if cfg.compile and getattr(source.config, "num_experts", None):
+                raise ValueError(
+                    f"compile=true: {role}={source.settings.name} is a mixture of experts, and which ones it "
+                    "runs depends on the data, so that no graph holds it: remove compile=true"
+                )
         if self.decoder.attention == "block_causal":
             check_block_origin(self.main, getattr(self.decoder, "block_origins", ("prompt",)))
         if self.main.layout:
