@@ -491,8 +491,18 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("task", SEVERAL)
-@pytest.mark.parametrize("decoder", RULES, ids=str)
+QUICK = {(decoder, SEVERAL[i % len(SEVERAL)]) for i, decoder in enumerate(RULES)}  # each rule, on one task
+
+
+@pytest.mark.parametrize(
+    ("decoder", "task"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow, id=f"{task}-{decoder}")
+        for decoder in RULES
+        for task in SEVERAL
+        for pair in [(decoder, task)]
+    ],
+)
 def test_decoders_score_the_bound_on_an_ideal_model(lab, task, decoder):
     n = 4
     end = n + 1

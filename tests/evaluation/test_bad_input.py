@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from dream import DreamConfig
 from unmask.paths import ROOT
 
 CASES = {
@@ -16,10 +17,6 @@ CASES = {
     "nothing to show": (["show=answers"], "show=answers: must be prompt"),
     "random model": (["auxiliary=random_causal"], "python bench.py model=random"),
     "batch size that is a word": (["batch_size=many"], "batch_size='many'"),
-    "a compiled mixture of experts": (
-        ["compile=true", "model=llada_moe", "decoder=threshold"],
-        "compile=true: denoiser=llada_moe is a mixture of experts",
-    ),
     "compiled batches of any size": (["compile=true", "batch_size=auto"], "give batch_size a number"),
     "an unknown key": (["decoder.mixture=1"], "mixture"),
     "an unknown key at the top": (["limmit=1"], "limmit"),
@@ -139,6 +136,12 @@ def no_weights(monkeypatch):
     monkeypatch.setattr(
         AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights were loaded")
     )
+
+
+def test_a_mixture_of_experts_is_not_compiled(monkeypatch, capsys, models, no_weights):
+    monkeypatch.setattr(DreamConfig, "num_experts", 8, raising=False)
+    assert run_eval(monkeypatch, *models, "compile=true") == 2
+    assert "compile=true: denoiser=tiny_dream is a mixture of experts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -40,6 +40,13 @@ SETTINGS = [
 ]
 
 
+RESTRICTED = {
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+}  # make it another processor
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_recorded_slice_comes_out_again(setting, tmp_path):
     """Id for id, commit for commit, on the processor that made it.
@@ -63,7 +70,9 @@ def test_a_recorded_slice_comes_out_again(setting, tmp_path):
     again = evaluation.run.scored(metric)
     same = [all(ours[c] == theirs[c] for c in compared) for ours, theirs in zip(again, recorded, strict=True)]
     assert len(same) == DOCUMENTS
-    alike = recorded[0]["machine"].split(",")[0] == machine().split(",")[0]
+    alike = (
+        recorded[0]["machine"].split(",")[0] == machine().split(",")[0] and not RESTRICTED & os.environ.keys()
+    )
     assert sum(same) >= (DOCUMENTS if alike else DOCUMENTS - 1), same
 
 
