@@ -181,7 +181,10 @@ BESIDE = {  # ours, transformers' loop, drafter, rows; kernels and waits a token
 }
 
 
-@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(("spec", "autoregressive,"))) for n in BESIDE],
+)
 def test_fewer_launches_and_waits_a_token_than_transformers(name):
     """The models' kernels among them, of the trained tiny models (-s prints docs/performance.md's table)."""
     emulated = pytest.importorskip("emulated")

@@ -30,6 +30,8 @@ from unmask.report.published import ALONE, _is_of, _nearest, for_terminal, note_
 TEXT = (ROOT / "docs" / "papers.md").read_text()
 FIGURES = re.findall(r"^\|.*`python eval\.py figure=(\w+)", TEXT, re.MULTILINE)
 EVERY = sorted(path.stem for path in (ROOT / "eval_config" / "figure").glob("*.yaml"))
+LARGE = {"board", "parallelbench"}  # hundreds of settings, which take seconds to compose
+COMPOSED = [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in EVERY]
 OURS = {"dflash_smollm2"}  # a model that is neither tiny nor of a paper
 
 MAKES = "make"
@@ -42,14 +44,14 @@ def composed_figure(name):
     return configs, [identity_of(cfg) for cfg in configs]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", COMPOSED)
 def test_every_figure_composes_has_its_runs_once_and_can_be_drawn(name):
     configs, identities = composed_figure(name)
     assert len(set(map(canonical, identities))) == len(identities) > 1
     assert define(name, OmegaConf.to_container(configs[0].draw)).name == name
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", COMPOSED)
 def test_no_figure_mixes_tiny_and_published_models(name):
     # A role that the decoder has not is left out of the identity.
     used = {model["name"] for found in composed_figure(name)[1] for model in found["models"].values()}
