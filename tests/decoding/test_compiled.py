@@ -101,15 +101,14 @@ def test_padded_shapes_change_no_id_and_no_count(layout, names):
     assert addresses(again) == held and counted["stats"]["unique_graphs"] == graphs
 
 
-def decoders():
-    """Every preset that compiles, small, by name: settings that small models and a canvas of 16 allow."""
-    found = {}
-    for name in sorted(path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml")):
-        decoder = build_decoder(composed("eval", [f"decoder={name}"]).decoder)
-        if decoder.compiles:
-            block = {"block_length": 4} if hasattr(decoder, "block_length") else {}
-            found[name] = replace(decoder, **block)
-    return found
+NAMES = sorted(path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml"))
+COMPILED = [name for name in NAMES if not name.startswith("transformers")]
+
+
+def preset(name):
+    """A decoder, small: settings that small models and a canvas of 16 allow."""
+    decoder = build_decoder(composed("eval", [f"decoder={name}"]).decoder)
+    return replace(decoder, **({"block_length": 4} if hasattr(decoder, "block_length") else {}))
 
 
 def small(decoder):
@@ -125,14 +124,14 @@ QUICK = [("autoregressive", 3)]
     ("name", "rows"),
     [
         pytest.param(name, rows, marks=() if (name, rows) in QUICK else pytest.mark.slow)
-        for name in decoders()
+        for name in COMPILED
         for rows in (1, 3)
     ],
 )
 def test_every_decoder_compiles(name, rows):
     """The ids that it gives without, though rows end one after the other; at most a graph a shape, and each
     a CUDA graph as far as Inductor is concerned. (A break in a graph is an error: fullgraph.)"""
-    decoder, prompts = decoders()[name], [torch.arange(n) % 13 for n in (3, 40, 9)[:rows]]
+    decoder, prompts = preset(name), [torch.arange(n) % 13 for n in (3, 40, 9)[:rows]]
 
     def decode(models):
         return decoder.decode(models, prompts, 16, Stop(frozenset({2})), range(rows))
@@ -149,8 +148,7 @@ def test_every_decoder_compiles(name, rows):
 
 
 def test_all_but_transformers_own_loops_compile():
-    every = {path.stem for path in (CONFIGURATIONS / "decoder").glob("*.yaml")}
-    assert every - set(decoders()) == {name for name in every if name.startswith("transformers")}
+    assert [name for name in NAMES if preset(name).compiles] == COMPILED
 
 
 def test_lengths_are_padded_to_few_by_at_most_a_fourth():
@@ -164,7 +162,7 @@ def test_lengths_are_padded_to_few_by_at_most_a_fourth():
 
 
 def test_more_shapes_than_allowed_are_an_error(monkeypatch):
-    monkeypatch.setattr("unmask.decoding.board.SHAPES", 1)
+    monkeypatch.setattr("unmask.decoding.models.SHAPES", 1)
     compiled = Models({"denoiser": models("Dream")["denoiser"]}).compiled(backend="eager")
     with pytest.raises(Exception, match="limit") as error:
         for length in (20, 60, 100):

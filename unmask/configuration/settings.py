@@ -100,9 +100,7 @@ def build_decoder(settings: Any) -> Decoder:
         kind = get_class(target)
     except Exception as error:  # no such module, no such name, no class: each its own type
         reason = str(error)[:200]
-        raise ValueError(
-            f"decoder._target_={target[:100]}: cannot be imported ({str(reason)[:200]})"
-        ) from error
+        raise ValueError(f"decoder._target_={target[:100]}: cannot be imported ({reason})") from error
     if not issubclass(kind, Decoder):
         raise ValueError(f"decoder._target_={target}: is no Decoder")
     name = settings.get("name")

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unmask.decoding.board import Board, Models
+from unmask.decoding.board import Board
 from unmask.decoding.generation import Generation, Observer, Stop
+from unmask.decoding.models import Models
 from unmask.decoding.row import Commit, Row
 from unmask.decoding.sampling import at_least_one
 from unmask.models.layout import Layout

@@ -21,8 +21,8 @@ from lm_eval.utils import simple_parse_args_string
 
 from unmask.configuration.model_args import configuration
 from unmask.decoding import Generation, Models, Stop
-from unmask.decoding.board import SHAPES
 from unmask.decoding.finite import NotFinite
+from unmask.decoding.models import SHAPES
 from unmask.decoding.sampling import at_least_one
 from unmask.evaluation.likelihood import Likelihood, is_likelihood
 from unmask.evaluation.setup import Setup
